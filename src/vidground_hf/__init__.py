@@ -1,0 +1,1 @@
+"""Find the video questions that text alone answers, and keep the ones that need the video."""

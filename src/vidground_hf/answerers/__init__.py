@@ -1,0 +1,1 @@
+"""Answerers: the built-in probe, a constant, and (with extras) language models."""

@@ -1,0 +1,65 @@
+"""What an answerer is: prompts in, answers out. No answerer is implemented here but the constant one."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Protocol
+
+from vidground_hf.prompts import Prompt
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Answer:
+    """One answer to one prompt.
+
+    Attributes:
+        text (`str`, *optional*): what was answered; `None` when the request failed.
+        option_logprobs (`tuple[float, ...]`, *optional*): natural logarithm of the probability of each option, in
+            the prompt's order. Options with the same text share one value; over distinct options the probabilities
+            sum to 1.
+        confidence (`float`, *optional*): how sure the answerer is of `text`, without having seen the gold answer;
+            comparable across option counts, higher is surer.
+        error (`str`, *optional*): why there is no answer.
+    """
+
+    text: str | None
+    option_logprobs: tuple[float, ...] | None = None
+    confidence: float | None = None
+    error: str | None = None
+
+
+class Answerer(Protocol):
+    """Anything that turns prompts into answers: same length out as in, in the same order.
+
+    A failed request is an `Answer` with `error`, never an exception for the batch and never a made-up text.
+    """
+
+    @property
+    def id(self) -> str:
+        """Model and revision; part of the cache key and of the card."""
+
+    def answer(self, prompts: Sequence[Prompt]) -> list[Answer]:
+        """Answers a batch of prompts."""
+
+
+@dataclass(frozen=True, slots=True)
+class ConstantAnswerer:
+    """Gives the same text to every prompt: a floor, and a stand-in for a model in tests.
+
+    Args:
+        text (`str`): the answer, for example `"A"`.
+
+    Example:
+        >>> ConstantAnswerer("A").id
+        'constant:A'
+    """
+
+    text: str
+
+    @property
+    def id(self) -> str:
+        return f"constant:{self.text}"
+
+    def answer(self, prompts: Sequence[Prompt]) -> list[Answer]:
+        return [Answer(text=self.text) for _ in prompts]

@@ -1,0 +1,1 @@
+"""Pure numpy and scipy: no files, no datasets, no models."""
