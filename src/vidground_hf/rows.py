@@ -1,0 +1,96 @@
+"""Rows as Arrow holds them: the cells an adapter reads, a key made from them, and the columns this package adds.
+
+Media cells are read as their path, or as a digest of their bytes; nothing is decoded.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any
+
+import pyarrow as pa
+from datasets import Features, List, Value
+
+ADDED_FEATURES = Features(
+    {
+        "blind_answers": List(Value("string")),
+        "blind_scores": List(Value("float64")),
+        "bias_score": Value("float64"),
+        "is_visually_grounded": Value("bool"),
+        "drop_reason": Value("string"),
+    }
+)
+ADDED_SCHEMA: pa.Schema = ADDED_FEATURES.arrow_schema
+
+
+def _read_media(cell: Any) -> str | None:
+    """A Video, Image or Audio cell as Arrow stores it, `{"bytes", "path"}`, as one string."""
+    if cell is None:
+        return None
+    if cell["path"] is not None or cell["bytes"] is None:
+        return cell["path"]
+    return "sha256:" + hashlib.sha256(cell["bytes"]).hexdigest()
+
+
+def read_cells(table: pa.Table, columns: Sequence[str]) -> list[list[Any]]:
+    """Reads columns of an Arrow table as Python values.
+
+    Args:
+        table (`pa.Table`): N rows.
+        columns (`Sequence[str]`): C columns of it.
+
+    Returns:
+        `list[list]`: C lists of N values.
+    """
+    cells = []
+    for name in columns:
+        column = table[name]
+        kind = column.type
+        values = column.to_pylist()
+        is_media = pa.types.is_struct(kind) and {field.name for field in kind} == {"bytes", "path"}
+        cells.append([_read_media(value) for value in values] if is_media else values)
+    return cells
+
+
+def hash_rows(cells: Sequence[Sequence[Any]]) -> list[bytes]:
+    """Makes a key of 16 bytes from each row's cells; equal cells give equal keys in every process.
+
+    Args:
+        cells (`Sequence[Sequence]`): C columns of N values each.
+
+    Returns:
+        `list[bytes]`: N keys.
+
+    Example:
+        >>> hash_rows([["why?"], [["a", "b"]]])[0].hex()
+        'd847702ff12c51fabcb25154eb31f8ce'
+    """
+    texts = (repr(row).encode("utf-8", "surrogatepass") for row in zip(*cells, strict=True))
+    return [hashlib.blake2b(text, digest_size=16).digest() for text in texts]
+
+
+def iterate_rows(columns: Sequence[str], cells: Sequence[Sequence[Any]]) -> Iterator[dict[str, Any]]:
+    """Yields each row's cells as a mapping, which is what an adapter converts."""
+    for row in zip(*cells, strict=True):
+        yield dict(zip(columns, row, strict=True))
+
+
+def build_columns(rows: Sequence[Mapping[str, Any]]) -> pa.Table:
+    """Types the added columns of some rows once and for all, however many of them are `None`.
+
+    Args:
+        rows (`Sequence[Mapping]`): one mapping a row, with the keys of `ADDED_FEATURES`.
+
+    Returns:
+        `pa.Table`: with `ADDED_SCHEMA`.
+    """
+    return pa.Table.from_pylist(list(rows), schema=ADDED_SCHEMA)
+
+
+def append_columns(table: pa.Table, added: pa.Table) -> pa.Table:
+    """Puts the added columns behind a table's own; columns of an earlier run with the same names are replaced."""
+    kept = table.drop_columns([name for name in added.column_names if name in table.column_names])
+    for name in added.column_names:
+        kept = kept.append_column(added.schema.field(name), added[name])
+    return kept

@@ -1,0 +1,192 @@
+"""Grades one answer to one example: finds what was answered, then one scorer per problem type.
+
+A bad prediction is worth 0; a bad reference is worth `None`. Nothing here asks a model.
+"""
+
+from __future__ import annotations
+
+import re
+from functools import cache
+from typing import Any
+
+from rapidfuzz.distance import Levenshtein
+
+from vidground_hf.prompts import LETTERS
+from vidground_hf.schema import Example, normalize_text
+
+_TAGGED = re.compile(r"<answer>(.*?)(?:</answer>|$)", re.DOTALL | re.IGNORECASE)
+_BOXED = re.compile(r"\\boxed\{([^{}]*)\}")
+_LETTER_ALONE = re.compile(r"^[\s\"'*(\[]*([A-Za-z])[\s\"'*)\].:,]*$")
+_LETTER_FIRST = re.compile(r"^[\s\"'*(\[]*([A-Z])[*)\]]*\s*(?:[.:)\]]|-\s)")
+_LETTER_NAMED = re.compile(
+    r"\b(?:answer|option|choice|correct one)\b(?:\s+(?:is|would be|should be))?\s*:?\s*(?:option\s+)?"
+    r"[\"'*(\[]*([A-Z])\b(?![' ]+[a-z])"
+)
+_LETTER_LAST = re.compile(r"\b(?:is|be|choose|chose|pick|select|it's|say)\s*:?\s*[\"'*(\[]*([A-Z])[\"'*)\]]*[.!]?\s*$")
+_NUMBER = re.compile(r"[-+]?(?:\d[\d,]*\.?\d*|\.\d+)(?:[eE][-+]?\d+)?")
+
+
+def extract_answer(text: str) -> str:
+    """Takes the answer out of a completion: the last `<answer>` (closed or cut off), else `\\boxed{}`, else all of it.
+
+    Example:
+        >>> extract_answer("<think>A or B?</think><answer> B </answer>")
+        'B'
+    """
+    tagged = _TAGGED.findall(text) or _BOXED.findall(text)
+    return (tagged[-1] if tagged else text).strip()
+
+
+def extract_choice(text: str, options: tuple[str, ...]) -> int | None:
+    """Finds which option an answer means.
+
+    In this order: the option's own words and nothing else; a letter alone (`B`, `(b)`, `B.`); a letter that leads
+    (`B. the red one`); a letter that is named (`The answer is B`); a letter that ends the sentence; the only option
+    whose words occur in the answer. An "A" that begins a sentence is an article, not an answer.
+
+    Args:
+        text (`str`): the answer; `<answer>` tags are looked into first.
+        options (`tuple[str, ...]`): option texts without letters, in the order shown.
+
+    Returns:
+        `int`, *optional*: position of the option; `None` when the answer means none or several.
+
+    Example:
+        >>> options = ("a dog", "the red one")
+        >>> [extract_choice(text, options) for text in ("(B)", "A man walks", "it was the red one, I think")]
+        [1, None, 1]
+    """
+    answer = extract_answer(text)
+    folded = normalize_text(answer)
+    words = [normalize_text(option) for option in options]
+    if folded and folded in words:
+        return words.index(folded)
+    for pattern in (_LETTER_ALONE, _LETTER_FIRST, _LETTER_NAMED, _LETTER_LAST):
+        found = pattern.findall(answer)
+        if found and found[-1].upper() in LETTERS[: len(options)]:
+            return LETTERS.index(found[-1].upper())
+    return _find_words(folded, words)
+
+
+def _find_words(answer: str, options: list[str]) -> int | None:
+    """The option whose words stand in the answer, unless options that are not part of it stand there too."""
+    inside = [option for option in options if option and re.search(rf"(?<!\w){re.escape(option)}(?!\w)", answer)]
+    longest = max(inside, key=len, default=None)
+    if longest is None or any(option not in longest for option in inside):
+        return None
+    return options.index(longest)
+
+
+def extract_number(text: str) -> float | None:
+    """Reads the last number of an answer; thousands commas and a percent sign are allowed.
+
+    Example:
+        >>> extract_number("about 1,200.5 metres"), extract_number("many")
+        (1200.5, None)
+    """
+    found = _NUMBER.findall(extract_answer(text))
+    try:
+        return float(found[-1].replace(",", "")) if found else None
+    except ValueError:
+        return None
+
+
+def score_choice(prediction: str, example: Example) -> float | None:
+    """1.0 if the answer means the gold option (or one with the same text), else 0.0."""
+    if example.answer_index is None:
+        return None
+    choice = extract_choice(prediction, example.options)
+    classes = example.option_classes
+    return float(choice is not None and classes[choice] == classes[example.answer_index])
+
+
+def score_number(prediction: str, example: Example) -> float | None:
+    """1.0 if both numbers agree when rounded to 2 decimals (Video-R1, `accuracy_reward`), else 0.0."""
+    gold, value = extract_number(example.answer or ""), extract_number(prediction)
+    if gold is None:
+        return None
+    return float(value is not None and round(value, 2) == round(gold, 2))
+
+
+def score_ocr(prediction: str, example: Example) -> float | None:
+    """1 - word error rate, at least 0: word edits over the number of words in the reference (Video-R1)."""
+    gold = (example.answer or "").split()
+    if not gold:
+        return None
+    return max(0.0, 1.0 - Levenshtein.distance(gold, extract_answer(prediction).split()) / len(gold))
+
+
+@cache
+def _load_rouge() -> Any:
+    from rouge_score.rouge_scorer import RougeScorer
+
+    return RougeScorer(["rouge1", "rouge2", "rougeL"], use_stemmer=True)
+
+
+def score_free_form(prediction: str, example: Example) -> float | None:
+    """Mean F-measure of ROUGE-1, ROUGE-2 and ROUGE-L with stemming (Video-R1, `compute_rouge_score`)."""
+    if not (example.answer or "").strip():
+        return None
+    scores = _load_rouge().score(example.answer, extract_answer(prediction))
+    return sum(score.fmeasure for score in scores.values()) / len(scores)
+
+
+def _read_relative_error(prediction: str, example: Example) -> float | None:
+    """|value - gold| / |gold|; infinite for a prediction without a number, `None` for a reference without one."""
+    gold, value = extract_number(example.answer or ""), extract_number(prediction)
+    if gold is None:
+        return None
+    if value is None:
+        return float("inf")
+    # Video-R1 adds 1e-9 to both sides, so that a gold of 0 can be met exactly.
+    return (abs(value - gold) + 1e-9) / (abs(gold) + 1e-9)
+
+
+def score_regression(prediction: str, example: Example) -> float | None:
+    """1 - relative error, clipped to [0, 1] (Video-R1, `accuracy_reward`)."""
+    error = _read_relative_error(prediction, example)
+    return None if error is None else max(0.0, 1.0 - error)
+
+
+def score_mean_relative_accuracy(prediction: str, example: Example) -> float | None:
+    """Share of the tolerances 0.50, 0.45, ... 0.05 that hold (VSI-Bench, arXiv 2412.14171, equation 1).
+
+    Example:
+        >>> example = Example(id="1", question="How far?", problem_type="regression", answer="10")
+        >>> score_mean_relative_accuracy("9", example)
+        0.8
+    """
+    error = _read_relative_error(prediction, example)
+    if error is None:
+        return None
+    tolerances = [round(0.5 - 0.05 * step, 2) for step in range(10)]
+    return sum(error < tolerance - 1e-6 for tolerance in tolerances) / len(tolerances)
+
+
+_SCORERS = {
+    "multiple_choice": score_choice,
+    "numerical": score_number,
+    "ocr": score_ocr,
+    "free_form": score_free_form,
+    "regression": score_regression,
+}
+
+
+def score_answer(prediction: str | None, example: Example) -> float | None:
+    """Grades an answer by the example's own problem type.
+
+    Args:
+        prediction (`str`, *optional*): the answer; `None` where there is none (the request failed).
+        example (`Example`): the question with its gold answer.
+
+    Returns:
+        `float`, *optional*: in [0, 1]; `None` when there is no answer, or the reference cannot be scored.
+
+    Example:
+        >>> example = Example(id="1", question="How many?", problem_type="numerical", answer="1,200")
+        >>> score_answer("It is 1200.", example)
+        1.0
+    """
+    if prediction is None or example.defect is not None:
+        return None
+    return _SCORERS[example.problem_type](prediction, example)
