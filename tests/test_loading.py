@@ -12,7 +12,10 @@ from tests.shared_data import SHARED_DATA, needs_shared_data
 from vidground_hf.adapters import find_adapter
 from vidground_hf.loading import DataError, open_dataset
 
-ROWS = [{"question": "which?", "options": ["x", "y"], "answer": "x"}, {"question": "who?", "options": ["a"], "answer": None}]
+ROWS = [
+    {"question": "which?", "options": ["x", "y"], "answer": "x"},
+    {"question": "who?", "options": ["a"], "answer": None},
+]
 
 
 def write_lines(path: Path, rows: list[dict[str, Any]]) -> Path:
@@ -93,7 +96,9 @@ def test_an_unknown_split_lists_those_there_are(tmp_path: Path) -> None:
 
 def test_a_hub_id_that_cannot_be_reached_is_one_clear_error(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("datasets.config.HF_HUB_OFFLINE", True)
-    with pytest.raises(DataError, match=re.escape("'nobody/nothing' is neither a file or folder here nor a reachable Hub")):
+    with pytest.raises(
+        DataError, match=re.escape("'nobody/nothing' is neither a file or folder here nor a reachable Hub")
+    ):
         open_dataset("nobody/nothing")
 
 
