@@ -236,3 +236,9 @@ def test_nothing_of_the_input_is_changed(dirty: Dataset) -> None:
     curate(dirty)
     assert dirty.to_list() == before
     assert datasets.Dataset is type(dirty)
+
+
+def test_missing_media_are_counted_under_a_media_root(tmp_path: Path) -> None:
+    (tmp_path / "clip_0.mp4").write_bytes(b"x")
+    assert curate(make_dataset(40), media_root=str(tmp_path)).report["flags"] == {"missing_media": 36}
+    assert curate(make_dataset(40)).report["flags"] == {}

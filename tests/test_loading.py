@@ -132,3 +132,29 @@ def test_nextgqa_spans_are_joined() -> None:
     assert len(spans) == 3_358
     assert all(spans)
     assert sum(len(one) > 1 for one in spans) == 339
+
+
+def test_a_hub_id_is_opened_with_what_was_named(monkeypatch: pytest.MonkeyPatch) -> None:
+    calls: list[tuple[Any, Any]] = []
+
+    def remember(*arguments: Any, **keywords: Any) -> DatasetDict:
+        calls.append((arguments, keywords))
+        return DatasetDict(train=Dataset.from_list(ROWS), test=Dataset.from_list(ROWS[:1]))
+
+    monkeypatch.setattr("vidground_hf.loading.load_dataset", remember)
+    opened = open_dataset("user/name", config="small", revision="abc", data_files=["rows.json"])
+    expected = {"name": "small", "split": None, "revision": "abc", "data_files": ["rows.json"]}
+    assert calls == [(("user/name",), expected)]
+    assert opened["split"][:] == ["train", "train", "test"]
+
+
+def test_a_hub_id_that_does_not_open_asks_for_its_files(monkeypatch: pytest.MonkeyPatch) -> None:
+    def refuse(*_: Any, **__: Any) -> None:
+        raise ValueError("two kinds of files")
+
+    monkeypatch.setattr("vidground_hf.loading.load_dataset", refuse)
+    message = (
+        "cannot open 'user/name' from the Hub as it is: ValueError: two kinds of files. Name the annotation files"
+    )
+    with pytest.raises(DataError, match=re.escape(message)):
+        open_dataset("user/name")

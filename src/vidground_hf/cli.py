@@ -30,6 +30,8 @@ _SOURCE_OPTIONS = [
     click.option("--adapter", help="The layout of the data; found by its columns when left out."),
     click.option("--map", "mapping", multiple=True, metavar="KEY=COLUMN", help="Which column holds what, for example "
                  "--map question=q --map options=a0,a1,a2."),
+    click.option("--media-root", type=click.Path(exists=True, file_okay=False), help="Where relative media paths "
+                 "start; the report then counts the files that are missing."),
     click.option("--split", help="Only this split."),
     click.option("--config", help="The configuration of a Hub dataset."),
     click.option("--revision", help="Branch, tag or commit of a Hub dataset."),
@@ -141,6 +143,7 @@ def _curate(
     view: Any,
     adapter: str | None,
     mapping: Sequence[str],
+    media_root: str | None,
     split: str | None,
     config: str | None,
     revision: str | None,
@@ -173,8 +176,8 @@ def _curate(
     source = {"id": ", ".join(Path(name).name for name in data), "revision": revision}
     with _progress(f"{len(rows):,} questions, asking {made.id}"):
         return curate(
-            rows, answerer=made, rule=chosen, view=view, adapter=adapter, columns=columns, seed=seed, source=source,
-            progress=True,
+            rows, answerer=made, rule=chosen, view=view, adapter=adapter, columns=columns, media_root=media_root,
+            seed=seed, source=source, progress=True,
         )  # fmt: skip
 
 

@@ -149,6 +149,7 @@ def curate(
     view: View = "text",
     adapter: str | None = None,
     columns: Mapping[str, str] | None = None,
+    media_root: str | None = None,
     on_error: Literal["raise", "undecided"] = "raise",
     seed: int = 0,
     source: Mapping[str, str | None] | None = None,
@@ -159,7 +160,7 @@ def curate(
     Args:
         dataset (`Dataset` or `DatasetDict`): all splits are judged together, so that a video seen in two of them
             stays in one fold.
-        answerer, rule, view, adapter, columns, on_error: as in `GroundFilter`.
+        answerer, rule, view, adapter, columns, media_root, on_error: as in `GroundFilter`.
         seed (`int`, *optional*, defaults to 0): of the intervals, the controls and the sample shown.
         source (`Mapping[str, str]`, *optional*): `id` and `revision` of the data, for the report.
         progress (`bool`, *optional*, defaults to `False`): show bars on stderr.
@@ -180,7 +181,9 @@ def curate(
     """
     started = time.perf_counter()
     rows = join_splits(dataset)
-    ground_filter = GroundFilter(answerer, rule, view=view, adapter=adapter, columns=columns, on_error=on_error)
+    ground_filter = GroundFilter(
+        answerer, rule, view=view, adapter=adapter, columns=columns, media_root=media_root, on_error=on_error
+    )
     judgement = ground_filter.judge(rows, progress=progress)
     marked = ground_filter.freeze(judgement).apply(rows)
     grounded = np.array([verdict.is_visually_grounded for verdict in judgement.verdicts], dtype=object)

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import uuid
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Literal
 
@@ -91,6 +91,7 @@ class GroundFilter:
         view (`str`, *optional*, defaults to `"text"`): what the answerer is shown, one of `schema.BLIND_VIEWS`.
         adapter (`str`, *optional*): the dataset's layout, a key of `ADAPTERS`; found by the columns when left out.
         columns (`Mapping[str, str]`, *optional*): which column holds what, as in `adapters.find_adapter`.
+        media_root (`str`, *optional*): the folder that relative media paths start from.
         on_error (`str`, *optional*, defaults to `"raise"`): `"undecided"` keeps a row whose question got no answer.
 
     Raises:
@@ -113,6 +114,7 @@ class GroundFilter:
         view: View = "text",
         adapter: str | None = None,
         columns: Mapping[str, str] | None = None,
+        media_root: str | None = None,
         on_error: Literal["raise", "undecided"] = "raise",
     ) -> None:
         if view not in BLIND_VIEWS:
@@ -124,6 +126,7 @@ class GroundFilter:
         self.view = view
         self.adapter = adapter
         self.columns = dict(columns or {})
+        self.media_root = media_root
         self.on_error = on_error
         self.fit_path: Path | None = None
         self.fit_sha256: str | None = None
@@ -161,6 +164,8 @@ class GroundFilter:
                 cells = _read_table(table, adapter)
                 keys += hash_rows(cells)
                 examples += [adapter.convert(row) for row in iterate_rows(adapter.columns, cells)]
+        if self.media_root is not None:
+            examples = [replace(example, media_root=self.media_root) for example in examples]
         if not examples:
             raise ValueError("the dataset has no rows; there is nothing to fit")
         return self._decide(adapter, keys, examples, progress)
@@ -216,6 +221,7 @@ class GroundFilter:
             view=self.view,
             adapter=judgement.adapter.name,
             columns=self.columns,
+            media_root=self.media_root,
             on_error=self.on_error,
         )
         fitted.fit_path, fitted.fit_sha256 = save_fit(Fit(settings, rows, state))

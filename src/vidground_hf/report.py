@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections import Counter, defaultdict
 from collections.abc import Mapping, Sequence
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -146,11 +147,21 @@ def count_reasons(judgement: Judgement) -> dict[str, dict[str, int]]:
 
 
 def count_flags(examples: Sequence[Example]) -> dict[str, int]:
-    """How many rows are odd in which way; `repeated_question` counts rows whose question and video came before."""
+    """How many rows are odd in which way.
+
+    `repeated_question` counts rows whose question and video came before, `missing_media` rows whose file is not under
+    the media root.
+    """
     counted = Counter(flag for example in examples for flag in example.flags)
+    num_missing = sum(
+        not Path(example.media_root, example.video).exists()
+        for example in examples
+        if example.media_root is not None and example.video is not None
+    )
     asked = Counter((normalize_text(example.question), example.video or example.id) for example in examples)
     repeated = sum(count - 1 for count in asked.values())
-    return dict(counted.most_common()) | ({"repeated_question": repeated} if repeated else {})
+    counted.update({"repeated_question": repeated, "missing_media": num_missing})
+    return {name: count for name, count in counted.most_common() if count}
 
 
 def find_leaks(examples: Sequence[Example], splits: Sequence[str] | None) -> dict[str, Any]:
