@@ -31,7 +31,7 @@ class GapSettings(NamedTuple):
     Attributes:
         num_resamples (`int`): bootstrap resamples, and sign flips; at least 1.
         confidence (`float`): of every interval, in (0, 1).
-        seed (`int`): the same seed gives the same figures, whatever the order of rows.
+        seed (`int`): the same seed gives the same figures (to rounding), whatever the order of rows.
     """
 
     num_resamples: int = 10_000
