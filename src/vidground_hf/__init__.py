@@ -1,1 +1,62 @@
-"""Find the video questions that text alone answers, and keep the ones that need the video."""
+"""Find the video questions that text alone answers, keep the ones that need the video, and measure the difference."""
+
+from __future__ import annotations
+
+from importlib import import_module
+from importlib.metadata import version
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from vidground_hf.adapters import ADAPTERS as ADAPTERS
+    from vidground_hf.adapters import find_adapter as find_adapter
+    from vidground_hf.answerers import ConstantAnswerer as ConstantAnswerer
+    from vidground_hf.answerers import TextBiasProbe as TextBiasProbe
+    from vidground_hf.answerers import load_answerer as load_answerer
+    from vidground_hf.answerers.base import Answer as Answer
+    from vidground_hf.curation import Curation as Curation
+    from vidground_hf.curation import curate as curate
+    from vidground_hf.filtering import GroundFilter as GroundFilter
+    from vidground_hf.loading import open_dataset as open_dataset
+    from vidground_hf.rules import bias_at_least as bias_at_least
+    from vidground_hf.rules import calibrated as calibrated
+    from vidground_hf.rules import drop_fraction as drop_fraction
+    from vidground_hf.rules import single_shot as single_shot
+    from vidground_hf.schema import Example as Example
+    from vidground_hf.schema import Verdict as Verdict
+    from vidground_hf.scoring import score_answer as score_answer
+    from vidground_hf.toy import make_toy_set as make_toy_set
+
+# Where each public name lives; a name is imported when it is first used, so that importing the package stays fast.
+_HOMES = {
+    "ADAPTERS": "adapters",
+    "find_adapter": "adapters",
+    "Answer": "answerers.base",
+    "ConstantAnswerer": "answerers",
+    "TextBiasProbe": "answerers",
+    "load_answerer": "answerers",
+    "Curation": "curation",
+    "curate": "curation",
+    "GroundFilter": "filtering",
+    "open_dataset": "loading",
+    "bias_at_least": "rules",
+    "calibrated": "rules",
+    "drop_fraction": "rules",
+    "single_shot": "rules",
+    "Example": "schema",
+    "Verdict": "schema",
+    "score_answer": "scoring",
+    "make_toy_set": "toy",
+}
+__all__ = sorted(_HOMES)  # noqa: PLE0605
+
+
+def __getattr__(name: str) -> Any:
+    if name == "__version__":
+        return version("vidground-hf")
+    if name not in _HOMES:
+        raise AttributeError(f"module 'vidground_hf' has no attribute {name!r}; it has {', '.join(__all__)}")
+    return getattr(import_module(f"vidground_hf.{_HOMES[name]}"), name)
+
+
+def __dir__() -> list[str]:
+    return __all__

@@ -12,9 +12,8 @@ import re
 from collections.abc import Sequence
 from typing import Any
 
-from vidground_hf.schema import PROBLEM_TYPES, Example, ProblemType, classify_options, normalize_text
+from vidground_hf.schema import LETTERS, PROBLEM_TYPES, Example, ProblemType, classify_options, normalize_text
 
-LETTERS = "ABCDEFGHIJKLMNOPQRSTUVWXYZ"
 _PREFIX = re.compile(r"^\s*\(?([A-Za-z])\s*[.):]\s*(.*)$", re.DOTALL)
 _LONE_LETTER = re.compile(r"^\(?([A-Za-z])\)?[.):]?$")
 _TAGGED = re.compile(r"<answer>(.*?)</answer>", re.DOTALL)
@@ -64,7 +63,7 @@ def parse_options(value: Any) -> list[Any] | None:
             return [] if not value.strip() else None
     if isinstance(value, dict):
         value = [value[key] for key in sorted(value) if value[key] is not None]
-    return list(value)
+    return list(value) if isinstance(value, (list, tuple)) else None
 
 
 def strip_prefixes(options: Sequence[str]) -> list[str]:

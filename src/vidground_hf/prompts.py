@@ -7,9 +7,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from vidground_hf.schema import BLIND_VIEWS, Example, ProblemType, View
-
-LETTERS = "ABCDEFGHIJKLMNOPQRSTUVWXYZ"
+from vidground_hf.schema import BLIND_VIEWS, LETTERS, Example, ProblemType, View
 
 # How to answer, by problem type. Our own wording: VidGround's text-only prompt is not published.
 INSTRUCTIONS: dict[ProblemType, str] = {

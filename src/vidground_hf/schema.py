@@ -17,6 +17,9 @@ PROBLEM_TYPES: tuple[ProblemType, ...] = get_args(ProblemType)
 VIEWS: tuple[View, ...] = get_args(View)
 BLIND_VIEWS: tuple[View, ...] = ("options_only", "text", "subtitles")
 
+LETTERS = "ABCDEFGHIJKLMNOPQRSTUVWXYZ"
+"""What options are called when they are shown."""
+
 _SPACES = re.compile(r"\s+")
 
 

@@ -11,16 +11,16 @@ from typing import Any
 
 from rapidfuzz.distance import Levenshtein
 
-from vidground_hf.prompts import LETTERS
-from vidground_hf.schema import Example, normalize_text
+from vidground_hf.schema import LETTERS, Example, normalize_text
 
 _TAGGED = re.compile(r"<answer>(.*?)(?:</answer>|$)", re.DOTALL | re.IGNORECASE)
 _BOXED = re.compile(r"\\boxed\{([^{}]*)\}")
 _LETTER_ALONE = re.compile(r"^[\s\"'*(\[]*([A-Za-z])[\s\"'*)\].:,]*$")
 _LETTER_FIRST = re.compile(r"^[\s\"'*(\[]*([A-Z])[*)\]]*\s*(?:[.:)\]]|-\s)")
 _LETTER_NAMED = re.compile(
-    r"\b(?:answer|option|choice|correct one)\b(?:\s+(?:is|would be|should be))?\s*:?\s*(?:option\s+)?"
-    r"[\"'*(\[]*([A-Z])\b(?![' ]+[a-z])"
+    r"\b(?i:answer|option|choice|correct one)\b(?:\s+(?:is|would be|should be))?\s*:?\s*(?i:option\s+)?"
+    # "The answer is A" names a letter, "The answer is A man" does not.
+    r"[\"'*(\[]*([B-HJ-Z]\b|[AI]\b(?![' ]+[a-z]))"
 )
 _LETTER_LAST = re.compile(r"\b(?:is|be|choose|chose|pick|select|it's|say)\s*:?\s*[\"'*(\[]*([A-Z])[\"'*)\]]*[.!]?\s*$")
 _NUMBER = re.compile(r"[-+]?(?:\d[\d,]*\.?\d*|\.\d+)(?:[eE][-+]?\d+)?")
@@ -132,14 +132,15 @@ def score_free_form(prediction: str, example: Example) -> float | None:
 
 
 def _read_relative_error(prediction: str, example: Example) -> float | None:
-    """|value - gold| / |gold|; infinite for a prediction without a number, `None` for a reference without one."""
+    """|value - gold| / |gold|, for a gold of 0 either 0 or infinite; infinite too for a prediction without a number, `None` for a reference without one."""
     gold, value = extract_number(example.answer or ""), extract_number(prediction)
     if gold is None:
         return None
     if value is None:
         return float("inf")
-    # Video-R1 adds 1e-9 to both sides, so that a gold of 0 can be met exactly.
-    return (abs(value - gold) + 1e-9) / (abs(gold) + 1e-9)
+    if gold == 0:
+        return 0.0 if value == 0 else float("inf")
+    return abs(value - gold) / abs(gold)
 
 
 def score_regression(prediction: str, example: Example) -> float | None:

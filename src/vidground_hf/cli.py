@@ -1,0 +1,227 @@
+"""The `vidground` command: reads arguments, calls the library, prints.
+
+Progress and notes go to stderr, results to stdout. Exit status 0: done, 1: the work failed, 2: bad usage or input.
+"""
+
+from __future__ import annotations
+
+import json
+import logging
+import shutil
+import sys
+import tempfile
+import time
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import click
+
+from vidground_hf.environment import describe_environment
+from vidground_hf.schema import BLIND_VIEWS
+
+_SOURCE_OPTIONS = [
+    click.argument("data", nargs=-1, required=True),
+    click.option("--answerer", default="probe", show_default=True, help="Who answers blind: probe or constant:TEXT."),
+    click.option("--rule", default="calibrated", show_default=True, help="calibrated, calibrated(0.1), single_shot, "
+                 "bias_at_least(0.5) or drop_fraction(0.3)."),
+    click.option("--alpha", type=float, help="The error that calibrated allows, in (0, 1); 0.05 when left out."),
+    click.option("--view", type=click.Choice(BLIND_VIEWS), default="text", show_default=True, help="What is shown."),
+    click.option("--adapter", help="The layout of the data; found by its columns when left out."),
+    click.option("--map", "mapping", multiple=True, metavar="KEY=COLUMN", help="Which column holds what, for example "
+                 "--map question=q --map options=a0,a1,a2."),
+    click.option("--split", help="Only this split."),
+    click.option("--config", help="The configuration of a Hub dataset."),
+    click.option("--revision", help="Branch, tag or commit of a Hub dataset."),
+    click.option("--data-files", multiple=True, help="Which files of a Hub dataset to read."),
+    click.option("--limit", type=click.IntRange(min=1), help="Only the first N rows."),
+    click.option("--seed", type=int, default=0, show_default=True, help="Of folds, intervals and samples."),
+    click.option("--json", "as_json", is_flag=True, help="Print report.json instead of the table."),
+]  # fmt: skip
+
+
+def _add_source_options(command: Callable[..., None]) -> Callable[..., None]:
+    for option in reversed(_SOURCE_OPTIONS):
+        command = option(command)
+    return command
+
+
+@click.group(context_settings={"help_option_names": ["-h", "--help"]})
+@click.version_option(package_name="vidground-hf", prog_name="vidground")
+@click.option("--debug", is_flag=True, help="Show the traceback of an error.")
+def cli(debug: bool) -> None:
+    """Find the video questions that text alone answers, and keep the ones that need the video."""
+
+
+@cli.command()
+@_add_source_options
+@click.option("--output", type=click.Path(path_type=Path), help="Write the report to this folder.")
+def audit(output: Path | None, as_json: bool, **options: Any) -> None:
+    """Say how much of DATA is answerable without the video.
+
+    DATA is one or more csv, json, jsonl or parquet files, a folder, or the id of a dataset on the Hub.
+    """
+    from vidground_hf.curation import check_output_dir, replace_dir, write_report
+
+    if output is not None:
+        check_output_dir(output)
+    curation = _curate(**options)
+    if output is not None:
+        partial = output.parent / f".{output.name}.partial"
+        shutil.rmtree(partial, ignore_errors=True)
+        write_report(curation.report, partial)
+        replace_dir(partial, output)
+    _print_report(curation.report, as_json, output)
+
+
+@cli.command()
+@_add_source_options
+@click.option("--output", type=click.Path(path_type=Path), required=True, help="The folder to write.")
+def curate(output: Path, as_json: bool, **options: Any) -> None:
+    """Split DATA into grounded, text_answerable and undecided rows, with a report.
+
+    DATA is one or more csv, json, jsonl or parquet files, a folder, or the id of a dataset on the Hub. OUTPUT opens
+    with datasets.load_dataset(OUTPUT). Every input row is in exactly one split.
+    """
+    from vidground_hf.curation import check_output_dir
+
+    check_output_dir(output)
+    curation = _curate(**options)
+    curation.save(output)
+    _print_report(curation.report, as_json, output)
+
+
+@cli.command()
+@click.option("--output", type=click.Path(path_type=Path), help="Where to; a new temporary folder when left out.")
+@click.option("--num-questions", type=click.IntRange(min=20), default=1000, show_default=True)
+@click.option("--num-clips", type=click.IntRange(min=5), default=200, show_default=True)
+@click.option("--seed", type=int, default=0, show_default=True)
+@click.option("--json", "as_json", is_flag=True, help="Print report.json with precision and recall.")
+def demo(output: Path | None, num_questions: int, num_clips: int, seed: int, as_json: bool) -> None:
+    """Make a toy set of small videos, curate it, and compare with the planted truth."""
+    from vidground_hf.answerers import TextBiasProbe
+    from vidground_hf.curation import check_output_dir, curate
+    from vidground_hf.loading import open_dataset
+    from vidground_hf.report import compare_with_truth
+    from vidground_hf.toy import make_toy_set
+
+    folder = Path(tempfile.mkdtemp(prefix="vidground-demo-")) if output is None else output
+    curated = folder / "curated"
+    check_output_dir(curated)
+    toy = folder / "toy"
+    started = time.perf_counter()
+    with _progress(f"making {num_questions} questions over {num_clips} clips"):
+        make_toy_set(toy, num_questions=num_questions, num_clips=num_clips, seed=seed)
+    making_seconds = time.perf_counter() - started
+    curation = curate(
+        open_dataset(toy), answerer=TextBiasProbe(seed=seed), seed=seed, source={"id": "toy set"}, progress=True
+    )
+    curation.report.update(compare_with_truth(curation.splits), making_seconds=round(making_seconds, 2))
+    curation.save(curated)
+    _print_report(curation.report, as_json, curated)
+
+
+@cli.command()
+@click.option("--json", "as_json", is_flag=True, help="Print JSON.")
+def env(as_json: bool) -> None:
+    """Print the versions that a bug report needs."""
+    described = describe_environment()
+    if as_json:
+        click.echo(json.dumps(described, indent=2))
+    else:
+        for name, value in described.items():
+            click.echo(f"{name:16} {value or 'not installed'}")
+
+
+def _curate(
+    data: Sequence[str],
+    answerer: str,
+    rule: str,
+    alpha: float | None,
+    view: Any,
+    adapter: str | None,
+    mapping: Sequence[str],
+    split: str | None,
+    config: str | None,
+    revision: str | None,
+    data_files: Sequence[str],
+    limit: int | None,
+    seed: int,
+) -> Any:
+    from vidground_hf.answerers import load_answerer
+    from vidground_hf.curation import curate
+    from vidground_hf.loading import open_dataset
+    from vidground_hf.rules import parse_rule
+
+    columns = _parse_mapping(mapping)
+    made = load_answerer(answerer, seed=seed)
+    if alpha is not None and rule != "calibrated":
+        raise click.UsageError(f"--alpha goes with --rule calibrated, got --rule {rule}")
+    chosen = parse_rule(rule if alpha is None else f"calibrated({alpha})")
+    with _progress("reading " + ", ".join(data)):
+        rows = open_dataset(
+            data,
+            split=split,
+            config=config,
+            revision=revision,
+            data_files=data_files,
+            adapter=adapter,
+            columns=columns,
+        )
+    if limit is not None:
+        rows = rows.select(range(min(limit, len(rows))))
+    source = {"id": ", ".join(Path(name).name for name in data), "revision": revision}
+    with _progress(f"{len(rows):,} questions, asking {made.id}"):
+        return curate(
+            rows, answerer=made, rule=chosen, view=view, adapter=adapter, columns=columns, seed=seed, source=source,
+            progress=True,
+        )  # fmt: skip
+
+
+def _parse_mapping(pairs: Sequence[str]) -> dict[str, str]:
+    for pair in pairs:
+        if "=" not in pair:
+            raise click.UsageError(f"--map takes KEY=COLUMN, got {pair!r}; for example --map question=q")
+    return dict(pair.split("=", 1) for pair in pairs)
+
+
+@contextmanager
+def _progress(doing: str) -> Iterator[None]:
+    started = time.perf_counter()
+    click.echo(f"{doing} ...", err=True)
+    yield
+    click.echo(f"done in {time.perf_counter() - started:.1f} s", err=True)
+
+
+def _print_report(report: dict[str, Any], as_json: bool, output: Path | None) -> None:
+    from vidground_hf.report import format_table
+
+    click.echo(json.dumps(report, indent=2, allow_nan=False) if as_json else format_table(report))
+    if output is not None:
+        click.echo(f"report: {output / 'report.html'}", err=as_json)
+
+
+def main() -> None:
+    """Runs the command and turns what can go wrong into one line and an exit status."""
+    debug = "--debug" in sys.argv[1:]
+    logging.basicConfig(format="note: %(message)s", level=logging.WARNING)
+    logging.captureWarnings(True)
+    try:
+        sys.exit(cli(standalone_mode=False))
+    except click.exceptions.Abort:
+        _fail("interrupted; nothing half-written is left, run the same command again", 1, debug)
+    except click.ClickException as error:
+        error.show()
+        sys.exit(2)
+    except (ValueError, TypeError) as error:
+        _fail(str(error), 2, debug)
+    except (RuntimeError, OSError, MemoryError) as error:
+        _fail(str(error) or type(error).__name__, 1, debug)
+
+
+def _fail(message: str, status: int, debug: bool) -> None:
+    if debug:
+        raise  # noqa: PLE0704
+    click.echo("error: " + " ".join(message.split()), err=True)
+    sys.exit(status)

@@ -1,0 +1,194 @@
+"""`curate`: a dataset into grounded, text-answerable and undecided splits, with a report, as one folder.
+
+The folder opens with `load_dataset(folder)`. Nothing is uploaded here.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+import os
+import shutil
+import time
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+import numpy as np
+from datasets import Dataset, DatasetDict, Value, concatenate_datasets
+
+from vidground_hf.answerers.base import Answerer
+from vidground_hf.answerers.probe import TextBiasProbe
+from vidground_hf.figures import draw_figures
+from vidground_hf.filtering import GroundFilter
+from vidground_hf.loading import DataError
+from vidground_hf.pages import render_card, render_html
+from vidground_hf.report import build_report
+from vidground_hf.rules import Rule
+from vidground_hf.schema import View
+
+SPLITS = ("grounded", "text_answerable", "undecided")
+_BYTES_PER_SHARD = 500_000_000  # what `Dataset.push_to_hub` aims for
+
+
+@dataclass(frozen=True, slots=True)
+class Curation:
+    """A curated dataset.
+
+    Attributes:
+        splits (`DatasetDict`): those of `grounded`, `text_answerable` and `undecided` that have rows; together they
+            hold every input row once, with its own columns and the added ones.
+        report (`dict`): every figure, as `report.json` holds it.
+    """
+
+    splits: DatasetDict
+    report: dict[str, Any]
+
+    def save(self, output_dir: str | Path) -> Path:
+        """Writes the folder: parquet shards, card, report and figures.
+
+        It is made beside its place and moved there whole, so an interrupted run leaves nothing that looks finished.
+        A folder written by an earlier run is replaced.
+
+        Args:
+            output_dir (`str` or `Path`): where to; must not exist, be empty, or hold an earlier curation.
+
+        Returns:
+            `Path`: the folder.
+
+        Raises:
+            `DataError`: when the folder holds something else.
+        """
+        output = Path(output_dir)
+        check_output_dir(output)
+        partial = output.parent / f".{output.name}.partial"
+        shutil.rmtree(partial, ignore_errors=True)
+        for name, rows in self.splits.items():
+            write_shards(rows, partial / "data", name)
+        write_report(self.report, partial)
+        replace_dir(partial, output)
+        return output
+
+
+def check_output_dir(output: Path) -> None:
+    """Raises `DataError` unless `output` is free or holds an earlier result of ours."""
+    if not output.exists():
+        return
+    if not output.is_dir():
+        raise DataError(f"output {str(output)!r} is a file; name a folder")
+    if any(output.iterdir()) and not (output / "report.json").exists():
+        raise DataError(
+            f"output {str(output)!r} is not empty and was not written by this command; name another folder"
+        )
+
+
+def replace_dir(partial: Path, output: Path) -> None:
+    """Moves a finished folder to its place, over an earlier one if need be."""
+    if output.exists():
+        old = output.parent / f".{output.name}.old"
+        shutil.rmtree(old, ignore_errors=True)
+        os.replace(output, old)
+        os.replace(partial, output)
+        shutil.rmtree(old)
+    else:
+        os.replace(partial, output)
+
+
+def write_shards(rows: Dataset, folder: Path, split: str) -> None:
+    """Writes one split as `<split>-00000-of-0000N.parquet`; media cells are written as they are stored."""
+    folder.mkdir(parents=True, exist_ok=True)
+    num_shards = max(1, math.ceil((rows.data.nbytes or 0) / _BYTES_PER_SHARD))
+    for index in range(num_shards):
+        shard = rows.shard(num_shards, index, contiguous=True)
+        shard.to_parquet(str(folder / f"{split}-{index:05d}-of-{num_shards:05d}.parquet"))
+
+
+def write_report(report: dict[str, Any], folder: Path) -> None:
+    """Writes `report.json`, `report.html`, `README.md` and `figures/`; `report.json` comes last."""
+    (folder / "figures").mkdir(parents=True, exist_ok=True)
+    figures = draw_figures(report)
+    for name, content in figures.items():
+        (folder / "figures" / f"{name}.png").write_bytes(content)
+    (folder / "report.html").write_text(render_html(report, figures), encoding="utf-8")
+    (folder / "README.md").write_text(render_card(report, figures), encoding="utf-8")
+    (folder / "report.json").write_text(json.dumps(report, indent=2, allow_nan=False) + "\n", encoding="utf-8")
+
+
+def join_splits(dataset: Dataset | DatasetDict) -> Dataset:
+    """Puts the splits of a `DatasetDict` one after the other, with a column `split` if there is none yet.
+
+    Raises:
+        `TypeError`: for a dataset that is streamed.
+    """
+    if isinstance(dataset, Dataset):
+        return dataset
+    if not isinstance(dataset, DatasetDict):
+        raise TypeError(
+            f"curate needs a Dataset or a DatasetDict, got {type(dataset).__name__}; load it without streaming=True, "
+            "or add the columns with GroundFilter().fit(dataset).apply(dataset)"
+        )
+    parts = [
+        part if "split" in part.column_names else part.add_column("split", [name] * len(part), feature=Value("string"))
+        for name, part in dataset.items()
+    ]
+    return concatenate_datasets(parts)
+
+
+def curate(
+    dataset: Dataset | DatasetDict,
+    *,
+    answerer: Answerer | TextBiasProbe | None = None,
+    rule: Rule | None = None,
+    view: View = "text",
+    adapter: str | None = None,
+    columns: Mapping[str, str] | None = None,
+    on_error: Literal["raise", "undecided"] = "raise",
+    seed: int = 0,
+    source: Mapping[str, str | None] | None = None,
+    progress: bool = False,
+) -> Curation:
+    """Splits a dataset into the questions that need the video and those that text alone answers.
+
+    Args:
+        dataset (`Dataset` or `DatasetDict`): all splits are judged together, so that a video seen in two of them
+            stays in one fold.
+        answerer, rule, view, adapter, columns, on_error: as in `GroundFilter`.
+        seed (`int`, *optional*, defaults to 0): of the intervals, the controls and the sample shown.
+        source (`Mapping[str, str]`, *optional*): `id` and `revision` of the data, for the report.
+        progress (`bool`, *optional*, defaults to `False`): show bars on stderr.
+
+    Returns:
+        `Curation`: the splits and the report; `save` writes both.
+
+    Raises:
+        `TypeError`: for a dataset that is streamed.
+        `ValueError`: for an unknown layout or an empty dataset.
+        `AnswerError`: when questions got no answer and `on_error` is `"raise"`.
+
+    Example:
+        >>> from datasets import Dataset
+        >>> rows = [{"question": f"Which is it, {k}?", "options": ["this", "that"], "answer": "A"} for k in range(40)]
+        >>> curate(Dataset.from_list(rows)).report["num_text_answerable"]
+        40
+    """
+    started = time.perf_counter()
+    rows = join_splits(dataset)
+    ground_filter = GroundFilter(answerer, rule, view=view, adapter=adapter, columns=columns, on_error=on_error)
+    judgement = ground_filter.judge(rows, progress=progress)
+    marked = ground_filter.freeze(judgement).apply(rows)
+    grounded = np.array([verdict.is_visually_grounded for verdict in judgement.verdicts], dtype=object)
+    wanted = {"grounded": True, "text_answerable": False, "undecided": None}
+    chosen = {name: np.flatnonzero(grounded == value) for name, value in wanted.items()}
+    splits = DatasetDict({name: marked.select(index) for name, index in chosen.items() if len(index)})
+    report = build_report(
+        judgement,
+        answerer=ground_filter.answerer.id,
+        rule=ground_filter.rule,
+        view=view,
+        seed=seed,
+        splits=rows["split"] if "split" in rows.column_names else None,
+        source={"id": None, "revision": None, **(source or {}), "fingerprint": rows._fingerprint},
+    )
+    report["seconds"] = round(time.perf_counter() - started, 2)
+    return Curation(splits, report)

@@ -1,0 +1,15 @@
+from __future__ import annotations
+
+from pathlib import Path
+
+import datasets
+import pytest
+
+
+@pytest.fixture(autouse=True)
+def _isolate(tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Keeps caches of a test away from the user's, and the terminal quiet."""
+    folder: Path = tmp_path_factory.mktemp("cache")
+    monkeypatch.setenv("VIDGROUND_CACHE", str(folder / "vidground"))
+    monkeypatch.setattr(datasets.config, "HF_DATASETS_CACHE", str(folder / "datasets"))
+    datasets.disable_progress_bars()
