@@ -176,8 +176,7 @@ def _read_gold(reference: str, options: tuple[str, ...] | None, problem_type: Pr
         return _Gold(example, 0.0, reason)
     if example.answer_index is None or options is None:
         return _Gold(example, np.nan, reason)
-    classes = example.option_classes
-    return _Gold(example, classes.count(classes[example.answer_index]) / len(classes), reason)
+    return _Gold(example, 1 / example.num_distinct_options, reason)
 
 
 @lru_cache(maxsize=4096)

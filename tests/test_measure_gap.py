@@ -52,9 +52,9 @@ def test_options_decide_the_type_where_none_is_given() -> None:
     assert by_list["chance"] == 0.25
 
 
-def test_a_gold_that_is_listed_twice_is_likelier_by_chance() -> None:
+def test_options_with_the_same_text_are_one_answer() -> None:
     result = measure_gap(["B"], ["C"], ["A"], options=[["red", "Red.", "blue", "green"]], **QUICK)
-    assert (result["visual_accuracy"], result["chance"]) == (1.0, 0.5)
+    assert (result["visual_accuracy"], result["chance"]) == (1.0, 1 / 3)
 
 
 def test_one_option_is_no_choice() -> None:
