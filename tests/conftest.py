@@ -11,5 +11,6 @@ def _isolate(tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.Monke
     """Keeps caches of a test away from the user's, and the terminal quiet."""
     folder: Path = tmp_path_factory.mktemp("cache")
     monkeypatch.setenv("VIDGROUND_CACHE", str(folder / "vidground"))
+    monkeypatch.setenv("HF_DATASETS_CACHE", str(folder / "datasets"))
     monkeypatch.setattr(datasets.config, "HF_DATASETS_CACHE", str(folder / "datasets"))
     datasets.disable_progress_bars()

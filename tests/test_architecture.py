@@ -13,9 +13,21 @@ MODULES = sorted(path for path in SOURCE.rglob("*.py") if "metrics" not in path.
 # A module imports only from the floors below its own; a folder stands for all that is in it.
 FLOORS = [
     {"schema", "environment", "stats"},
-    {"prompts", "scoring", "rules", "examples", "rows", "fits", "figures", "pages", "metric_loading"},
+    {
+        "prompts",
+        "scoring",
+        "rules",
+        "examples",
+        "rows",
+        "fits",
+        "figures",
+        "rendering",
+        "wording",
+        "tables",
+        "metric_loading",
+    },
     {"adapters", "answerers", "toy_world", "toy_questions"},
-    {"loading", "judging", "toy"},
+    {"loading", "judging", "toy", "pages"},
     {"filtering"},
     {"luck", "predictions"},
     {"report", "gap_report"},
@@ -47,7 +59,10 @@ def test_imports_point_down(path: Path) -> None:
     module = name_module(path)
     for imported in list_imports(path):
         same_folder = module.split(".")[0] == imported.split(".")[0]
-        same_pair = {module, imported} <= {"cli", "gap_command"} or {module, imported} <= {"toy_world", "toy_questions"}
+        same_pair = {module, imported} <= {"cli", "gap_command"} or {module, imported} <= {
+            "toy_world",
+            "toy_questions",
+        }
         assert same_folder or same_pair or find_floor(imported) < find_floor(module), f"{module} imports {imported}"
 
 
@@ -57,7 +72,9 @@ def test_answerers_import_only_their_base() -> None:
         for imported in list_imports(path):
             if imported.startswith("answerers."):
                 other = imported.removeprefix("answerers.")
-                assert other == "base" or other.split("_")[0] == family or family == "probe", f"{path.name}: {imported}"
+                assert other == "base" or other.split("_")[0] == family or family == "probe", (
+                    f"{path.name}: {imported}"
+                )
 
 
 def test_the_package_imports_nothing_heavy() -> None:
@@ -70,7 +87,9 @@ def test_the_package_imports_nothing_heavy() -> None:
 
 
 def test_importing_the_package_loads_none_of_its_modules() -> None:
-    code = "import sys, vidground_hf\nprint([m for m in sys.modules if m.startswith('vidground_hf.') or m == 'datasets'])"
+    code = (
+        "import sys, vidground_hf\nprint([m for m in sys.modules if m.startswith('vidground_hf.') or m == 'datasets'])"
+    )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert done.stdout.strip() == "[]"
 

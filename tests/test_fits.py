@@ -25,7 +25,11 @@ def test_a_fit_comes_back_as_it_was_saved(tmp_path: Path, answerer: bytes | None
 
 
 def test_the_same_fit_is_one_file_and_another_is_another(tmp_path: Path) -> None:
-    first, again, other = save_fit(make_fit(), tmp_path), save_fit(make_fit(), tmp_path), save_fit(make_fit(0.25), tmp_path)
+    first, again, other = (
+        save_fit(make_fit(), tmp_path),
+        save_fit(make_fit(), tmp_path),
+        save_fit(make_fit(0.25), tmp_path),
+    )
     assert first == again
     assert first != other
     assert len(list(tmp_path.iterdir())) == 2

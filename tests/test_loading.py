@@ -12,7 +12,10 @@ from tests.shared_data import SHARED_DATA, needs_shared_data
 from vidground_hf.adapters import find_adapter
 from vidground_hf.loading import DataError, open_dataset
 
-ROWS = [{"question": "which?", "options": ["x", "y"], "answer": "x"}, {"question": "who?", "options": ["a"], "answer": None}]
+ROWS = [
+    {"question": "which?", "options": ["x", "y"], "answer": "x"},
+    {"question": "who?", "options": ["a"], "answer": None},
+]
 
 
 def write_lines(path: Path, rows: list[dict[str, Any]]) -> Path:
@@ -93,7 +96,9 @@ def test_an_unknown_split_lists_those_there_are(tmp_path: Path) -> None:
 
 def test_a_hub_id_that_cannot_be_reached_is_one_clear_error(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("datasets.config.HF_HUB_OFFLINE", True)
-    with pytest.raises(DataError, match=re.escape("'nobody/nothing' is neither a file or folder here nor a reachable Hub")):
+    with pytest.raises(
+        DataError, match=re.escape("'nobody/nothing' is neither a file or folder here nor a reachable Hub")
+    ):
         open_dataset("nobody/nothing")
 
 
@@ -127,3 +132,29 @@ def test_nextgqa_spans_are_joined() -> None:
     assert len(spans) == 3_358
     assert all(spans)
     assert sum(len(one) > 1 for one in spans) == 339
+
+
+def test_a_hub_id_is_opened_with_what_was_named(monkeypatch: pytest.MonkeyPatch) -> None:
+    calls: list[tuple[Any, Any]] = []
+
+    def remember(*arguments: Any, **keywords: Any) -> DatasetDict:
+        calls.append((arguments, keywords))
+        return DatasetDict(train=Dataset.from_list(ROWS), test=Dataset.from_list(ROWS[:1]))
+
+    monkeypatch.setattr("vidground_hf.loading.load_dataset", remember)
+    opened = open_dataset("user/name", config="small", revision="abc", data_files=["rows.json"])
+    expected = {"name": "small", "split": None, "revision": "abc", "data_files": ["rows.json"]}
+    assert calls == [(("user/name",), expected)]
+    assert opened["split"][:] == ["train", "train", "test"]
+
+
+def test_a_hub_id_that_does_not_open_asks_for_its_files(monkeypatch: pytest.MonkeyPatch) -> None:
+    def refuse(*_: Any, **__: Any) -> None:
+        raise ValueError("two kinds of files")
+
+    monkeypatch.setattr("vidground_hf.loading.load_dataset", refuse)
+    message = (
+        "cannot open 'user/name' from the Hub as it is: ValueError: two kinds of files. Name the annotation files"
+    )
+    with pytest.raises(DataError, match=re.escape(message)):
+        open_dataset("user/name")

@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import json
 import logging
-import shutil
 import sys
 import tempfile
 import time
@@ -31,6 +30,8 @@ _SOURCE_OPTIONS = [
     click.option("--adapter", help="The layout of the data; found by its columns when left out."),
     click.option("--map", "mapping", multiple=True, metavar="KEY=COLUMN", help="Which column holds what, for example "
                  "--map question=q --map options=a0,a1,a2."),
+    click.option("--media-root", type=click.Path(exists=True, file_okay=False), help="Where relative media paths "
+                 "start; the report then counts the files that are missing."),
     click.option("--split", help="Only this split."),
     click.option("--config", help="The configuration of a Hub dataset."),
     click.option("--revision", help="Branch, tag or commit of a Hub dataset."),
@@ -49,9 +50,11 @@ def _add_source_options(command: Callable[..., None]) -> Callable[..., None]:
 
 @click.group(context_settings={"help_option_names": ["-h", "--help"]})
 @click.version_option(package_name="vidground-hf", prog_name="vidground")
-@click.option("--debug", is_flag=True, help="Show the traceback of an error.")
-def cli(debug: bool) -> None:
-    """Find the video questions that text alone answers, and keep the ones that need the video."""
+def cli() -> None:
+    """Find the video questions that text alone answers, and keep the ones that need the video.
+
+    With --debug anywhere in the command, an error shows its traceback.
+    """
 
 
 @cli.command()
@@ -62,16 +65,14 @@ def audit(output: Path | None, as_json: bool, **options: Any) -> None:
 
     DATA is one or more csv, json, jsonl or parquet files, a folder, or the id of a dataset on the Hub.
     """
-    from vidground_hf.curation import check_output_dir, replace_dir, write_report
+    from vidground_hf.curation import check_output_dir, write_report, write_whole
 
     if output is not None:
         check_output_dir(output)
     curation = _curate(**options)
     if output is not None:
-        partial = output.parent / f".{output.name}.partial"
-        shutil.rmtree(partial, ignore_errors=True)
-        write_report(curation.report, partial)
-        replace_dir(partial, output)
+        with write_whole(output) as partial:
+            write_report(curation.report, partial)
     _print_report(curation.report, as_json, output)
 
 
@@ -142,6 +143,7 @@ def _curate(
     view: Any,
     adapter: str | None,
     mapping: Sequence[str],
+    media_root: str | None,
     split: str | None,
     config: str | None,
     revision: str | None,
@@ -174,8 +176,8 @@ def _curate(
     source = {"id": ", ".join(Path(name).name for name in data), "revision": revision}
     with _progress(f"{len(rows):,} questions, asking {made.id}"):
         return curate(
-            rows, answerer=made, rule=chosen, view=view, adapter=adapter, columns=columns, seed=seed, source=source,
-            progress=True,
+            rows, answerer=made, rule=chosen, view=view, adapter=adapter, columns=columns, media_root=media_root,
+            seed=seed, source=source, progress=True,
         )  # fmt: skip
 
 
@@ -195,7 +197,7 @@ def _progress(doing: str) -> Iterator[None]:
 
 
 def _print_report(report: dict[str, Any], as_json: bool, output: Path | None) -> None:
-    from vidground_hf.report import format_table
+    from vidground_hf.tables import format_table
 
     click.echo(json.dumps(report, indent=2, allow_nan=False) if as_json else format_table(report))
     if output is not None:
@@ -204,11 +206,12 @@ def _print_report(report: dict[str, Any], as_json: bool, output: Path | None) ->
 
 def main() -> None:
     """Runs the command and turns what can go wrong into one line and an exit status."""
-    debug = "--debug" in sys.argv[1:]
+    arguments = [argument for argument in sys.argv[1:] if argument != "--debug"]
+    debug = len(arguments) < len(sys.argv) - 1
     logging.basicConfig(format="note: %(message)s", level=logging.WARNING)
     logging.captureWarnings(True)
     try:
-        sys.exit(cli(standalone_mode=False))
+        sys.exit(cli(args=arguments, standalone_mode=False))
     except click.exceptions.Abort:
         _fail("interrupted; nothing half-written is left, run the same command again", 1, debug)
     except click.ClickException as error:
@@ -222,6 +225,10 @@ def main() -> None:
 
 def _fail(message: str, status: int, debug: bool) -> None:
     if debug:
-        raise  # noqa: PLE0704
+        raise
     click.echo("error: " + " ".join(message.split()), err=True)
     sys.exit(status)
+
+
+if __name__ == "__main__":
+    main()

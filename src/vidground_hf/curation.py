@@ -10,7 +10,8 @@ import math
 import os
 import shutil
 import time
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
@@ -22,13 +23,14 @@ from vidground_hf.answerers.base import Answerer
 from vidground_hf.answerers.probe import TextBiasProbe
 from vidground_hf.figures import draw_figures
 from vidground_hf.filtering import GroundFilter
+from vidground_hf.judging import RowRule, name_rule
 from vidground_hf.loading import DataError
 from vidground_hf.pages import render_card, render_html
 from vidground_hf.report import build_report
-from vidground_hf.rules import Rule
 from vidground_hf.schema import View
 
 SPLITS = ("grounded", "text_answerable", "undecided")
+_ROWS_PER_GROUP = 1000  # the default of `datasets`
 _BYTES_PER_SHARD = 500_000_000  # what `Dataset.push_to_hub` aims for
 
 
@@ -61,13 +63,10 @@ class Curation:
             `DataError`: when the folder holds something else.
         """
         output = Path(output_dir)
-        check_output_dir(output)
-        partial = output.parent / f".{output.name}.partial"
-        shutil.rmtree(partial, ignore_errors=True)
-        for name, rows in self.splits.items():
-            write_shards(rows, partial / "data", name)
-        write_report(self.report, partial)
-        replace_dir(partial, output)
+        with write_whole(output) as partial:
+            for name, rows in self.splits.items():
+                write_shards(rows, partial / "data", name)
+            write_report(self.report, partial)
         return output
 
 
@@ -78,21 +77,26 @@ def check_output_dir(output: Path) -> None:
     if not output.is_dir():
         raise DataError(f"output {str(output)!r} is a file; name a folder")
     if any(output.iterdir()) and not (output / "report.json").exists():
-        raise DataError(
-            f"output {str(output)!r} is not empty and was not written by this command; name another folder"
-        )
+        raise DataError(f"output {str(output)!r} holds something else, no earlier result; name another folder")
 
 
-def replace_dir(partial: Path, output: Path) -> None:
-    """Moves a finished folder to its place, over an earlier one if need be."""
-    if output.exists():
-        old = output.parent / f".{output.name}.old"
-        shutil.rmtree(old, ignore_errors=True)
-        os.replace(output, old)
+@contextmanager
+def write_whole(output: Path) -> Iterator[Path]:
+    """Hands out a folder beside `output` to write into, and moves it there when all is written.
+
+    Whatever interrupts the writing leaves `output` as it was.
+    """
+    check_output_dir(output)
+    partial = output.parent / f".{output.name}.partial"
+    shutil.rmtree(partial, ignore_errors=True)
+    partial.mkdir(parents=True)
+    try:
+        yield partial
+        if output.exists():
+            shutil.rmtree(output)
         os.replace(partial, output)
-        shutil.rmtree(old)
-    else:
-        os.replace(partial, output)
+    finally:
+        shutil.rmtree(partial, ignore_errors=True)
 
 
 def write_shards(rows: Dataset, folder: Path, split: str) -> None:
@@ -101,7 +105,9 @@ def write_shards(rows: Dataset, folder: Path, split: str) -> None:
     num_shards = max(1, math.ceil((rows.data.nbytes or 0) / _BYTES_PER_SHARD))
     for index in range(num_shards):
         shard = rows.shard(num_shards, index, contiguous=True)
-        shard.to_parquet(str(folder / f"{split}-{index:05d}-of-{num_shards:05d}.parquet"))
+        path = folder / f"{split}-{index:05d}-of-{num_shards:05d}.parquet"
+        # Left to choose a batch size itself, `to_parquet` opens the media files to learn how large they are.
+        shard.to_parquet(str(path), batch_size=_ROWS_PER_GROUP)
 
 
 def write_report(report: dict[str, Any], folder: Path) -> None:
@@ -111,7 +117,7 @@ def write_report(report: dict[str, Any], folder: Path) -> None:
     for name, content in figures.items():
         (folder / "figures" / f"{name}.png").write_bytes(content)
     (folder / "report.html").write_text(render_html(report, figures), encoding="utf-8")
-    (folder / "README.md").write_text(render_card(report, figures), encoding="utf-8")
+    (folder / "README.md").write_text(render_card(report, figures, command=report.get("command")), encoding="utf-8")
     (folder / "report.json").write_text(json.dumps(report, indent=2, allow_nan=False) + "\n", encoding="utf-8")
 
 
@@ -139,10 +145,11 @@ def curate(
     dataset: Dataset | DatasetDict,
     *,
     answerer: Answerer | TextBiasProbe | None = None,
-    rule: Rule | None = None,
+    rule: RowRule | None = None,
     view: View = "text",
     adapter: str | None = None,
     columns: Mapping[str, str] | None = None,
+    media_root: str | None = None,
     on_error: Literal["raise", "undecided"] = "raise",
     seed: int = 0,
     source: Mapping[str, str | None] | None = None,
@@ -153,7 +160,7 @@ def curate(
     Args:
         dataset (`Dataset` or `DatasetDict`): all splits are judged together, so that a video seen in two of them
             stays in one fold.
-        answerer, rule, view, adapter, columns, on_error: as in `GroundFilter`.
+        answerer, rule, view, adapter, columns, media_root, on_error: as in `GroundFilter`.
         seed (`int`, *optional*, defaults to 0): of the intervals, the controls and the sample shown.
         source (`Mapping[str, str]`, *optional*): `id` and `revision` of the data, for the report.
         progress (`bool`, *optional*, defaults to `False`): show bars on stderr.
@@ -174,7 +181,9 @@ def curate(
     """
     started = time.perf_counter()
     rows = join_splits(dataset)
-    ground_filter = GroundFilter(answerer, rule, view=view, adapter=adapter, columns=columns, on_error=on_error)
+    ground_filter = GroundFilter(
+        answerer, rule, view=view, adapter=adapter, columns=columns, media_root=media_root, on_error=on_error
+    )
     judgement = ground_filter.judge(rows, progress=progress)
     marked = ground_filter.freeze(judgement).apply(rows)
     grounded = np.array([verdict.is_visually_grounded for verdict in judgement.verdicts], dtype=object)
@@ -184,7 +193,7 @@ def curate(
     report = build_report(
         judgement,
         answerer=ground_filter.answerer.id,
-        rule=ground_filter.rule,
+        rule=name_rule(ground_filter.rule),
         view=view,
         seed=seed,
         splits=rows["split"] if "split" in rows.column_names else None,

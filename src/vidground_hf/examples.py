@@ -147,7 +147,6 @@ def build_example(
     source: Any = None,
     subtitles: Any = None,
     evidence_spans: Any = None,
-    media_root: str | None = None,
 ) -> Example:
     """Builds an `Example` from raw cells and states what is wrong with them; never raises for a dirty row.
 
@@ -184,7 +183,6 @@ def build_example(
         answer=gold_text or (gold_text if index is not None else None),
         answer_index=index,
         video=clean_cell(video),
-        media_root=media_root,
         group=clean_cell(group) or clean_cell(video),
         category=clean_cell(category) or None,
         source=clean_cell(source) or None,

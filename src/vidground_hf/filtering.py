@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import uuid
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Literal
 
@@ -15,12 +15,26 @@ import numpy as np
 import pyarrow as pa
 from datasets import Dataset, DatasetDict, Features, IterableDataset, IterableDatasetDict, Video
 from datasets.formatting.formatting import LazyDict
+from numpy.typing import NDArray
 
 from vidground_hf.adapters import Adapter, find_adapter
 from vidground_hf.answerers.base import Answer, Answerer
 from vidground_hf.answerers.probe import ProbeFit, TextBiasProbe
 from vidground_hf.fits import SCHEMA_VERSION, Fit, load_fit, save_fit
-from vidground_hf.judging import answer_examples, check_answers, judge, list_row, make_trial
+from vidground_hf.judging import (
+    RowRule,
+    answer_examples,
+    check_answers,
+    fit_rule,
+    judge_fitted_rows,
+    judge_rows,
+    list_row,
+    make_trial,
+    name_rule,
+    needs_fit,
+    pack_rule,
+    unpack_rule,
+)
 from vidground_hf.rows import (
     ADDED_FEATURES,
     append_columns,
@@ -29,7 +43,7 @@ from vidground_hf.rows import (
     iterate_rows,
     read_cells,
 )
-from vidground_hf.rules import Rule, Trial, calibrated, rule_from_dict, rule_to_dict
+from vidground_hf.rules import Trial, calibrated
 from vidground_hf.schema import BLIND_VIEWS, Example, Verdict, View
 
 AnyDataset = Dataset | DatasetDict | IterableDataset | IterableDatasetDict
@@ -44,20 +58,22 @@ class Judgement:
         adapter (`Adapter`): how the rows were read.
         keys (`list[bytes]`): 16 bytes a row, made from the cells that were read.
         examples (`list[Example]`): the rows.
+        clusters (`int64[N]`): the group of each row as a number; a row without a group is its own.
         answers (`list[Answer]`): out of fold where the answerer was trained on the set.
         trials (`list[Trial]`): the answers, scored.
         verdicts (`list[Verdict]`): by `rule`.
-        rule (`Rule`): fitted.
+        rule (`Callable`): fitted.
         probe (`ProbeFit`, *optional*): the trained probe, where the answerer is one.
     """
 
     adapter: Adapter
     keys: list[bytes]
     examples: list[Example]
+    clusters: NDArray[np.int64]
     answers: list[Answer]
     trials: list[Trial]
     verdicts: list[Verdict]
-    rule: Rule
+    rule: RowRule
     probe: ProbeFit | None
 
 
@@ -71,10 +87,11 @@ class GroundFilter:
 
     Args:
         answerer (`TextBiasProbe` or `Answerer`, *optional*): who answers without the video; defaults to the probe.
-        rule (`Rule`, *optional*): from answers to verdicts; defaults to `calibrated(alpha=0.05)`.
+        rule (`Callable`, *optional*): from a row's trials to a verdict; defaults to `calibrated(alpha=0.05)`.
         view (`str`, *optional*, defaults to `"text"`): what the answerer is shown, one of `schema.BLIND_VIEWS`.
         adapter (`str`, *optional*): the dataset's layout, a key of `ADAPTERS`; found by the columns when left out.
         columns (`Mapping[str, str]`, *optional*): which column holds what, as in `adapters.find_adapter`.
+        media_root (`str`, *optional*): the folder that relative media paths start from.
         on_error (`str`, *optional*, defaults to `"raise"`): `"undecided"` keeps a row whose question got no answer.
 
     Raises:
@@ -92,11 +109,12 @@ class GroundFilter:
     def __init__(
         self,
         answerer: Answerer | TextBiasProbe | None = None,
-        rule: Rule | None = None,
+        rule: RowRule | None = None,
         *,
         view: View = "text",
         adapter: str | None = None,
         columns: Mapping[str, str] | None = None,
+        media_root: str | None = None,
         on_error: Literal["raise", "undecided"] = "raise",
     ) -> None:
         if view not in BLIND_VIEWS:
@@ -108,6 +126,7 @@ class GroundFilter:
         self.view = view
         self.adapter = adapter
         self.columns = dict(columns or {})
+        self.media_root = media_root
         self.on_error = on_error
         self.fit_path: Path | None = None
         self.fit_sha256: str | None = None
@@ -120,7 +139,7 @@ class GroundFilter:
 
     def __repr__(self) -> str:
         state = f"fit={self.fit_sha256[:12]}" if self.fit_sha256 else "not fitted"
-        return f"GroundFilter({self.answerer.id}, {self.rule}, view={self.view}, {state})"
+        return f"GroundFilter({self.answerer.id}, {name_rule(self.rule)}, view={self.view}, {state})"
 
     def judge(self, dataset: AnyDataset, *, progress: bool = False) -> Judgement:
         """Answers, scores and decides every row of a set.
@@ -145,6 +164,8 @@ class GroundFilter:
                 cells = _read_table(table, adapter)
                 keys += hash_rows(cells)
                 examples += [adapter.convert(row) for row in iterate_rows(adapter.columns, cells)]
+        if self.media_root is not None:
+            examples = [replace(example, media_root=self.media_root) for example in examples]
         if not examples:
             raise ValueError("the dataset has no rows; there is nothing to fit")
         return self._decide(adapter, keys, examples, progress)
@@ -158,12 +179,14 @@ class GroundFilter:
             if self.on_error == "raise":
                 check_answers(answers)
         trials = [make_trial(example, answer) for example, answer in zip(examples, answers, strict=True)]
-        rule = fit_rule(self.rule, examples, trials, probe)
-        verdicts = [judge(example, [trial], rule) for example, trial in zip(examples, trials, strict=True)]
+        clusters = list_clusters(examples)
+        rule = fit_rule(self.rule, trials, clusters.tolist(), keys, probe)
+        verdicts = judge_fitted_rows(examples, trials, rule)
         return Judgement(
             adapter=adapter,
             keys=keys,
             examples=examples,
+            clusters=clusters,
             answers=answers,
             trials=trials,
             verdicts=verdicts,
@@ -188,7 +211,7 @@ class GroundFilter:
             "answerer": self.answerer.id,
             "view": self.view,
             "columns": judgement.adapter.columns,
-            "rule": rule_to_dict(judgement.rule),
+            "fitted_rule": pack_rule(judgement.rule),
         }
         rows = added.add_column(0, "key", pa.array(judgement.keys, pa.binary(16)))
         state = judgement.probe.to_bytes() if judgement.probe is not None else None
@@ -198,6 +221,7 @@ class GroundFilter:
             view=self.view,
             adapter=judgement.adapter.name,
             columns=self.columns,
+            media_root=self.media_root,
             on_error=self.on_error,
         )
         fitted.fit_path, fitted.fit_sha256 = save_fit(Fit(settings, rows, state))
@@ -251,29 +275,24 @@ class GroundFilter:
         return {**rows, **{name: values[0] for name, values in added.items()}}
 
     def _add(self, cells: Sequence[Sequence[Any]], loaded: _Loaded) -> pa.Table:
-        keys = hash_rows(cells)
-        positions = [loaded.positions.get(key) for key in keys]
-        unseen = [index for index, position in enumerate(positions) if position is None]
-        if not unseen:
-            return loaded.rows.take(positions)
-        wanted = set(unseen)
-        examples = [
-            loaded.adapter.convert(row)
-            for index, row in enumerate(iterate_rows(loaded.adapter.columns, cells))
-            if index in wanted
-        ]
+        positions = np.array([loaded.positions.get(key, -1) for key in hash_rows(cells)], dtype=np.int64)
+        is_seen = positions >= 0
+        known = loaded.rows.take(positions[is_seen])
+        if is_seen.all():
+            return known
+        rows = iterate_rows(loaded.adapter.columns, cells)
+        examples = [loaded.adapter.convert(row) for row, seen in zip(rows, is_seen, strict=True) if not seen]
         answers = answer_examples(loaded.answerer, examples, self.view)
         if self.on_error == "raise" and not isinstance(loaded.answerer, ProbeFit):
             check_answers(answers)
         trials = [make_trial(example, answer) for example, answer in zip(examples, answers, strict=True)]
-        verdicts = [judge(example, [trial], loaded.rule) for example, trial in zip(examples, trials, strict=True)]
+        verdicts = judge_rows(examples, trials, loaded.rule)
         fresh = build_columns([list_row(*row) for row in zip(answers, trials, verdicts, strict=True)])
-        # Unseen rows stand behind the stored ones, so one `take` puts all of them into the batch's order.
-        stored = loaded.rows.take([position for position in positions if position is not None])
-        order = np.empty(len(keys), dtype=np.int64)
-        order[unseen] = stored.num_rows + np.arange(len(unseen))
-        order[[index for index in range(len(keys)) if index not in wanted]] = np.arange(stored.num_rows)
-        return pa.concat_tables([stored, fresh]).combine_chunks().take(order)
+        # The new rows stand behind the known ones; one `take` puts all of them into the order of the batch.
+        order = np.empty(len(positions), dtype=np.int64)
+        order[is_seen] = np.arange(known.num_rows)
+        order[~is_seen] = known.num_rows + np.arange(fresh.num_rows)
+        return pa.concat_tables([known, fresh]).combine_chunks().take(order)
 
     def _load(self, rows: Any) -> _Loaded:
         if self._loaded is None:
@@ -283,7 +302,7 @@ class GroundFilter:
                 fit = load_fit(self.fit_path, self.fit_sha256 or "")
                 self._loaded = _Loaded(
                     adapter=find_adapter(fit.settings["columns"], name=self.adapter, mapping=self.columns),
-                    rule=rule_from_dict(fit.settings["rule"]),
+                    rule=unpack_rule(fit.settings["fitted_rule"], self.rule),
                     answerer=ProbeFit.from_bytes(fit.answerer) if fit.answerer is not None else self.answerer,
                     rows=fit.rows.drop_columns(["key"]),
                     positions={key: index for index, key in enumerate(fit.rows["key"].to_pylist())},
@@ -291,7 +310,7 @@ class GroundFilter:
         return self._loaded
 
     def _prepare_unfitted(self, rows: Any) -> _Loaded:
-        if self.rule.needs_fit or isinstance(self.answerer, TextBiasProbe):
+        if needs_fit(self.rule) or isinstance(self.answerer, TextBiasProbe):
             raise RuntimeError(
                 f"{self!r} looks at the whole set before it can judge a row; call "
                 "ground_filter = ground_filter.fit(dataset) and map that"
@@ -306,15 +325,16 @@ class _Loaded:
     """What a filter needs at hand to judge rows; never pickled."""
 
     adapter: Adapter
-    rule: Rule
+    rule: RowRule
     answerer: Answerer
     rows: pa.Table
     positions: dict[bytes, int]
 
 
-def fit_rule(rule: Rule, examples: Sequence[Example], trials: Sequence[Trial], probe: ProbeFit | None) -> Rule:
-    """Fits a rule that looks at the whole set; returns any other as it is."""
-    raise NotImplementedError
+def list_clusters(examples: Sequence[Example]) -> NDArray[np.int64]:
+    """Each row's group as a number; a row without a group is its own."""
+    codes: dict[object, int] = {}
+    return np.array([codes.setdefault(e.group or index, len(codes)) for index, e in enumerate(examples)], np.int64)
 
 
 def _list_columns(dataset: Dataset | IterableDataset) -> list[str]:

@@ -7,14 +7,24 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Sequence
+from dataclasses import asdict
+from types import FunctionType
 from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 from tqdm.auto import tqdm
 
 from vidground_hf.answerers.base import Answer, Answerer
+from vidground_hf.answerers.probe import ProbeFit
 from vidground_hf.prompts import make_prompt
-from vidground_hf.rules import Trial
+from vidground_hf.rules import (
+    Calibrated,
+    DropFraction,
+    FittedCalibrated,
+    FittedDropFraction,
+    Trial,
+)
 from vidground_hf.schema import Example, Verdict, View
 from vidground_hf.scoring import score_answer
 
@@ -57,19 +67,24 @@ def answer_examples(
     return answers
 
 
+def find_bias_score(example: Example, answer: Answer) -> float | None:
+    """The probability an answer gives to the gold option; `None` where it states none or the row cannot be scored."""
+    if answer.option_logprobs is None or example.answer_index is None or example.defect is not None:
+        return None
+    return math.exp(answer.option_logprobs[example.answer_index])
+
+
 def make_trial(example: Example, answer: Answer) -> Trial:
     """Scores one answer; nothing but the score and the bias score looks at the gold.
 
     Where an answer gives option probabilities, the surest option is what was answered; its text is not searched for
     letters.
     """
-    logprobs = answer.option_logprobs
-    gold = example.answer_index
-    bias_score = None
-    if logprobs is not None and example.defect is None and gold is not None:
+    bias_score = find_bias_score(example, answer)
+    if bias_score is not None and answer.option_logprobs is not None and example.answer_index is not None:
         classes = example.option_classes
-        score: float | None = float(classes[int(np.argmax(logprobs))] == classes[gold])
-        bias_score = math.exp(logprobs[gold])
+        surest = int(np.argmax(answer.option_logprobs))
+        score: float | None = float(classes[surest] == classes[example.answer_index])
     else:
         score = score_answer(answer.text, example)
     return Trial(
@@ -81,12 +96,84 @@ def make_trial(example: Example, answer: Answer) -> Trial:
     )
 
 
-def judge(example: Example, trials: Sequence[Trial], rule: Callable[[Sequence[Trial]], Verdict]) -> Verdict:
-    """Applies a rule to a row's trials; a defect or a failed answer comes before the rule."""
-    if example.defect is not None:
-        return Verdict(None, example.defect)
-    failed = next((trial.error for trial in trials if trial.error is not None), None)
-    return Verdict(None, failed) if failed is not None else rule(trials)
+RowRule = Callable[[Sequence[Trial]], Verdict]
+
+
+def needs_fit(rule: RowRule) -> bool:
+    """Whether a rule looks at the whole set before it can judge a row."""
+    return isinstance(rule, (Calibrated, DropFraction))
+
+
+def name_rule(rule: RowRule) -> str:
+    """How a report calls a rule: its settings, or the name of a plain function."""
+    return rule.__name__ if isinstance(rule, FunctionType) else str(rule)
+
+
+def fit_rule(
+    rule: RowRule, trials: Sequence[Trial], clusters: Sequence[int], keys: Sequence[bytes], probe: ProbeFit | None
+) -> RowRule:
+    """Fits a rule that looks at the whole set; gives back any other as it is.
+
+    Args:
+        rule (`Callable`): one of `rules.py`, or a function of your own from a row's trials to a `Verdict`.
+        trials (`Sequence[Trial]`): the deciding trial of each of the N rows.
+        clusters (`Sequence[int]`): the group of each row.
+        keys (`Sequence[bytes]`): the key of each row; of equal rows only the first has a say.
+        probe (`ProbeFit`, *optional*): refitted by `drop_fraction`, which cannot do without.
+
+    Raises:
+        `ValueError`: for `drop_fraction` without a probe.
+    """
+    if isinstance(rule, Calibrated):
+        first = list({key: index for index, key in reversed(list(enumerate(keys)))}.values())
+        return rule.fit([[trials[index]] for index in first], [clusters[index] for index in first])
+    if not isinstance(rule, DropFraction):
+        return rule
+    if probe is None:
+        raise ValueError(f"{rule} refits the probe on what is left; it goes with the probe alone")
+
+    def rescore(is_kept: NDArray[np.bool_]) -> NDArray[np.float64]:
+        scores = np.full(len(trials), np.nan)
+        for index, answer in enumerate(probe.refit(is_kept, seed=0)):
+            if answer is not None and trials[index].bias_score is not None:
+                scores[index] = find_bias_score(probe.examples[index], answer)
+        return scores
+
+    return rule.fit([[trial] for trial in trials], rescore)
+
+
+def judge_rows(examples: Sequence[Example], trials: Sequence[Trial], rule: RowRule) -> list[Verdict]:
+    """Applies a rule to rows it was not fitted on; a defect or a failed answer comes before the rule."""
+    return [_find_obstacle(*row) or rule([row[1]]) for row in zip(examples, trials, strict=True)]
+
+
+def judge_fitted_rows(examples: Sequence[Example], trials: Sequence[Trial], rule: RowRule) -> list[Verdict]:
+    """Applies a rule to the rows it was fitted on."""
+    if not isinstance(rule, FittedDropFraction):
+        return judge_rows(examples, trials, rule)
+    pruned = rule.judge_fitted([[trial] for trial in trials])
+    rows = zip(examples, trials, pruned, strict=True)
+    return [_find_obstacle(example, trial) or verdict for example, trial, verdict in rows]
+
+
+def _find_obstacle(example: Example, trial: Trial) -> Verdict | None:
+    reason = example.defect or trial.error
+    return None if reason is None else Verdict(None, reason)
+
+
+def pack_rule(rule: RowRule) -> dict[str, Any] | None:
+    """What a fitted rule needs to judge again, as JSON; `None` for a rule that was not fitted."""
+    if isinstance(rule, (FittedCalibrated, FittedDropFraction)):
+        return {"kind": type(rule).__name__, "values": asdict(rule)}
+    return None
+
+
+def unpack_rule(packed: dict[str, Any] | None, rule: RowRule) -> RowRule:
+    """The inverse of `pack_rule`; `rule` is what was not fitted."""
+    if packed is None:
+        return rule
+    kinds = {kind.__name__: kind for kind in (FittedCalibrated, FittedDropFraction)}
+    return kinds[packed["kind"]].from_dict(packed["values"])
 
 
 def list_row(answer: Answer, trial: Trial, verdict: Verdict) -> dict[str, Any]:

@@ -1,12 +1,13 @@
-"""The figures of a curation: one JSON-able dictionary, and its short table for the terminal.
+"""The figures of a curation: one JSON-able dictionary.
 
-Draws nothing and writes no files; `figures.py` and `pages.py` show what is counted here.
+Draws nothing and writes no files; `tables.py`, `figures.py` and `pages.py` show what is counted here.
 """
 
 from __future__ import annotations
 
 from collections import Counter, defaultdict
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -19,12 +20,13 @@ from vidground_hf.filtering import Judgement
 from vidground_hf.judging import make_trial
 from vidground_hf.luck import count_luck
 from vidground_hf.prompts import make_prompt
-from vidground_hf.rules import Rule
+from vidground_hf.rules import RIGHT_SCORE, FittedCalibrated
 from vidground_hf.schema import Example, View, normalize_text
-from vidground_hf.stats.floors import summarize_floors
-from vidground_hf.stats.intervals import Interval, bootstrap_mean
+from vidground_hf.stats.floors import measure_floors, score_floors
+from vidground_hf.stats.intervals import bootstrap_mean
 
 SAMPLE_SIZE = 20
+MIN_ROWS_TO_REFIT = 20  # what the probe takes at least
 _NUM_BINS = 30
 
 
@@ -32,7 +34,7 @@ def build_report(
     judgement: Judgement,
     *,
     answerer: str,
-    rule: Rule,
+    rule: str,
     view: View,
     seed: int,
     splits: Sequence[str] | None,
@@ -43,7 +45,7 @@ def build_report(
     Args:
         judgement (`Judgement`): the set, judged.
         answerer (`str`): id of who answered.
-        rule (`Rule`): as asked for.
+        rule (`str`): as asked for.
         view (`str`): what was shown.
         seed (`int`): of intervals, controls and samples.
         splits (`Sequence[str]`, *optional*): the split of each row.
@@ -52,89 +54,87 @@ def build_report(
     Returns:
         `dict`: the object that `report.json` holds; see `docs/report.md`.
     """
-    examples, verdicts = judgement.examples, judgement.verdicts
-    scores = list_scores(judgement)
-    clusters = list_clusters(examples)
-    grounded = np.array([verdict.is_visually_grounded for verdict in verdicts], dtype=object)
-    everything = np.ones(len(examples), dtype=bool)
-    heldout, control = measure_heldout(judgement, clusters, grounded, seed)
-    groupings: dict[str, Callable[[Example], str | None]] = {
-        "problem_type": lambda example: example.problem_type,
-        "source": lambda example: example.source,
-        "category": lambda example: example.category,
-    }
-    names = {key: [pick(example) for example in examples] for key, pick in groupings.items()}
+    examples = judgement.examples
+    tally = Tally(judgement, seed)
+    heldout, control = measure_heldout(judgement, tally, seed)
     return {
-        **count_part(judgement, scores, clusters, grounded, everything, seed),
+        **tally.count(np.ones(len(examples), dtype=bool)),
         **count_luck(judgement),
         "groups": {
-            key: {
-                name: count_part(judgement, scores, clusters, grounded, _equals(values, name), seed)
-                for name in sorted({value for value in values if value is not None})
-            }
-            for key, values in names.items()
+            "problem_type": tally.count_groups([example.problem_type for example in examples]),
+            "source": tally.count_groups([example.source for example in examples]),
+            "category": tally.count_groups([example.category for example in examples]),
         },
         "reasons": count_reasons(judgement),
         "flags": count_flags(examples),
         "leaks": find_leaks(examples, splits),
         "label_invariance": judgement.probe.label_invariance if judgement.probe is not None else None,
-        "heldout_blind_accuracy": _name_interval(heldout),
-        "random_removal_control": _name_interval(control),
+        "heldout_blind_accuracy": heldout,
+        "random_removal_control": control,
         "distribution": bin_confidence(judgement),
         "samples": draw_samples(judgement, view, seed),
         "adapter": judgement.adapter.name,
         "answerer": answerer,
         "view": view,
-        "rule": str(rule),
+        "rule": rule,
         "seed": seed,
         "source": dict(source),
         "license": None,
+        "precision": None,
+        "recall": None,
         "versions": {package: read_version(package) for package in BASE_PACKAGES},
     }
 
 
-def list_scores(judgement: Judgement) -> NDArray[np.float64]:
-    """Each row's score (`float64[N]`, nan where unscored)."""
-    return np.array([np.nan if trial.score is None else trial.score for trial in judgement.trials], dtype=np.float64)
+class Tally:
+    """Counts the rows of a judgement, whole or in part, from scores taken once.
 
+    Args:
+        judgement (`Judgement`): the set, judged.
+        seed (`int`): of the intervals.
+    """
 
-def list_clusters(examples: Sequence[Example]) -> NDArray[np.int64]:
-    """Each row's group as a number (`int64[N]`); a row without a group is its own."""
-    codes: dict[object, int] = {}
-    return np.array([codes.setdefault(e.group or index, len(codes)) for index, e in enumerate(examples)], np.int64)
+    def __init__(self, judgement: Judgement, seed: int) -> None:
+        examples = judgement.examples
+        self.seed = seed
+        self.clusters = judgement.clusters
+        self.scores = np.array([trial.score for trial in judgement.trials], dtype=np.float64)  # None becomes nan
+        self.is_kept = np.array([verdict.is_visually_grounded is True for verdict in judgement.verdicts])
+        self.is_dropped = np.array([verdict.is_visually_grounded is False for verdict in judgement.verdicts])
+        self.floors = score_floors([e.options for e in examples], [e.answer_index for e in examples])
 
+    def count(self, part: NDArray[np.bool_]) -> dict[str, Any]:
+        """Counts some rows (`bool[N]`); chance and floors are over the scored ones, as the accuracy is."""
+        num_rows, num_kept, num_dropped = (
+            int(rows.sum()) for rows in (part, part & self.is_kept, part & self.is_dropped)
+        )
+        is_unscored = np.isnan(self.scores)
+        floors = measure_floors(self.floors, part & ~is_unscored)
+        positions = list(floors.gold_positions.values())
+        width = max((len(counts) for counts in positions), default=0)
+        accuracy = bootstrap_mean(self.scores[part], clusters=self.clusters[part], seed=self.seed)
+        return {
+            "num_rows": num_rows,
+            "num_grounded": num_kept,
+            "num_text_answerable": num_dropped,
+            "num_undecided": num_rows - num_kept - num_dropped,
+            "num_unscored": int((part & is_unscored).sum()),
+            "share_grounded": num_kept / num_rows if num_rows else None,
+            "blind_accuracy": accuracy._asdict(),
+            "chance": floors.chance.value,
+            "floors": {
+                "constant_option": floors.constant_option.value,
+                "longest_option": floors.longest_option.value,
+                "shortest_option": floors.shortest_option.value,
+            },
+            "duplicate_option_share": floors.duplicate_options.value,
+            "gold_positions": [sum(c[k] for c in positions if k < len(c)) for k in range(width)],
+        }
 
-def _equals(values: Sequence[str | None], wanted: str) -> NDArray[np.bool_]:
-    return np.array([value == wanted for value in values], dtype=bool)
-
-
-def _name_interval(interval: Interval | None) -> dict[str, float | None] | None:
-    return None if interval is None else dict(interval._asdict())
-
-
-def count_part(
-    judgement: Judgement,
-    scores: NDArray[np.float64],
-    clusters: NDArray[np.int64],
-    grounded: NDArray[np.object_],
-    part: NDArray[np.bool_],
-    seed: int,
-) -> dict[str, Any]:
-    """Counts and floors of some of the rows; chance and floors are over the scored ones, as the accuracy is."""
-    scored = part & ~np.isnan(scores)
-    chosen = [judgement.examples[index] for index in np.flatnonzero(scored)]
-    floors = summarize_floors([e.options for e in chosen], [e.answer_index for e in chosen])
-    num_kept = int((grounded[part] == True).sum())  # noqa: E712
-    return {
-        "num_rows": int(part.sum()),
-        "num_grounded": num_kept,
-        "num_text_answerable": int((grounded[part] == False).sum()),  # noqa: E712
-        "num_undecided": int(sum(value is None for value in grounded[part])),
-        "num_unscored": int((part & np.isnan(scores)).sum()),
-        "share_grounded": num_kept / int(part.sum()) if part.any() else None,
-        "blind_accuracy": _name_interval(bootstrap_mean(scores[part], clusters=clusters[part], seed=seed)),
-        **floors,
-    }
+    def count_groups(self, names: Sequence[str | None]) -> dict[str, dict[str, Any]]:
+        """Counts the rows of each name; rows without one are in no group."""
+        column = np.array([name or "" for name in names], dtype=object)
+        return {name: self.count(column == name) for name in sorted({name for name in names if name})}
 
 
 def count_reasons(judgement: Judgement) -> dict[str, dict[str, int]]:
@@ -147,11 +147,21 @@ def count_reasons(judgement: Judgement) -> dict[str, dict[str, int]]:
 
 
 def count_flags(examples: Sequence[Example]) -> dict[str, int]:
-    """How many rows are odd in which way; `repeated_question` counts rows whose question and video came before."""
+    """How many rows are odd in which way.
+
+    `repeated_question` counts rows whose question and video came before, `missing_media` rows whose file is not under
+    the media root.
+    """
     counted = Counter(flag for example in examples for flag in example.flags)
+    num_missing = sum(
+        not Path(example.media_root, example.video).exists()
+        for example in examples
+        if example.media_root is not None and example.video is not None
+    )
     asked = Counter((normalize_text(example.question), example.video or example.id) for example in examples)
     repeated = sum(count - 1 for count in asked.values())
-    return dict(counted.most_common()) | ({"repeated_question": repeated} if repeated else {})
+    counted.update({"repeated_question": repeated, "missing_media": num_missing})
+    return {name: count for name, count in counted.most_common() if count}
 
 
 def find_leaks(examples: Sequence[Example], splits: Sequence[str] | None) -> dict[str, Any]:
@@ -170,58 +180,47 @@ def find_leaks(examples: Sequence[Example], splits: Sequence[str] | None) -> dic
 
 
 def measure_heldout(
-    judgement: Judgement, clusters: NDArray[np.int64], grounded: NDArray[np.object_], seed: int
-) -> tuple[Interval | None, Interval | None]:
+    judgement: Judgement, tally: Tally, seed: int
+) -> tuple[dict[str, float | None] | None, dict[str, float | None] | None]:
     """Blind accuracy of what is kept, by a probe refitted on it with new folds, and the same after random removal.
 
-    Neither reads the trials that decided. Both are `None` without a probe, or when too few rows are kept to refit.
+    Neither reads the trials that decided. Both are `None` without a probe, or when too few rows are kept to refit it.
     """
-    probe = judgement.probe
-    kept = np.array([value is True for value in grounded], dtype=bool)
-    if probe is None or kept.sum() < 20:
+    probe, kept = judgement.probe, tally.is_kept
+    if probe is None or kept.sum() < MIN_ROWS_TO_REFIT:
         return None, None
-    judged = np.flatnonzero([value is not None for value in grounded])
-    chosen = np.random.default_rng(seed).choice(judged, size=int(kept.sum()), replace=False)
+    judged = np.flatnonzero(kept | tally.is_dropped)
     control = np.zeros_like(kept)
-    control[chosen] = True
-    return (
-        _measure_refit(judgement, probe, kept, clusters, seed),
-        _measure_refit(judgement, probe, control, clusters, seed),
-    )
+    control[np.random.default_rng(seed).choice(judged, size=int(kept.sum()), replace=False)] = True
+    return _measure_refit(judgement, probe, kept, seed), _measure_refit(judgement, probe, control, seed)
 
 
 def _measure_refit(
-    judgement: Judgement, probe: ProbeFit, keep: NDArray[np.bool_], clusters: NDArray[np.int64], seed: int
-) -> Interval:
+    judgement: Judgement, probe: ProbeFit, keep: NDArray[np.bool_], seed: int
+) -> dict[str, float | None]:
     answers = probe.refit(keep, seed=seed + 1)
-    trials = [
-        make_trial(example, answer)
-        for example, answer in zip(judgement.examples, answers, strict=True)
-        if answer is not None
-    ]
-    scores = [np.nan if trial.score is None else trial.score for trial in trials]
-    rows = [index for index, answer in enumerate(answers) if answer is not None]
-    return bootstrap_mean(scores, clusters=clusters[rows], seed=seed)
+    rows = np.flatnonzero(keep)
+    trials = [make_trial(judgement.examples[row], answers[row]) for row in rows]
+    scores = np.array([trial.score for trial in trials], dtype=np.float64)
+    return bootstrap_mean(scores, clusters=judgement.clusters[rows], seed=seed)._asdict()
 
 
 def bin_confidence(judgement: Judgement) -> dict[str, Any] | None:
     """Histogram of confidence: right answers beside wrong ones, weighted by the lucky right ones they stand for."""
     rows = [
-        (trial.confidence, trial.score, 1 / (trial.num_options - 1))
-        for trial, verdict in zip(judgement.trials, judgement.verdicts, strict=True)
-        if trial.confidence is not None
-        and trial.score is not None
-        and trial.num_options > 1
-        and verdict.is_visually_grounded is not None
+        (trial.confidence, trial.score, trial.num_gold / (trial.num_options - trial.num_gold))
+        for trial in judgement.trials
+        if trial.confidence is not None and trial.score is not None and trial.has_decoys
     ]
     if not rows:
         return None
     confidence, score, weight = np.array(rows, dtype=np.float64).T
     edges = np.histogram_bin_edges(confidence, bins=_NUM_BINS)
-    is_right = score >= 0.5
+    is_right = score >= RIGHT_SCORE
     targets, _ = np.histogram(confidence[is_right], bins=edges)
     decoys, _ = np.histogram(confidence[~is_right], bins=edges, weights=weight[~is_right])
-    return {"edges": edges.tolist(), "targets": targets.tolist(), "decoys": decoys.tolist(), "threshold": None}
+    threshold = judgement.rule.calibration.threshold if isinstance(judgement.rule, FittedCalibrated) else None
+    return {"edges": edges.tolist(), "targets": targets.tolist(), "decoys": decoys.tolist(), "threshold": threshold}
 
 
 def draw_samples(judgement: Judgement, view: View, seed: int) -> dict[str, list[dict[str, Any]]]:

@@ -184,8 +184,8 @@ class Calibrated:
         """Finds the threshold on a whole set.
 
         Args:
-            rows (`Sequence[Sequence[Trial]]`): the trials of each row. Copies of one question are right or wrong together,
-                so pass one of them. Rows without answer, score, decoys or confidence are left out.
+            rows (`Sequence[Sequence[Trial]]`): the trials of each row. Copies of one question are right or wrong
+                together, so pass one of them. Rows without answer, score, decoys or confidence are left out.
             clusters (`Sequence[int | str]`, *optional*): the video of each row, for the interval of the estimate.
             seed (`int`, *optional*, defaults to 0): of the interval.
 

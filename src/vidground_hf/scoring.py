@@ -132,7 +132,10 @@ def score_free_form(prediction: str, example: Example) -> float | None:
 
 
 def _read_relative_error(prediction: str, example: Example) -> float | None:
-    """|value - gold| / |gold|, for a gold of 0 either 0 or infinite; infinite too for a prediction without a number, `None` for a reference without one."""
+    """|value - gold| / |gold|, for a gold of 0 either 0 or infinite.
+
+    Infinite too for a prediction without a number; `None` for a reference without one.
+    """
     gold, value = extract_number(example.answer or ""), extract_number(prediction)
     if gold is None:
         return None

@@ -160,16 +160,19 @@ def calibrate(
     weight = np.asarray(decoy_weight, dtype=np.float64)
     all_drops, all_lucky = int(right.sum()), float(weight[~right].sum())
     chosen = cuts.choose(alpha)
-    threshold = None if chosen is None else float(cuts.threshold[chosen])
-    num_drops = 0 if chosen is None else int(cuts.num_drops[chosen])
-    lucky_drops = 0.0 if chosen is None else float(cuts.expected_lucky_drops[chosen])
+    threshold, num_drops, lucky_drops, error = None, 0, 0.0, Interval(None, None, None)
+    if chosen is not None:
+        threshold, num_drops = float(cuts.threshold[chosen]), int(cuts.num_drops[chosen])
+        lucky_drops = float(cuts.expected_lucky_drops[chosen])
+        error = _bound_error(right, np.asarray(confidence) >= threshold, weight, clusters, seed)
+        error = error._replace(value=float(cuts.estimated_error[chosen]))  # the same but for rounding
     return Calibration(
         alpha=alpha,
         num_rows=right.size,
         threshold=threshold,
         num_drops=num_drops,
         expected_lucky_drops=lucky_drops,
-        estimated_error=_bound_error(right, np.asarray(confidence), weight, threshold, clusters, seed),
+        estimated_error=error,
         smallest_error=float(cuts.estimated_error.min()) if all_drops else None,
         expected_missed=(all_drops - num_drops) - (all_lucky - lucky_drops),
         single_shot_drops=all_drops,
@@ -181,18 +184,14 @@ def calibrate(
 
 def _bound_error(
     right: NDArray[np.bool_],
-    confidence: NDArray[np.float64],
+    is_above: NDArray[np.bool_],
     weight: NDArray[np.float64],
-    threshold: float | None,
     clusters: Sequence[int | str] | NDArray[np.int64] | None,
     seed: int,
 ) -> Interval:
     """Bootstraps the estimated error at a fixed threshold."""
-    if threshold is None:
-        return Interval(None, None, None)
     names = np.arange(right.size) if clusters is None else np.asarray(clusters)
     _, cluster_of_row, cluster_sizes = np.unique(names, return_inverse=True, return_counts=True)
-    is_above = confidence >= threshold
     # Each of the C clusters carries 1/C of the largest weight: a resample draws C of them, so it adds it exactly once.
     added = weight.max() / (cluster_sizes.size * cluster_sizes[cluster_of_row])
     return bootstrap_ratio(

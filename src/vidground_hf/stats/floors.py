@@ -97,7 +97,8 @@ def score_floors(options: Sequence[Sequence[str]], gold: Sequence[int | None]) -
     constant = np.full((num_rows, num_options.max(initial=0)), np.nan)
     for row, (texts, position) in enumerate(zip(options, gold, strict=True)):
         if position is not None and not 0 <= position < len(texts):
-            raise ValueError(f"row {row} has gold position {position}; allowed are 0 to {len(texts) - 1}, or None")
+            allowed = f"; allowed are 0 to {len(texts) - 1}, or None" if texts else ", but no options; pass None"
+            raise ValueError(f"row {row} has gold position {position}{allowed}")
         if not texts:
             chance[row] = 0.0
             continue
