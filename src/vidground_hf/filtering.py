@@ -20,21 +20,18 @@ from numpy.typing import NDArray
 from vidground_hf.adapters import Adapter, find_adapter
 from vidground_hf.answerers.base import Answer, Answerer
 from vidground_hf.answerers.probe import ProbeFit, TextBiasProbe
-from vidground_hf.fits import SCHEMA_VERSION, Fit, load_fit, save_fit
-from vidground_hf.judging import (
+from vidground_hf.deciding import (
     RowRule,
-    answer_examples,
-    check_answers,
     fit_rule,
     judge_fitted_rows,
     judge_rows,
-    list_row,
-    make_trial,
     name_rule,
     needs_fit,
     pack_rule,
     unpack_rule,
 )
+from vidground_hf.fits import SCHEMA_VERSION, Fit, load_fit, save_fit
+from vidground_hf.judging import answer_examples, check_answers, list_row, make_trial
 from vidground_hf.rows import (
     ADDED_FEATURES,
     append_columns,
