@@ -73,7 +73,7 @@ def test_json_is_what_the_report_holds(questions: Path, tmp_path: Path, capsys: 
     printed = json.loads(done.out)
     assert printed == json.loads((tmp_path / "o" / "report.json").read_text(encoding="utf-8"))
     assert printed["rule"] == "single_shot()"
-    assert printed["source"]["id"] == "questions.jsonl"
+    assert printed["source"]["id"] == f"{questions.parent.name}/questions.jsonl"
 
 
 def test_limit_map_adapter_and_answerer(tmp_path: Path, capsys: Any, monkeypatch: Any) -> None:

@@ -174,7 +174,8 @@ def _curate(
         )
     if limit is not None:
         rows = rows.select(range(min(limit, len(rows))))
-    source = {"id": ", ".join(Path(name).name for name in data), "revision": revision}
+    # Two parts of a path tell sets apart without telling whose disk they were on.
+    source = {"id": ", ".join("/".join(Path(name).parts[-2:]) for name in data), "revision": revision}
     with _progress(f"{len(rows):,} questions, asking {made.id}"):
         return curate(
             rows, answerer=made, rule=chosen, view=view, adapter=adapter, columns=columns, media_root=media_root,
