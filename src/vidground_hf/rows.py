@@ -25,7 +25,7 @@ ADDED_SCHEMA: pa.Schema = ADDED_FEATURES.arrow_schema
 
 
 def read_media(cell: Any) -> Any:
-    """Reads a Video, Image or Audio cell that is not decoded, `{"bytes", "path"}`, as one string; others as they are."""
+    """Reads an undecoded Video, Image or Audio cell, `{"bytes", "path"}`, as one string; others as they are."""
     if not isinstance(cell, dict) or cell.keys() != {"bytes", "path"}:
         return cell
     if cell["path"] is not None or cell["bytes"] is None:
