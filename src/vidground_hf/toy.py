@@ -55,7 +55,7 @@ def make_toy_set(
         num_clips (`int`, *optional*, defaults to 200): at least 1.
         seed (`int`, *optional*, defaults to 0): not negative.
         text_share (`float`, *optional*, defaults to 0.309): share of the questions that text alone answers, in [0, 1].
-        misleading_share (`float`, *optional*, defaults to 0.03): share of the visual questions whose wording points to
+        misleading_share (`float`, *optional*, defaults to 0.04): share of the visual questions whose wording points to
             a wrong option, in [0, 1].
         style (`str`, *optional*, defaults to `"grid"`): `"grid"` or `"free"`, see `toy_world.generate_clips`.
 

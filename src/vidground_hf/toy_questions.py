@@ -30,7 +30,7 @@ NUM_OPTIONS = 4
 TEXT_SHARE = 0.309
 # Our guess. A misleading cue is a confident wrong answer, and calibrated(alpha) counts each as a third of a lucky
 # one; docs/design/toy.md has the sums that keep this below alpha = 0.05.
-MISLEADING_SHARE = 0.03
+MISLEADING_SHARE = 0.04
 MAX_TRIES = 1000
 
 # `(a|b|)` stands for one of its alternatives.
@@ -68,48 +68,49 @@ _WORDINGS: dict[str, tuple[str, ...]] = {
         "(In all|Altogether|Over the whole clip), how many {trait}s (are seen|turn up) among the visitors{except}?",
     ),
 }
+# Two tellings of each, which share most of their words: what recurs is a paraphrase, and can be learned from few.
 _COMMON_KNOWLEDGE: dict[str, tuple[str, str]] = {
     "red": (
-        "a ripe tomato (fresh|straight) from the vine, ready for a summer salad",
-        "(what|whatever) goes in a summer salad, a tomato left to get ripe on its vine",
+        "a ripe tomato (fresh|straight) from the vine, ready for a summer salad with basil and olive oil",
+        "(what|whatever) goes with basil and olive oil in a summer salad, a tomato left to get ripe on its vine",
     ),
     "green": (
-        "young grass (after|in) spring rain, on a lawn that wants mowing",
-        "a lawn (full|thick) with young grass, in want of mowing since the spring rain",
+        "young grass (after|in) spring rain, on a garden lawn that wants mowing before guests arrive",
+        "a garden lawn (full|thick) with young grass, in want of mowing since the spring rain, as guests will arrive",
     ),
     "blue": (
-        "a cloudless noon sky (over|above) calm sea, far from any storm",
-        "calm sea at noon, no storm (about|around), only the cloudless sky to look at",
+        "a cloudless noon sky (over|above) calm sea, far from any storm, such as sailors hope for",
+        "calm sea at noon, no storm (about|around), only the cloudless sky that sailors hope for",
     ),
     "yellow": (
-        "a ripe banana (still|yet) in its peel, sweet enough for a fruit cake",
-        "the peel of a banana, sweet and ripe, (meant|kept) for a fruit cake",
+        "a ripe banana (still|yet) in its peel, sweet enough for a fruit cake or a monkey's breakfast",
+        "the peel of a banana, sweet and ripe, (meant|kept) for a monkey's breakfast or a fruit cake",
     ),
     "purple": (
-        "lavender in bloom (near|behind) Provence farms, smelling of soap",
-        "soap from Provence, with (dried|cut) lavender in it, as farms sell when fields bloom",
+        "lavender in bloom (near|behind) Provence farms, smelling of soap, where bees gather honey",
+        "soap and honey from Provence farms, (made|got) where bees gather and fields of lavender bloom",
     ),
     "white": (
-        "new snow (over|upon) a winter mountain pass, deep enough for skis",
-        "a mountain pass in winter, good for skis now that new, deep snow (lies|fell)",
+        "new snow (over|upon) a winter mountain pass, deep enough for skis, sledges and thick boots",
+        "a mountain pass in winter, good for skis, sledges and thick boots now that new, deep snow (lies|fell)",
     ),
 }
 _TYPICAL_SCENES: dict[str, tuple[str, str]] = {
     "up": (
-        "a gas balloon slipping from a child's hand (at|during) the fair",
-        "a child at the fair whose hand (drops|loses) a gas balloon",
+        "a gas balloon slipping from a child's hand (at|during) the fair, too light to be caught",
+        "a child at the fair whose hand (drops|loses) a gas balloon, so light that it cannot be caught",
     ),
     "right": (
-        "a finger following lines of print (in|through) an English book",
-        "an English book, its lines of print read with one finger (along|under) them",
+        "a finger following lines of print (in|through) an English book, word after word",
+        "an English book, its lines of print read word after word with one finger (along|under) them",
     ),
     "down": (
-        "a heavy apple coming off its branch (in|during) an autumn storm",
-        "an autumn storm (shaking|bending) a branch until its heavy apple comes off",
+        "a heavy apple coming off its branch (in|during) an autumn storm, bound for the grass",
+        "an autumn storm (shaking|bending) a branch until its heavy apple, bound for the grass, comes off",
     ),
     "left": (
-        "a worn cassette tape being rewound (to|towards) its beginning",
-        "the beginning of a worn cassette, for which its tape (gets|has to be) rewound",
+        "a worn cassette tape being rewound (to|towards) its beginning, song before song",
+        "the beginning of a worn cassette, for which its tape (gets|has to be) rewound song before song",
     ),
 }
 _REMINDERS = (
@@ -228,7 +229,7 @@ def generate_questions(
         num_questions (`int`): how many.
         seed (`int`): not negative.
         text_share (`float`, *optional*, defaults to 0.309): share of text questions, in [0, 1].
-        misleading_share (`float`, *optional*, defaults to 0.03): share of the visual questions with a cue for a wrong
+        misleading_share (`float`, *optional*, defaults to 0.04): share of the visual questions with a cue for a wrong
             option, in [0, 1].
 
     Returns:
