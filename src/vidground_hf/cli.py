@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import Any
 
 import click
+import datasets
 
 from vidground_hf.environment import describe_environment
 from vidground_hf.schema import BLIND_VIEWS
@@ -212,6 +213,8 @@ def main() -> None:
     debug = len(arguments) < len(sys.argv) - 1
     logging.basicConfig(format="note: %(message)s", level=logging.WARNING)
     logging.captureWarnings(True)
+    logging.getLogger("datasets").setLevel(logging.CRITICAL)  # it logs what it raises, and then once more
+    datasets.disable_progress_bars()
     try:
         sys.exit(cli(args=arguments, standalone_mode=False))
     except click.exceptions.Abort:
@@ -223,6 +226,8 @@ def main() -> None:
         _fail(str(error), 2, debug)
     except (RuntimeError, OSError, MemoryError) as error:
         _fail(str(error) or type(error).__name__, 1, debug)
+    except Exception as error:  # noqa: BLE001 - whatever a library raises, a command ends in one line, not a traceback
+        _fail(f"unexpected {type(error).__name__}: {error}. Run with --debug to see where", 1, debug)
 
 
 def _fail(message: str, status: int, debug: bool) -> None:
