@@ -12,7 +12,7 @@ from tests.shared_data import SHARED_DATA, needs_shared_data
 from vidground_hf.adapters import find_adapter
 from vidground_hf.loading import DataError, open_dataset
 
-ROWS = [
+ROWS: list[dict[str, Any]] = [
     {"question": "which?", "options": ["x", "y"], "answer": "x"},
     {"question": "who?", "options": ["a"], "answer": None},
 ]

@@ -9,7 +9,7 @@ import uuid
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, TypeAlias
 
 import numpy as np
 import pyarrow as pa
@@ -46,7 +46,7 @@ from vidground_hf.rows import (
 from vidground_hf.rules import Trial, calibrated
 from vidground_hf.schema import BLIND_VIEWS, Example, Verdict, View
 
-AnyDataset = Dataset | DatasetDict | IterableDataset | IterableDatasetDict
+AnyDataset: TypeAlias = Dataset | DatasetDict | IterableDataset | IterableDatasetDict
 _ROWS_PER_BATCH = 1000  # what `Dataset.map` itself takes at a time
 
 

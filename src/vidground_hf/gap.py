@@ -84,11 +84,7 @@ def measure_gap(
         "options": options,
         "num_options": [num_options] * num_rows if isinstance(num_options, int) else num_options,
         "problem_types": [problem_types] * num_rows if isinstance(problem_types, str) else problem_types,
-        "groups": groups,
-        "clusters": clusters,
-        "ids": ids,
-        "blind_ids": blind_ids,
-    }
+    } | {"groups": groups, "clusters": clusters, "ids": ids, "blind_ids": blind_ids}
     given = {name: column for name, column in others.items() if column is not None}
     answers = {"predictions": predictions, "blind_predictions": blind_predictions}
     answers |= {_VIEW + name: column for name, column in (views or {}).items()}

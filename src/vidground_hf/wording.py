@@ -10,7 +10,7 @@ from typing import Any, NamedTuple
 
 from vidground_hf.rendering import format_count, format_interval, format_percent, format_slug
 
-_GROUPINGS = {"problem_type": "problem type", "source": "source", "category": "category"}
+GROUPINGS = {"problem_type": "problem type", "source": "source", "category": "category"}
 
 _RULES = {
     "calibrated": "A question is dropped when the text-only answer is right and at least as sure as a threshold. "
@@ -151,7 +151,7 @@ def list_groupings(report: Mapping[str, Any], max_groups: int) -> list[dict[str,
         `list[dict]`: `title`, `groups` (pairs of name and figures) and `num_left_out` of each grouping.
     """
     groupings = []
-    for key, title in _GROUPINGS.items():
+    for key, title in GROUPINGS.items():
         groups = sorted(report["groups"].get(key, {}).items(), key=lambda item: -item[1]["num_rows"])
         if len(groups) > 1:
             num_left_out = max(0, len(groups) - max_groups)
