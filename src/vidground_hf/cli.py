@@ -65,7 +65,7 @@ def audit(output: Path | None, as_json: bool, **options: Any) -> None:
 
     DATA is one or more csv, json, jsonl or parquet files, a folder, or the id of a dataset on the Hub.
     """
-    from vidground_hf.curation import check_output_dir, write_report, write_whole
+    from vidground_hf.folders import check_output_dir, write_report, write_whole
 
     if output is not None:
         check_output_dir(output)
@@ -85,7 +85,7 @@ def curate(output: Path, as_json: bool, **options: Any) -> None:
     DATA is one or more csv, json, jsonl or parquet files, a folder, or the id of a dataset on the Hub. OUTPUT opens
     with datasets.load_dataset(OUTPUT). Every input row is in exactly one split.
     """
-    from vidground_hf.curation import check_output_dir
+    from vidground_hf.folders import check_output_dir
 
     check_output_dir(output)
     curation = _curate(**options)
@@ -102,7 +102,8 @@ def curate(output: Path, as_json: bool, **options: Any) -> None:
 def demo(output: Path | None, num_questions: int, num_clips: int, seed: int, as_json: bool) -> None:
     """Make a toy set of small videos, curate it, and compare with the planted truth."""
     from vidground_hf.answerers import TextBiasProbe
-    from vidground_hf.curation import check_output_dir, curate
+    from vidground_hf.curation import curate
+    from vidground_hf.folders import check_output_dir
     from vidground_hf.loading import open_dataset
     from vidground_hf.report import compare_with_truth
     from vidground_hf.toy import make_toy_set
@@ -173,7 +174,8 @@ def _curate(
         )
     if limit is not None:
         rows = rows.select(range(min(limit, len(rows))))
-    source = {"id": ", ".join(Path(name).name for name in data), "revision": revision}
+    # Two parts of a path tell sets apart without telling whose disk they were on.
+    source = {"id": ", ".join("/".join(Path(name).parts[-2:]) for name in data), "revision": revision}
     with _progress(f"{len(rows):,} questions, asking {made.id}"):
         return curate(
             rows, answerer=made, rule=chosen, view=view, adapter=adapter, columns=columns, media_root=media_root,

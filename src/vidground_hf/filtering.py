@@ -20,21 +20,18 @@ from numpy.typing import NDArray
 from vidground_hf.adapters import Adapter, find_adapter
 from vidground_hf.answerers.base import Answer, Answerer
 from vidground_hf.answerers.probe import ProbeFit, TextBiasProbe
-from vidground_hf.fits import SCHEMA_VERSION, Fit, load_fit, save_fit
-from vidground_hf.judging import (
+from vidground_hf.deciding import (
     RowRule,
-    answer_examples,
-    check_answers,
     fit_rule,
     judge_fitted_rows,
     judge_rows,
-    list_row,
-    make_trial,
     name_rule,
     needs_fit,
     pack_rule,
     unpack_rule,
 )
+from vidground_hf.fits import SCHEMA_VERSION, Fit, load_fit, save_fit
+from vidground_hf.judging import answer_examples, check_answers, list_row, make_trial
 from vidground_hf.rows import (
     ADDED_FEATURES,
     append_columns,
@@ -42,6 +39,7 @@ from vidground_hf.rows import (
     hash_rows,
     iterate_rows,
     read_cells,
+    read_media,
 )
 from vidground_hf.rules import Trial, calibrated
 from vidground_hf.schema import BLIND_VIEWS, Example, Verdict, View
@@ -270,8 +268,9 @@ class GroundFilter:
             raise ValueError(f"the rows lack the columns {', '.join(missing)}; found {', '.join(rows)}")
         cells = [rows[name] for name in loaded.adapter.columns]
         if all(isinstance(cell, (list, np.ndarray)) for cell in cells):
-            return {**rows, **self._add([list(cell) for cell in cells], loaded).to_pydict()}
-        added = self._add([[cell] for cell in cells], loaded).to_pydict()
+            batch = [[read_media(value) for value in cell] for cell in cells]
+            return {**rows, **self._add(batch, loaded).to_pydict()}
+        added = self._add([[read_media(cell)] for cell in cells], loaded).to_pydict()
         return {**rows, **{name: values[0] for name, values in added.items()}}
 
     def _add(self, cells: Sequence[Sequence[Any]], loaded: _Loaded) -> pa.Table:

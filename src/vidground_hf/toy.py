@@ -28,7 +28,7 @@ from vidground_hf.toy_world import (
     render_clip,
 )
 
-# yuv420p opens everywhere; at this rate factor a drawn and a decoded pixel differ by 1 of 255 on average in grid style.
+# yuv420p opens everywhere; at this rate factor drawn and decoded grid pixels differ by less than 1 of 255 on average.
 # One thread, so that the bytes do not depend on the number of cores.
 _ENCODER_OPTIONS = {"crf": "8", "preset": "veryfast", "threads": "1"}
 

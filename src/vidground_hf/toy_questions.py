@@ -9,6 +9,7 @@ from __future__ import annotations
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass
+from itertools import cycle
 from typing import Literal, TypeVar, get_args
 
 import numpy as np
@@ -21,7 +22,6 @@ Needs = Literal["text", "single_frame", "order", "video"]
 ShortcutKind = Literal["textual_shortcut", "external_knowledge", "inferential_elimination", "imagined_content"]
 
 NEEDS: tuple[Needs, ...] = get_args(Needs)
-VISUAL_NEEDS: tuple[Needs, ...] = NEEDS[1:]
 SHORTCUT_KINDS: tuple[ShortcutKind, ...] = get_args(ShortcutKind)  # VidGround's four (arXiv 2604.05117)
 VISUAL_ANSWERS: tuple[str, ...] = (*COLOURS, *SHAPES, *PLACES, *DIRECTIONS, *NUMBERS)
 
@@ -137,10 +137,10 @@ _ALTERNATIVES = re.compile(r"\(([^()]*)\)")
 
 @dataclass(frozen=True, slots=True)
 class _Fact:
-    """Something true of a clip: the slots of its wordings, the answer, what the answer is one of, and its evidence."""
+    """Something true of a clip: words for its wordings, the answer, what the answer is one of, and its evidence."""
 
     category: str
-    slots: dict[str, tuple[str, ...]]
+    words: dict[str, tuple[str, ...]]
     answer: str
     choices: tuple[str, ...]
     needs: Needs
@@ -161,8 +161,22 @@ _CUES: dict[str, _Cue] = {
     "elimination": _Cue("inferential_elimination", frozenset(VISUAL_ANSWERS)),
     "scene": _Cue("imagined_content", frozenset(_TYPICAL_SCENES)),
 }
+# A clip has five facts that one frame tells, four that need order, and one that needs all frames.
+_NEEDS_TURNS: tuple[Needs, ...] = ("single_frame", "order", "video", "single_frame", "order")
 # Elimination has no misleading form: what is impossible is never the answer.
 _MISLEADING_CUES = tuple(name for name in _CUES if name != "elimination")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Slot:
+    """What a question shall be: of a stated need and without a cue, or with a cue, which misleads unless `is_text`."""
+
+    needs: Needs | None = None
+    cue: str | None = None
+    is_text: bool = False
+
+    def suits(self, fact: _Fact) -> bool:
+        return fact.needs == self.needs if self.cue is None else fact.answer in _CUES[self.cue].answers
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -230,36 +244,40 @@ def generate_questions(
         3
     """
     rng = np.random.default_rng([seed, 0, 2])
-    facts = [_list_facts(clip) for clip in clips]
+    plan = _plan(rng, num_questions, text_share, misleading_share)
     asked: set[tuple[str, ...]] = set()  # wording with options over the whole set, wording alone within a clip
-    questions = []
-    for number, (needs, cue) in enumerate(_plan(rng, num_questions, text_share, misleading_share)):
-        place = number * len(clips) // num_questions
-        for _ in range(MAX_TRIES):
-            question = _ask(rng, number, clips[place].video, facts[place], needs, cue)
-            keys = {(question.question, *sorted(question.options)), (question.video, question.question)}
-            if asked.isdisjoint(keys):
-                break
-        else:
-            raise ValueError(
-                f"{num_questions = } is more than there are wordings for: {number} questions differ from one another, "
-                f"and {MAX_TRIES} tries found no other; ask for fewer questions, or make several sets with other seeds"
-            )
-        asked |= keys
-        questions.append(question)
+    questions: list[ToyQuestion] = []
+    for place, clip in enumerate(clips):
+        known = _list_facts(clip)
+        facts = [known[k] for k in rng.permutation(len(known))]
+        for slot in plan[place * num_questions // len(clips) : (place + 1) * num_questions // len(clips)]:
+            fact = next(fact for fact in facts if slot.suits(fact))
+            facts.remove(fact)
+            facts.append(fact)  # a clip is asked something else before it is asked the same again
+            for _ in range(MAX_TRIES):
+                question = _ask(rng, f"q_{len(questions):05d}", clip.video, fact, slot)
+                keys = {(question.question, *sorted(question.options)), (question.video, question.question)}
+                if asked.isdisjoint(keys):
+                    break
+            else:
+                raise ValueError(
+                    f"{num_questions = } is more than there are wordings for: {len(questions)} questions differ from "
+                    f"one another, and {MAX_TRIES} tries found no other; ask for fewer, or make sets with other seeds"
+                )
+            asked |= keys
+            questions.append(question)
     return questions
 
 
-def _plan(
-    rng: np.random.Generator, num_questions: int, text_share: float, misleading_share: float
-) -> list[tuple[Needs | None, str | None]]:
-    """For each question what it shall need (`None`: whatever suits the cue) and its cue, in random order."""
+def _plan(rng: np.random.Generator, num_questions: int, text_share: float, misleading_share: float) -> list[_Slot]:
+    """What each question shall be. Needs take turns, so that a clip is seldom asked the same twice."""
     num_text = round(text_share * num_questions)
     num_misleading = round(misleading_share * (num_questions - num_text))
-    plan: list[tuple[Needs | None, str | None]] = [("text", tuple(_CUES)[k % len(_CUES)]) for k in range(num_text)]
-    plan += [(None, _MISLEADING_CUES[k % len(_MISLEADING_CUES)]) for k in range(num_misleading)]
-    plan += [(VISUAL_NEEDS[k % 3], None) for k in range(num_questions - len(plan))]
-    return [plan[k] for k in rng.permutation(num_questions)]
+    cues = [_Slot(cue=tuple(_CUES)[k % len(_CUES)], is_text=True) for k in range(num_text)]
+    cues += [_Slot(cue=_MISLEADING_CUES[k % len(_MISLEADING_CUES)]) for k in range(num_misleading)]
+    slots: list[_Slot | None] = [*cues, *[None] * (num_questions - len(cues))]
+    turns = cycle(_NEEDS_TURNS)
+    return [slots[k] or _Slot(needs=next(turns)) for k in rng.permutation(num_questions)]
 
 
 def _list_facts(clip: Clip) -> list[_Fact]:
@@ -280,9 +298,9 @@ def _list_facts(clip: Clip) -> list[_Fact]:
     values = tuple(getattr(visitor, distinct_trait) for visitor in clip.visitors)
     final = NUM_PHASES - 1
     for end, k, moving, visiting in (("first", 0, (0, 1), (0, 0)), ("last", -1, (final - 1, final), (final, final))):
-        slots = {"thing": mover, "end": (end,), "trait": (distinct_trait,)}
-        facts.append(_Fact("direction", slots, clip.moves[k], DIRECTIONS, "order", clip.phase_seconds(*moving)))
-        facts.append(_Fact("visitor", slots, values[k], values, "order", clip.phase_seconds(*visiting)))
+        words = {"thing": mover, "end": (end,), "trait": (distinct_trait,)}
+        facts.append(_Fact("direction", words, clip.moves[k], DIRECTIONS, "order", clip.phase_seconds(*moving)))
+        facts.append(_Fact("visitor", words, values[k], values, "order", clip.phase_seconds(*visiting)))
 
     number = NUMBERS[len({getattr(visitor, clip.shared_trait) for visitor in clip.visitors}) - 1]
     exceptions = ("", *(f", (not counting|leaving out|apart from) the {name}" for name in (*still, *mover)))
@@ -303,35 +321,27 @@ def _name_place(clip: Clip) -> str:
     return PLACES[2 * (2 * y >= clip.height_px) + (2 * x >= clip.width_px)]
 
 
-def _ask(
-    rng: np.random.Generator, number: int, video: str, facts: Sequence[_Fact], needs: Needs | None, cue: str | None
-) -> ToyQuestion:
-    """Words a question about one of the facts that has the wanted need and that the cue can give away."""
-    is_text = needs == "text"
-    if cue is None:
-        suited = [fact for fact in facts if fact.needs == needs]
-    else:
-        suited = [fact for fact in facts if fact.answer in _CUES[cue].answers]
-    fact = _pick(rng, suited)
-    slots = {slot: _pick(rng, values) for slot, values in fact.slots.items()}
-    text = _vary(rng, _pick(rng, _WORDINGS[fact.category]).format(**slots))
+def _ask(rng: np.random.Generator, question_id: str, video: str, fact: _Fact, slot: _Slot) -> ToyQuestion:
+    """Words a question about a fact, with three wrong options and the cue of the slot."""
+    words = {part: _pick(rng, values) for part, values in fact.words.items()}
+    text = _vary(rng, _pick(rng, _WORDINGS[fact.category]).format(**words))
     wrong = [choice for choice in fact.choices if choice != fact.answer]
     wrong = [wrong[k] for k in rng.permutation(len(wrong))[: NUM_OPTIONS - 1]]
-    options = {fact.answer: fact.answer} | {choice: choice for choice in wrong}  # what an option means to its text
-    cued = fact.answer if is_text else wrong[0]
-    if cue is not None:
-        text, options = _apply_cue(rng, cue, cued, text, options)
+    options = {choice: choice for choice in (fact.answer, *wrong)}  # what an option means, and how it is worded
+    cued = fact.answer if slot.is_text else wrong[0]
+    if slot.cue is not None:
+        text, options = _apply_cue(rng, slot.cue, cued, text, options)
     return ToyQuestion(
-        id=f"q_{number:05d}",
+        id=question_id,
         question=text,
         options=tuple(list(options.values())[k] for k in rng.permutation(NUM_OPTIONS)),
         answer=options[fact.answer],
         video=video,
         category=fact.category,
-        needs="text" if is_text else fact.needs,
-        shortcut_kind=_CUES[cue].kind if cue is not None and is_text else None,
-        is_misleading=cue is not None and not is_text,
-        cued_option=None if cue is None else options[cued],
+        needs="text" if slot.is_text else fact.needs,
+        shortcut_kind=_CUES[slot.cue].kind if slot.cue is not None and slot.is_text else None,
+        is_misleading=slot.cue is not None and not slot.is_text,
+        cued_option=None if slot.cue is None else options[cued],
         evidence_spans=(fact.span_seconds,),
     )
 
