@@ -145,6 +145,12 @@ def test_loads_from_a_clone_by_its_path() -> None:
     assert loaded.compute(**ROWS, num_resamples=20)["gap"] == 1 / 3
 
 
+def test_a_lone_folder_says_which_package_it_needs(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "vidground_hf", None)
+    with pytest.raises(ImportError, match=re.escape("install the following dependencies['vidground_hf']")):
+        evaluate.load(str(FOLDER))
+
+
 def test_unknown_names_are_refused_with_those_there_are() -> None:
     assert list_metrics()["blind_visual_gap"] == FOLDER / "blind_visual_gap.py"
     with pytest.raises(ValueError, match=r"no metric 'blind_gap'; allowed are (\w+, )*blind_visual_gap"):
