@@ -12,14 +12,11 @@ from typing import Any
 import pytest
 from click.testing import CliRunner, Result
 
+from tests.shared_data import SHARED_DATA, needs_shared_data
 from vidground_hf.gap import measure_gap
 from vidground_hf.gap_command import gap
 from vidground_hf.gap_report import MAX_GROUPS, draw_gap, format_gap_table, list_groups, render_gap_page
 
-SHARED_DATA = Path(__file__).resolve().parents[2] / "shared" / "data"
-needs_shared_data = pytest.mark.skipif(
-    not SHARED_DATA.is_dir(), reason="the public data files are not beside this checkout (../shared/data)"
-)
 PNG = b"\x89PNG\r\n\x1a\n"
 
 

@@ -16,15 +16,12 @@ from typing import Any
 import evaluate
 import pytest
 
+from tests.shared_data import SHARED_DATA, needs_shared_data
 from vidground_hf.metric_loading import list_metrics, load_metric
 from vidground_hf.stats.gap import UNANSWERED
 
 ROOT = Path(__file__).resolve().parents[1]
 FOLDER = ROOT / "metrics" / "blind_visual_gap"
-SHARED_DATA = ROOT.parent / "shared" / "data"
-needs_shared_data = pytest.mark.skipif(
-    not SHARED_DATA.is_dir(), reason="the public data files are not beside this checkout (../shared/data)"
-)
 ROWS = {"predictions": ["A", "B", "C"], "blind_predictions": ["A", "C", "A"], "references": ["A", "B", "B"]}
 
 
