@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import doctest
 import re
+from importlib import import_module
 from typing import Any
 
 import pytest
@@ -191,3 +193,12 @@ def test_many_repeated_ids_and_long_lists_are_cut() -> None:
         measure_gap(["A"] * 4, ["A"] * 4, ["A"] * 4, ids=["a", "a", "b", "b"])
     with pytest.raises(ValueError, match=re.escape("rows 1, 2, 3, 4, 5 and 4 more stand alone")):
         measure_gap(["A"] * 10, ["A"], ["A"] * 10)
+
+
+@pytest.mark.parametrize(
+    "name", ["gap", "gap_checks", "gap_report", "pairing", "metric_loading", "stats.gap", "stats.resampling"]
+)
+def test_docstring_examples_run(name: str) -> None:
+    ran = doctest.testmod(import_module(f"vidground_hf.{name}"))
+    assert ran.failed == 0
+    assert ran.attempted > 0

@@ -16,15 +16,12 @@ from typing import Any
 import evaluate
 import pytest
 
+from tests.shared_data import SHARED_DATA, needs_shared_data
 from vidground_hf.metric_loading import list_metrics, load_metric
 from vidground_hf.stats.gap import UNANSWERED
 
 ROOT = Path(__file__).resolve().parents[1]
 FOLDER = ROOT / "metrics" / "blind_visual_gap"
-SHARED_DATA = ROOT.parent / "shared" / "data"
-needs_shared_data = pytest.mark.skipif(
-    not SHARED_DATA.is_dir(), reason="the public data files are not beside this checkout (../shared/data)"
-)
 ROWS = {"predictions": ["A", "B", "C"], "blind_predictions": ["A", "C", "A"], "references": ["A", "B", "B"]}
 
 
@@ -143,6 +140,12 @@ def test_combines_with_other_metrics(metric: evaluate.EvaluationModule) -> None:
 def test_loads_from_a_clone_by_its_path() -> None:
     loaded = evaluate.load(str(FOLDER))
     assert loaded.compute(**ROWS, num_resamples=20)["gap"] == 1 / 3
+
+
+def test_a_lone_folder_says_which_package_it_needs(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "vidground_hf", None)
+    with pytest.raises(ImportError, match=re.escape("install the following dependencies['vidground_hf']")):
+        evaluate.load(str(FOLDER))
 
 
 def test_unknown_names_are_refused_with_those_there_are() -> None:

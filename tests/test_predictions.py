@@ -14,16 +14,12 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from tests.shared_data import SHARED_DATA, needs_shared_data
 from vidground_hf.gap import measure_gap
 from vidground_hf.pairing import PredictionRow, join_runs
 from vidground_hf.prediction_files import read_rows
 from vidground_hf.predictions import read_pairs, read_table
 from vidground_hf.stats.gap import UNANSWERED
-
-SHARED_DATA = Path(__file__).resolve().parents[2] / "shared" / "data"
-needs_shared_data = pytest.mark.skipif(
-    not SHARED_DATA.is_dir(), reason="the public data files are not beside this checkout (../shared/data)"
-)
 
 
 def write_json(path: Path, content: Any) -> Path:

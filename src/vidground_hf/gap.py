@@ -6,8 +6,7 @@ Prediction files are read in `predictions.py`; the statistics are in `stats/gap.
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Hashable, Mapping, Sequence
-from functools import lru_cache
+from collections.abc import Hashable, Iterable, Mapping, Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -102,17 +101,18 @@ def measure_gap(
             str(names[group]): _measure_part(rows, np.flatnonzero(group_of_row == group), cluster_of_row, settings)
             for group in sorted(range(len(names)), key=lambda group: str(names[group]))
         },
-        "visual_gains": [None if np.isnan(gain) else gain for gain in gains.tolist()],
+        "visual_gains": [None if gain != gain else gain for gain in gains.tolist()],
     }
 
 
 class _Rows(NamedTuple):
-    """Scored rows: one score column per answer column, chance, why a row is not scored, and missing answers."""
+    """Scored rows, as columns: scores and missing answers by answer column, chance, and why a row is not scored."""
 
     scores: dict[str, Floats]
-    chance: Floats
-    reasons: list[str | None]
     is_unanswered: dict[str, NDArray[np.bool_]]
+    chance: Floats
+    is_unscored: NDArray[np.bool_]
+    reasons: NDArray[np.object_]
 
 
 def _list_options(given: Mapping[str, Column], num_rows: int) -> list[tuple[str, ...] | None]:
@@ -130,36 +130,34 @@ def _score_rows(
     options: list[tuple[str, ...] | None],
     problem_types: Sequence[ProblemType] | None,
 ) -> _Rows:
+    """Scores every pair of answer and reference once; a million letters are a handful of pairs."""
     kinds: Sequence[ProblemType | None] = problem_types or [None] * len(references)
-    golds = [_read_gold(*row) for row in zip(references, options, kinds, strict=True)]
-    scores = {
-        name: np.array(
-            [
-                np.nan if gold.reason else _grade(text, *row)
-                for text, gold, *row in zip(column, golds, references, options, kinds, strict=True)
-            ],
-            dtype=np.float64,
-        )
-        for name, column in answers.items()
-    }
+    cases, case_of_row = _number(zip(references, options, kinds, strict=True))
+    golds = [_read_gold(*case) for case in cases]
+    scores, is_unanswered = {}, {}
+    for name, column in answers.items():
+        pairs, pair_of_row = _number(zip(column, case_of_row.tolist(), strict=True))
+        graded = [_grade(text, golds[case]) for text, case in pairs]
+        scores[name] = np.array(graded, dtype=np.float64)[pair_of_row]
+        is_unanswered[name] = np.array([text == UNANSWERED for text, _ in pairs], dtype=bool)[pair_of_row]
     return _Rows(
         scores=scores,
-        chance=np.array([gold.chance for gold in golds], dtype=np.float64),
-        reasons=[gold.reason for gold in golds],
-        is_unanswered={name: np.array([text == UNANSWERED for text in column]) for name, column in answers.items()},
+        is_unanswered=is_unanswered,
+        chance=np.array([gold.chance for gold in golds], dtype=np.float64)[case_of_row],
+        is_unscored=np.array([gold.reason is not None for gold in golds], dtype=bool)[case_of_row],
+        reasons=np.array([gold.reason for gold in golds], dtype=object)[case_of_row],
     )
 
 
 class _Gold(NamedTuple):
+    """A reference: the example to score against, the score a uniform guess expects, why it cannot be scored."""
+
     example: Example
     chance: float
     reason: str | None
 
 
-# Letters repeat over and over, completions hardly ever: a small cache scores a million letters in a second or two.
-@lru_cache(maxsize=4096)
 def _read_gold(reference: str, options: tuple[str, ...] | None, problem_type: ProblemType | None) -> _Gold:
-    """Reads a reference: the example to score against, the score a uniform guess expects, why it cannot be scored."""
     example = build_example(
         row_id=None,
         question=None,
@@ -175,17 +173,16 @@ def _read_gold(reference: str, options: tuple[str, ...] | None, problem_type: Pr
     return _Gold(example, 1 / example.num_distinct_options, reason)
 
 
-@lru_cache(maxsize=4096)
-def _grade(
-    text: str, reference: str, options: tuple[str, ...] | None, problem_type: ProblemType | None
-) -> float | None:
-    return 0.0 if text == UNANSWERED else score_answer(text, _read_gold(reference, options, problem_type).example)
+def _grade(text: str, gold: _Gold) -> float | None:
+    if gold.reason is not None:
+        return None
+    return 0.0 if text == UNANSWERED else score_answer(text, gold.example)
 
 
-def _number(names: Sequence[Hashable]) -> tuple[list[Hashable], NDArray[np.int64]]:
-    """Numbers names in the order they appear: the names, and the number of each row (`int64[N]`)."""
+def _number(names: Iterable[Hashable]) -> tuple[list[Any], NDArray[np.int64]]:
+    """Numbers names in the order they appear: the distinct names, and the number of each row (`int64[N]`)."""
     numbers: dict[Hashable, int] = {}
-    rows = np.fromiter((numbers.setdefault(name, len(numbers)) for name in names), dtype=np.int64, count=len(names))
+    rows = np.fromiter((numbers.setdefault(name, len(numbers)) for name in names), dtype=np.int64)
     return list(numbers), rows
 
 
@@ -193,7 +190,7 @@ def _measure_part(
     rows: _Rows, part: NDArray[np.int64], cluster_of_row: NDArray[np.int64] | None, settings: GapSettings
 ) -> dict[str, Any]:
     """Measures the rows at the positions `part` (`int64[M]`)."""
-    scored = part[[rows.reasons[row] is None for row in part]]
+    scored = part[~rows.is_unscored[part]]
     scores = {name: column[scored] for name, column in rows.scores.items()}
     clusters = None
     if cluster_of_row is not None:
@@ -212,7 +209,7 @@ def _measure_part(
         **result,
         "num_examples": len(part),
         "num_unscored": len(part) - len(scored),
-        "unscored_reasons": dict(Counter(rows.reasons[row] for row in part if rows.reasons[row] is not None)),
+        "unscored_reasons": dict(Counter(rows.reasons[part[rows.is_unscored[part]]].tolist())),
         "num_unanswered": int((no_visual | no_blind).sum()),
         "num_visual_unanswered": int(no_visual.sum()),
         "num_blind_unanswered": int(no_blind.sum()),

@@ -54,8 +54,8 @@ def run_mcnemar(num_blind_only: int, num_visual_only: int) -> float:
         Agresti 2002, section 10.1).
 
     Example:
-        >>> run_mcnemar(1, 5)
-        0.21875
+        >>> run_mcnemar(0, 5)
+        0.0625
     """
     return min(1.0, 2 * float(bdtr(min(num_blind_only, num_visual_only), num_blind_only + num_visual_only, 0.5)))
 
