@@ -19,6 +19,7 @@ import click
 import datasets
 
 from vidground_hf.environment import describe_environment
+from vidground_hf.gap_command import gap
 from vidground_hf.schema import BLIND_VIEWS
 
 _SOURCE_OPTIONS = [
@@ -135,6 +136,9 @@ def env(as_json: bool) -> None:
     else:
         for name, value in described.items():
             click.echo(f"{name:16} {value or 'not installed'}")
+
+
+cli.add_command(gap)
 
 
 def _curate(
