@@ -1,6 +1,6 @@
 """J, F and J&F of masks that follow an object, as an `evaluate` metric.
 
-The figures are computed in `vidground_hf.stats.masks`.
+The figures are computed in `vidground_hf.stats.segmentation`.
 """
 
 from __future__ import annotations
@@ -11,7 +11,7 @@ from typing import Any
 import datasets
 import evaluate
 
-from vidground_hf.stats.masks import score_video_segmentation  # From: vidground-hf
+from vidground_hf.stats.segmentation import score_video_segmentation  # From: vidground-hf
 
 _DESCRIPTION = """
 Scores the masks that follow an object through a video against the annotated ones: region similarity (J, the overlap

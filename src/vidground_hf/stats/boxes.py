@@ -11,7 +11,7 @@ from typing import Literal, get_args
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from vidground_hf.stats.checks import check_lengths, check_thresholds
+from vidground_hf.stats.checks import check_rows, check_thresholds
 
 BoxFormat = Literal["xyxy", "xywh"]
 
@@ -75,10 +75,10 @@ def stack_boxes(rows: Sequence[Sequence[float]], box_format: BoxFormat, name: st
         raise ValueError(f"Got {box_format=}; allowed are 'xyxy' (corners) and 'xywh' (corner and size). Pass one.")
     boxes = np.full((len(rows), 4), np.nan)
     for index, row in enumerate(rows):
-        if len(row) not in (0, 4):
+        if row is None or len(row) not in (0, 4):
             raise ValueError(
-                f"Got {len(row)} numbers in row {index} of {name}; allowed are four numbers, or none for a missing "
-                "box. Give one box per row."
+                f"Got {row} in row {index} of {name}; allowed are four numbers, or an empty list for a missing box. "
+                "Give one box per row."
             )
         if len(row) == 4:
             boxes[index] = row
@@ -118,7 +118,7 @@ def score_box_grounding(
         >>> scores["acc@0.5"], scores["acc@0.6"], scores["miou"], scores["num_missing"]
         (0.5, 0.0, 0.25, 1)
     """
-    check_lengths(predictions=predictions, references=references)
+    check_rows(predictions=predictions, references=references)
     check_thresholds(iou_thresholds)
     predicted = stack_boxes(predictions, box_format, "predictions")
     annotated = stack_boxes(references, box_format, "references")

@@ -30,23 +30,26 @@ def check_mode(mode: str) -> None:
         )
 
 
-def check_lengths(**columns: Sequence[Any]) -> None:
-    """Raises unless all columns have as many rows as the first.
+def check_rows(**columns: Sequence[Any]) -> None:
+    """Raises unless all columns have as many rows as the first, and no row is `None`.
 
     Args:
         columns (`Sequence`): the rows of each input, by the input's name.
 
     Raises:
-        ValueError: when two columns differ in length; names both, and the first row without a partner.
+        ValueError: names the columns, and the first row that is `None` or has no partner.
     """
-    (first, rows), *others = columns.items()
-    for name, column in others:
+    (first, rows), *_ = columns.items()
+    for name, column in columns.items():
         if len(column) != len(rows):
             raise ValueError(
                 f"Got {len(rows)} rows of {first} and {len(column)} of {name}; row {min(len(rows), len(column))} is "
                 "the first without a partner. Pass the same rows in the same order, a missing prediction as an empty "
                 "list."
             )
+        for index, row in enumerate(column):
+            if row is None:
+                raise ValueError(f"Got None in row {index} of {name}; an empty list stands for what is missing.")
 
 
 def check_thresholds(thresholds: Sequence[float]) -> None:

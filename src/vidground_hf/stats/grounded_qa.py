@@ -9,8 +9,8 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from vidground_hf.stats.checks import UNANSWERED, Mode, check_lengths, check_mode
-from vidground_hf.stats.temporal import Windows, pad_windows, temporal_iou, temporal_overlap
+from vidground_hf.stats.checks import UNANSWERED, Mode, check_mode, check_rows
+from vidground_hf.stats.windows import Windows, pad_windows, temporal_iou, temporal_overlap
 
 # NExT-GQA (https://huggingface.co/papers/2309.01327) reports both overlaps at these two thresholds, and calls a
 # right answer grounded from IoP 0.5.
@@ -57,7 +57,7 @@ def score_grounded_qa(
         (0.5, 0.5, 0.5, 0.7)
     """
     check_mode(mode)
-    check_lengths(predictions=predictions, references=references, windows=windows, reference_windows=reference_windows)
+    check_rows(predictions=predictions, references=references, windows=windows, reference_windows=reference_windows)
     predicted = pad_windows([[window] if len(window) else [] for window in windows], "windows")[..., :2]
     annotated = pad_windows(reference_windows, "reference_windows")[..., :2]
     has_window = np.array([len(window) > 0 for window in windows], dtype=bool)

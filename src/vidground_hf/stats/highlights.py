@@ -11,8 +11,9 @@ from typing import Any
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from vidground_hf.stats.checks import Mode, check_lengths, check_mode
-from vidground_hf.stats.temporal import Windows, score_temporal_grounding
+from vidground_hf.stats.checks import Mode, check_mode, check_rows
+from vidground_hf.stats.temporal import score_temporal_grounding
+from vidground_hf.stats.windows import Windows
 
 # The least rating, of 0 to 4, that makes a clip positive at each level; from the public QVHighlights evaluator
 # (https://github.com/jayleicn/moment_detr, standalone_eval).
@@ -125,7 +126,7 @@ def score_highlights(
         (1.0, 0.667, 1.0)
     """
     check_mode(mode)
-    check_lengths(predictions=predictions, references=references)
+    check_rows(predictions=predictions, references=references)
     if (windows is None) != (reference_windows is None):
         raise ValueError("Got only one of windows and reference_windows; pass both for moment mAP, or neither.")
     num_annotators = _count_annotators(references)
@@ -147,7 +148,7 @@ def score_highlights(
         result[f"map@{level}"] = float(precision[scored, column].mean()) if scored.any() else None
         result[f"hit1@{level}"] = float(hit[scored, column].mean()) if scored.any() else None
     if windows is not None and reference_windows is not None:
-        check_lengths(predictions=predictions, windows=windows)
+        check_rows(predictions=predictions, windows=windows)
         moments = score_temporal_grounding(windows, reference_windows, mode=mode)
         result |= {key: value for key, value in moments.items() if key.startswith("map")}
     return result | {

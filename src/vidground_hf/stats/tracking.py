@@ -1,6 +1,6 @@
 """Object tracking: how well one box per frame follows an object (LaSOT's and GOT-10k's figures).
 
-Single boxes are scored in `boxes`, masks in `masks`.
+Single boxes are scored in `boxes`, masks in `segmentation`.
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from vidground_hf.stats.boxes import box_iou, is_box, stack_boxes
-from vidground_hf.stats.checks import Mode, check_lengths, check_mode
+from vidground_hf.stats.checks import Mode, check_mode, check_rows
 
 # LaSOT (https://huggingface.co/papers/1809.07845) takes success over 21 overlaps and precision at 20 pixels;
 # TrackingNet (https://huggingface.co/papers/1803.10794) adds precision over the box size. Thresholds as in
@@ -90,7 +90,7 @@ def score_object_tracking(
         (0.5, 0.5, 0.5, 1)
     """
     check_mode(mode)
-    check_lengths(
+    check_rows(
         predictions=predictions,
         references=references,
         absent=predictions if absent is None else absent,
