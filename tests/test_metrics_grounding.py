@@ -16,7 +16,7 @@ from typing import Any
 
 import evaluate
 import pytest
-import yaml
+from huggingface_hub import SpaceCard
 
 ROOT = Path(__file__).resolve().parents[1]
 LEFT, BOTH = '{"size": [1, 2], "counts": [0, 1, 1]}', '{"size": [1, 2], "counts": [0, 2]}'
@@ -171,12 +171,12 @@ def test_the_folder_is_a_complete_space(name: str) -> None:
         "requirements.txt",
         "tests.py",
     }
-    _, front, card = (folder / "README.md").read_text().split("---\n", maxsplit=2)
-    settings = yaml.safe_load(front)
+    card = SpaceCard.load(folder / "README.md")
+    settings = card.data.to_dict()
     assert (settings["sdk"], settings["app_file"], settings["tags"]) == ("gradio", "app.py", ["evaluate", "metric"])
     assert settings["title"].isascii()
     assert settings["description"].endswith(".")
-    sections = re.findall(r"^##+ (.+)$", card, flags=re.MULTILINE)
+    sections = re.findall(r"^##+ (.+)$", card.text, flags=re.MULTILINE)
     assert sections == [
         "Metric description",
         "How to use",
