@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import doctest
+import importlib
 import importlib.util
 import json
 import os
@@ -137,6 +138,15 @@ def test_examples_of_the_docstring_run(loaded: tuple[str, evaluate.EvaluationMod
     test = doctest.DocTestParser().get_doctest(metric.inputs_description, {"metric": metric}, name, None, 0)
     result = doctest.DocTestRunner().run(test)
     assert (result.failed, result.attempted > 3) == (0, True)
+
+
+@pytest.mark.parametrize(
+    "module",
+    ["boxes", "checks", "grounded_qa", "highlights", "masks", "segmentation", "temporal", "tracking", "windows"],
+)
+def test_examples_of_the_stats_run(module: str) -> None:
+    result = doctest.testmod(importlib.import_module(f"vidground_hf.stats.{module}"))
+    assert (result.failed, result.attempted > 0) == (0, module != "checks")
 
 
 @every_metric

@@ -8,6 +8,8 @@ from typing import Any
 
 import numpy as np
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 from tests.shared_data import SHARED_DATA, needs_shared_data
 from vidground_hf.stats.checks import UNANSWERED
@@ -117,6 +119,31 @@ def test_nothing_grounded_has_no_acc_iop_and_nothing_scored_no_figure() -> None:
 def test_bad_input_is_refused(changes: dict[str, Any], message: str) -> None:
     with pytest.raises(ValueError, match=re.escape(message)):
         score_grounded_qa(**(MOMENT | changes))
+
+
+times = st.integers(0, 12)
+question = st.tuples(
+    st.sampled_from(["A", "B", UNANSWERED]),
+    st.sampled_from(["A", "B"]),
+    st.one_of(st.just([]), st.lists(times, min_size=2, max_size=2)),
+    st.lists(st.tuples(times, st.integers(1, 5)).map(lambda pair: [pair[0], pair[0] + pair[1]]), max_size=3),
+)
+
+
+@settings(max_examples=60, deadline=None)
+@given(st.lists(question, min_size=1, max_size=6), st.sampled_from(["strict", "official"]))
+def test_figures_are_bounded_ordered_and_do_not_depend_on_the_order_of_rows(questions: list[Any], mode: Any) -> None:
+    scores, turned = (
+        score_grounded_qa(*[list(column) for column in zip(*rows, strict=True)], mode=mode)
+        for rows in (questions, questions[::-1])
+    )
+    assert scores == pytest.approx(turned)
+    figures = {key: value for key, value in scores.items() if not key.startswith("num") and value is not None}
+    assert all(0 <= value <= 1 for value in figures.values())
+    if figures:
+        assert figures["acc_gqa"] <= min(figures["acc_qa"], figures["iop@0.5"])
+        assert figures["miou"] <= figures["miop"]
+        assert figures["iou@0.5"] <= figures["iop@0.5"]
 
 
 @needs_shared_data

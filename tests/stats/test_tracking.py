@@ -8,6 +8,8 @@ from typing import Any
 
 import numpy as np
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 from tests.shared_data import SHARED_DATA, needs_shared_data
 from vidground_hf.stats.tracking import KEYS, score_object_tracking
@@ -107,6 +109,15 @@ def test_annotations_without_size_are_left_out_unless_official() -> None:
     assert official["precision_20px"] == 1.0
 
 
+def test_sizes_under_one_pixel_are_one_in_the_area_of_precision_when_official() -> None:
+    small, moved = [[20, 20, 0.5, 0.5]] * 2, [[20, 20, 0.5, 0.5], [20.3, 20, 0.5, 0.5]]
+    # A shift of 0.3 pixels is 0.6 of the size, beyond the last threshold, or 0.3 of one pixel.
+    assert score_one(moved, small)["norm_precision_auc"] == 0.0
+    official = score_one(moved, small, mode="official")
+    assert official["norm_precision_auc"] == pytest.approx((1 + 21 / 51) / 2, abs=0.01)
+    assert official["norm_precision_0.2"] == 0.5
+
+
 def test_videos_whose_curve_is_zero_are_dropped_when_official() -> None:
     far = [[500, 500, 10, 10]] * 3
     absent = [[0, 0, 0], [1, 0, 0]]
@@ -190,6 +201,39 @@ def test_bad_rows_are_refused() -> None:
         score_one([TRUTH[0], [1, 2], TRUTH[2]])
     with pytest.raises(ValueError, match=re.escape("Got 2 predicted boxes for the 3 frames of video 0")):
         score_one(TRUTH[:2], mode="official")
+
+
+box = st.tuples(st.integers(-5, 30), st.integers(-5, 30), st.integers(0, 15), st.integers(0, 15)).map(list)
+video = st.integers(1, 5).flatmap(
+    lambda length: st.tuples(
+        st.lists(st.one_of(st.just([]), box), min_size=length, max_size=length),
+        st.lists(box, min_size=length, max_size=length),
+        st.lists(st.integers(0, 1), min_size=length, max_size=length),
+    )
+)
+
+
+@settings(max_examples=60, deadline=None)
+@given(st.lists(video, min_size=1, max_size=4), st.sampled_from(["strict", "official"]), st.booleans())
+def test_figures_are_bounded_and_do_not_depend_on_the_order_of_videos(
+    videos: list[Any], mode: Any, is_clipped: bool
+) -> None:
+    def score(part: list[Any]) -> dict[str, Any]:
+        predictions, references, absent = [list(column) for column in zip(*part, strict=True)]
+        sizes = [[25, 20]] * len(part) if is_clipped else None
+        return score_object_tracking(predictions, references, absent=absent, image_sizes=sizes, mode=mode)
+
+    scores = score(videos)
+    assert scores == pytest.approx(score(videos[::-1]))
+    assert all(scores[key] is None or 0 <= scores[key] <= 1 for key in KEYS)
+    assert scores["sr@0.5"] is None or scores["sr@0.5"] >= scores["sr@0.75"]
+    num_frames = sum(len(references) for _, references, _ in videos)
+    assert scores["num_missing_frames"] <= scores["num_frames"] <= num_frames
+
+
+def test_a_video_without_frames_is_not_scored() -> None:
+    for mode in ("strict", "official"):
+        assert score_one([[1, 1, 4, 4]] if mode == "official" else [], [], mode=mode)["num_unscored"] == 1
 
 
 def find_iou(first: np.ndarray, second: np.ndarray) -> float:

@@ -90,12 +90,9 @@ def score_object_tracking(
         (0.5, 0.5, 0.5, 1)
     """
     check_mode(mode)
-    check_rows(
-        predictions=predictions,
-        references=references,
-        absent=predictions if absent is None else absent,
-        image_sizes=predictions if image_sizes is None else image_sizes,
-    )
+    optional = {"absent": absent, "image_sizes": image_sizes}
+    given = {name: column for name, column in optional.items() if column is not None}
+    check_rows(predictions=predictions, references=references, **given)
     videos, num_frames = [], 0
     for index, annotated in enumerate(references):
         flags = np.zeros(len(annotated), dtype=bool) if absent is None else np.asarray(absent[index], dtype=bool)
