@@ -26,7 +26,7 @@ if TYPE_CHECKING:
     from vidground_hf.schema import Example as Example
     from vidground_hf.schema import Verdict as Verdict
     from vidground_hf.scoring import score_answer as score_answer
-    from vidground_hf.stats.gap import UNANSWERED as UNANSWERED
+    from vidground_hf.stats.checks import UNANSWERED as UNANSWERED
     from vidground_hf.toy import make_toy_set as make_toy_set
 
 # Where each public name lives; a name is imported when it is first used, so that importing the package stays fast.
@@ -42,7 +42,7 @@ _HOMES = {
     "GroundFilter": "filtering",
     "measure_gap": "gap",
     "load_metric": "metric_loading",
-    "UNANSWERED": "stats.gap",
+    "UNANSWERED": "stats.checks",
     "open_dataset": "loading",
     "bias_at_least": "rules",
     "calibrated": "rules",
