@@ -161,7 +161,7 @@ def test_unknown_names_are_refused_with_those_there_are() -> None:
         ({**ROWS, "references": ["A", None, "B"]}, "references must be text; pass UNANSWERED where there is none"),
         (
             {**ROWS, "predictions": ["A", float("nan"), "B"]},
-            "predictions must be text; pass UNANSWERED where there is",
+            "predictions must be text; pass UNANSWERED",
         ),
         ({**ROWS, "predictions": [0, 1, 2]}, "got 0 in rows 0, 1, 2"),
         ({**ROWS, "blind_predictions": [None] * 3}, "blind_predictions must be text"),
