@@ -7,7 +7,6 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Hashable, Iterable, Mapping, Sequence
-from numbers import Number
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -83,7 +82,7 @@ def measure_gap(
     num_rows = len(predictions)
     others: dict[str, Column | None] = {
         "options": options,
-        "num_options": [num_options] * num_rows if isinstance(num_options, Number) else num_options,
+        "num_options": [num_options] * num_rows if np.isscalar(num_options) else num_options,
         "problem_types": [problem_types] * num_rows if isinstance(problem_types, str) else problem_types,
     } | {"groups": groups, "clusters": clusters, "ids": ids, "blind_ids": blind_ids}
     given = {name: column for name, column in others.items() if column is not None}

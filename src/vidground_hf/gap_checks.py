@@ -7,8 +7,9 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Mapping, Sequence
-from numbers import Integral
 from typing import Any
+
+import numpy as np
 
 from vidground_hf.schema import LETTERS, PROBLEM_TYPES
 from vidground_hf.stats.checks import check_lengths, list_rows
@@ -41,7 +42,11 @@ def check_columns(texts: Mapping[str, Column], others: Mapping[str, Column]) -> 
     options, counts = others.get("options", ()), others.get("num_options", ())
     bad = [row for row, cell in enumerate(options) if isinstance(cell, str)]
     _refuse(bad, options, "options must be a list of texts in every row; give an empty one to open-ended questions")
-    bad = [row for row, count in enumerate(counts) if not (isinstance(count, Integral) and 0 <= count <= len(LETTERS))]
+    bad = [
+        row
+        for row, count in enumerate(counts)
+        if not (isinstance(count, (int, np.integer)) and 0 <= count <= len(LETTERS))
+    ]
     _refuse(bad, counts, f"num_options must be whole and in 0 to {len(LETTERS)}; give 0 to open-ended questions")
     kinds = others.get("problem_types", ())
     bad = [row for row, kind in enumerate(kinds) if kind not in PROBLEM_TYPES]
