@@ -82,7 +82,7 @@ def measure_gap(
     num_rows = len(predictions)
     others: dict[str, Column | None] = {
         "options": options,
-        "num_options": [num_options] * num_rows if np.isscalar(num_options) else num_options,
+        "num_options": [num_options] * num_rows if isinstance(num_options, (int, float, np.integer)) else num_options,
         "problem_types": [problem_types] * num_rows if isinstance(problem_types, str) else problem_types,
     } | {"groups": groups, "clusters": clusters, "ids": ids, "blind_ids": blind_ids}
     given = {name: column for name, column in others.items() if column is not None}
