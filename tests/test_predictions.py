@@ -216,6 +216,48 @@ def test_wide_csv_holds_both_runs_and_references_go_first(tmp_path: Path) -> Non
     }  # fmt: skip
 
 
+def test_a_csv_run_without_any_answer_is_missing_answers(tmp_path: Path) -> None:
+    path = write_csv(tmp_path / "a.csv", [{"id": k, "prediction": "", "answer": "A"} for k in range(2)])
+    assert read_pairs(path, path).columns["predictions"] == [UNANSWERED] * 2
+
+
+@pytest.mark.parametrize("cells", [("0", "1", "3"), ("0.0", "1.0", "3.0"), ("0", "1", "3.0")])
+def test_csv_columns_of_whole_numbers_are_positions_as_in_json(tmp_path: Path, cells: tuple[str, ...]) -> None:
+    rows = [{"id": k, "prediction": cell, "answer": cell} for k, cell in enumerate(cells)]
+    as_csv = write_csv(tmp_path / "a.csv", [*rows, {"id": "3", "prediction": "", "answer": "2"}])
+    as_json = write_json(tmp_path / "a.json", [
+        {"id": k, "prediction": float(cell), "answer": int(float(cell))} for k, cell in enumerate(cells)
+    ] + [{"id": 3, "prediction": None, "answer": 2}])  # fmt: skip
+    columns = read_pairs(as_csv, as_json).columns
+    assert columns["predictions"] == columns["blind_predictions"] == ["A", "B", "D", UNANSWERED]
+    assert columns["references"] == ["A", "B", "D", "C"]
+
+
+def test_numbers_with_leading_zeros_and_columns_with_words_stay_text(tmp_path: Path) -> None:
+    rows = read_rows(write_csv(tmp_path / "a.csv", [{"id": "007", "prediction": 1}, {"id": "010", "prediction": "B"}]))
+    assert rows == [{"id": "007", "prediction": "1"}, {"id": "010", "prediction": "B"}]
+
+
+def test_among_options_that_are_numbers_a_number_is_one_of_them(tmp_path: Path) -> None:
+    row = {"id": 1, "prediction": 2, "answer": 3, "options": [1, 2, 3]}
+    counting = write_json(tmp_path / "a.json", [row])
+    columns = read_pairs(counting, counting).columns
+    assert (columns["predictions"], columns["references"]) == (["2"], ["3"])
+    assert measure_gap(**columns, num_resamples=20)["neither"] == 1
+    # Beside questions about words, whole numbers are positions throughout.
+    mixed = write_json(tmp_path / "b.json", [row | {"answer": 1}, row | {"id": 2, "options": ["a", "b", "c"]}])
+    columns = read_pairs(mixed, mixed).columns
+    assert (columns["predictions"], columns["references"]) == (["C", "C"], ["B", "D"])
+
+
+def test_a_known_layout_may_lack_cells(tmp_path: Path) -> None:
+    row = {"video": "v", "qid": 1, "question": "Who?", "answer": 1, "type": "CW"}
+    options = {f"a{k}": f"option {k}" for k in range(5)}
+    gold = write_csv(tmp_path / "val.csv", [row | options | {"a4": ""}, row | options | {"qid": 2}])
+    runs = write_json(tmp_path / "run.json", {"v_1": 1, "v_2": 1})
+    assert read_pairs(runs, runs, gold).columns["references"] == ["option 1", "option 1"]
+
+
 def test_columns_can_be_named(tmp_path: Path) -> None:
     rows = [{"clip": "v1", "n": k, "said": "red", "truth": "blue", "kind": "colour"} for k in (1, 2)]
     path = write_csv(tmp_path / "runs.csv", rows)
@@ -278,6 +320,13 @@ def test_rows_without_options_among_others_are_open_ended() -> None:
         ("a.json", "[]", "'a.json' holds no rows; pass a file with one question a row"),
         ("a.json", '["A"]', "'a.json' holds no rows"),
         ("a.csv", "id,prediction\n", "'a.csv' holds no rows"),
+        ("a.csv", 'id,prediction\n0,"A\n1,B\n', "cannot read 'a.csv' as csv: unexpected end of data"),
+        (
+            "a.csv",
+            "id,prediction\n0,A\n1,B, C\n",
+            "line 3 has more cells than the first; put quotes around texts with",
+        ),
+        ("a.csv", "id,prediction\n0,A\n,B\n", "a.csv has no id in row 1; fill it in, or leave the row out"),
         ("a.csv", "id,textonly\n1,A\n", "a.csv has no column of answers; found id, textonly. Name the one"),
         ("a.csv", "prediction\nA\n", "a.csv has no column of ids; found prediction. Say which with --map id=COLUMN"),
         ("a.csv", "qid,prediction\n0,A\n0,B\n1,A\n", "a.csv has repeated ids: 0. Keep one row per question"),
@@ -315,6 +364,11 @@ def test_refuses_runs_over_other_questions() -> None:
         ValueError, match=re.escape("the two runs differ in the options of 1 of 2 ids: q1; q1 has ('x'")
     ):
         join_runs(blind, visual)
+    zero = {"q0": PredictionRow(id="q0", answer="A", reference=0)}
+    with pytest.raises(
+        ValueError, match=re.escape("differ in the reference of 1 of 1 ids: q0; q0 has 0 in the blind")
+    ):
+        join_runs(zero, {"q0": PredictionRow(id="q0", answer="A", reference=1)})
     visual = {"q0": PredictionRow(id="q0", answer="A", reference="B", options=("x", "y"))}
     with pytest.raises(
         ValueError, match=re.escape("differ in the reference of 1 of 1 ids: q0; q0 has 'A' in the blind")

@@ -24,7 +24,8 @@ class PredictionRow:
 
     Attributes:
         id (`str`): names the question; the same in every file.
-        answer (`str` or `int`, *optional*): what was answered; a whole number is a position counted from 0.
+        answer (`str` or `int`, *optional*): what was answered; a whole number is a position counted from 0, or one of
+            the options where these are numbers.
         reference (`str` or `int`, *optional*): the gold answer, in the same way.
         options (`tuple[str, ...]`): option texts without letters; empty where the file has none.
         num_options (`int`, *optional*): their number, where only that is known.
@@ -102,9 +103,9 @@ def join_runs(
     knows_options = any(gold.options or gold.num_options for gold in golds)
     kinds = [gold.problem_type or problem_type or _guess_type(gold, knows_options) for gold in golds]
     columns: dict[str, Any] = {
-        "predictions": [_write(visual[key].answer, kind) for key, kind in zip(ids, kinds, strict=True)],
-        "blind_predictions": [_write(blind[key].answer, kind) for key, kind in zip(ids, kinds, strict=True)],
-        "references": [_write(gold.reference, kind) for gold, kind in zip(golds, kinds, strict=True)],
+        "predictions": _write_column([visual[key].answer for key in ids], golds, kinds),
+        "blind_predictions": _write_column([blind[key].answer for key in ids], golds, kinds),
+        "references": _write_column([gold.reference for gold in golds], golds, kinds),
         "problem_types": kinds,
         "ids": ids,
     }
@@ -132,7 +133,7 @@ def _check_questions(
     """Refuses runs in which one id has different options or gold answers: they are not about the same questions."""
     for name in ("options", "reference"):
         pairs = {key: (getattr(blind[key], name), getattr(visual[key], name)) for key in ids}
-        differing = [key for key, (one, other) in pairs.items() if one and other and one != other]
+        differing = [key for key, pair in pairs.items() if not {None, ()} & set(pair) and pair[0] != pair[1]]
         if differing:
             one, other = pairs[differing[0]]
             raise ValueError(
@@ -148,12 +149,7 @@ def _merge(rows: Sequence[PredictionRow]) -> PredictionRow:
     def first(name: str) -> Any:
         return next((value for row in rows if (value := getattr(row, name)) not in (None, ())), getattr(rows[0], name))
 
-    return PredictionRow(
-        **{
-            name: first(name)
-            for name in ("id", "reference", "options", "num_options", "problem_type", "group", "video")
-        }
-    )
+    return PredictionRow(**{name: first(name) for name in _GOLD_FIELDS})
 
 
 def _guess_type(gold: PredictionRow, knows_options: bool) -> ProblemType:
@@ -161,9 +157,16 @@ def _guess_type(gold: PredictionRow, knows_options: bool) -> ProblemType:
     return "multiple_choice" if gold.options or gold.num_options or not knows_options else "free_form"
 
 
-def _write(value: Answer, kind: ProblemType) -> str:
-    if value is None:
-        return UNANSWERED
-    if isinstance(value, int) and kind == "multiple_choice" and 0 <= value < len(LETTERS):
-        return LETTERS[value]
-    return str(value)
+def _write_column(values: Sequence[Answer], golds: Sequence[PredictionRow], kinds: Sequence[ProblemType]) -> list[str]:
+    """Writes answers as text: positions as letters.
+
+    A whole number is a position, unless every question with one has numbers for options: then it is one of these.
+    """
+    rows = list(zip(values, golds, kinds, strict=True))
+    options = [gold.options for value, gold, kind in rows if isinstance(value, int) and kind == "multiple_choice"]
+    are_numbers = all(texts and all(text.isdecimal() for text in texts) for texts in options)
+    letters: dict[Answer, str] = {} if are_numbers else dict(enumerate(LETTERS))
+    return [
+        UNANSWERED if value is None else str(letters.get(value, value) if kind == "multiple_choice" else value)
+        for value, _, kind in rows
+    ]

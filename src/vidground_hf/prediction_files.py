@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import csv
 import json
+import re
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -21,6 +22,10 @@ Row = dict[str, Any]
 FAILED_ANSWERS = ("Failed to obtain answer via API.", "<answer>error</answer>")
 
 
+# A whole number as csv writers put it; pandas adds ".0" where the column has an empty cell. "007" is a name.
+_WHOLE_NUMBER = re.compile(r"-?(0|[1-9]\d*)(\.0)?")
+
+
 def read_rows(path: str | Path) -> list[Row]:
     """Reads a prediction file, or a file of references.
 
@@ -32,8 +37,9 @@ def read_rows(path: str | Path) -> list[Row]:
         path (`str` or `Path`): the file.
 
     Returns:
-        `list[dict]`: the columns as they are in the file. Rows of harness logs have `id`, `prediction`, `reference`
-        and, where the log has them, `options` beside the columns of the dataset.
+        `list[dict]`: the columns as they are in the file; in csv, empty cells are `None` and columns of whole numbers
+        `int`. Rows of harness logs have `id`, `prediction`, `reference` and, where the log has them, `options` beside
+        the columns of the dataset.
 
     Raises:
         `ValueError`: for another extension, or a file that cannot be read as its extension says.
@@ -53,9 +59,21 @@ def read_rows(path: str | Path) -> list[Row]:
 
 
 def _read_csv(path: Path, delimiter: str = ",") -> list[Row]:
+    rows: list[Row] = []
     with path.open(encoding="utf-8-sig", newline="") as file:
-        rows = list(csv.DictReader(file, delimiter=delimiter))
-    return [{name: cell for name, cell in row.items() if name and cell not in ("", None)} for row in rows]
+        reader = csv.DictReader(file, delimiter=delimiter, strict=True)
+        for row in reader:
+            if None in row:
+                raise csv.Error(
+                    f"line {reader.line_num} has more cells than the first; put quotes around texts with {delimiter!r}"
+                )
+            rows.append({name: cell or None for name, cell in row.items()})
+    for name in reader.fieldnames or ():
+        filled = [row for row in rows if row[name] is not None]
+        if all(_WHOLE_NUMBER.fullmatch(row[name]) for row in filled):
+            for row in filled:
+                row[name] = int(row[name].removesuffix(".0"))
+    return rows
 
 
 def _read_tsv(path: Path) -> list[Row]:

@@ -16,7 +16,7 @@ from vidground_hf.options import clean_cell, parse_options, strip_prefixes
 from vidground_hf.pairing import PairedPredictions, PredictionRow, cut_list, join_runs
 from vidground_hf.prediction_files import FAILED_ANSWERS, Row, read_rows
 from vidground_hf.schema import LETTERS, Example, ProblemType
-from vidground_hf.stats.checks import UNANSWERED
+from vidground_hf.stats.checks import UNANSWERED, list_rows
 
 # Names that people give to the same column, likeliest first.
 COLUMNS: dict[str, tuple[str, ...]] = {
@@ -117,9 +117,12 @@ def read_table(
         )
     known = next((convert for convert, needed, _ in ADAPTERS.values() if set(needed) <= set(found)), None)
     if known is not None and not mapping:
-        read = [_convert_example(known(row), row, roles) for row in rows]
+        read = [_convert_example(known(dict.fromkeys(found) | row), row, roles) for row in rows]
     else:
         read = [_convert_row(row, roles) for row in rows]
+    nameless = [index for index, row in enumerate(read) if not row.id]
+    if nameless:
+        raise ValueError(f"{name} has no id in {list_rows(nameless)}; fill it in, or leave the row out")
     repeated = [key for key, times in Counter(row.id for row in read).items() if times > 1]
     if repeated:
         raise ValueError(
@@ -161,7 +164,8 @@ def _convert_row(row: Row, roles: Roles) -> PredictionRow:
         return row.get(roles[role][0]) if role in roles else None
 
     several = len(roles.get("options", ())) > 1
-    options = [row[name] for name in roles["options"] if name in row] if several else parse_options(cell("options"))
+    options = [row.get(name) for name in roles["options"]] if several else parse_options(cell("options"))
+    options = [option for option in options or [] if not several or option is not None]
     video = cell("video")
     video = (video[0] if video else None) if isinstance(video, list) else video
     parts = [clean_cell(row.get(name)) or "" for name in roles.get("id", ())]
@@ -172,7 +176,7 @@ def _convert_row(row: Row, roles: Roles) -> PredictionRow:
         id="_".join(parts) if parts else f"{clean_cell(video)}_{cell('question')}",
         answer=_read_answer(row, roles),
         reference=_read_cell(cell("reference")),
-        options=tuple(strip_prefixes([clean_cell(option) or "" for option in options or []])),
+        options=tuple(strip_prefixes([clean_cell(option) or "" for option in options])),
         num_options=None if num_options is None else int(num_options),
         problem_type=name_problem_type(cell("problem_type"), bool(options)) if "problem_type" in roles else None,
         group=clean_cell(cell("group")),
@@ -188,7 +192,7 @@ def _read_answer(row: Row, roles: Roles) -> str | int | None:
 
 
 def _read_cell(value: Any) -> str | int | None:
-    if isinstance(value, int) and not isinstance(value, bool):
-        return value
+    if isinstance(value, (int, float)) and not isinstance(value, bool) and value == value // 1:
+        return int(value)
     text = clean_cell(value)
     return None if text in (None, "", UNANSWERED) else text
