@@ -73,7 +73,7 @@ def test_json_is_what_the_report_holds(questions: Path, tmp_path: Path, capsys: 
     printed = json.loads(done.out)
     assert printed == json.loads((tmp_path / "o" / "report.json").read_text(encoding="utf-8"))
     assert printed["rule"] == "single_shot()"
-    assert printed["source"]["id"] == "questions.jsonl"
+    assert printed["source"]["id"] == f"{questions.parent.name}/questions.jsonl"
 
 
 def test_limit_map_adapter_and_answerer(tmp_path: Path, capsys: Any, monkeypatch: Any) -> None:
@@ -195,20 +195,29 @@ def test_an_interrupted_run_leaves_no_folder_and_the_next_one_finishes(questions
     assert sum(len(rows) for rows in load_dataset(str(out)).values()) == 120
 
 
-def test_the_commands_of_the_readme_run_as_written(tmp_path: Path, questions: Path) -> None:
+def write_readme_files(folder: Path) -> None:
+    """Files of the names and columns that the README's commands use, in our own words."""
+    nextqa = ["video,frame_count,width,height,question,answer,qid,type,a0,a1,a2,a3,a4"]
+    mine = ["question,a0,a1,a2,a3,a4,answer"]
+    for index, row in enumerate(make_rows(120)):
+        options, gold = [*row["options"], "something else"], "ABCD".index(row["answer"])
+        nextqa.append(f"{index // 4},9,1,1,{row['question']},{gold},{index},CW," + ",".join(options))
+        mine.append(f"{row['question']}," + ",".join(options) + f",{gold}")
+    (folder / "NExTQA").mkdir()
+    (folder / "NExTQA" / "val.csv").write_text("\n".join(nextqa), encoding="utf-8")
+    (folder / "my.csv").write_text("\n".join(mine), encoding="utf-8")
+
+
+def test_the_commands_of_the_readme_run_as_written(tmp_path: Path) -> None:
     readme = (ROOT / "README.md").read_text(encoding="utf-8")
-    commands = [
-        line.removeprefix("$ ")
-        for block in re.findall(r"```(?:bash|console)\n(.*?)```", readme, re.DOTALL)
-        for line in block.splitlines()
-        if line.removeprefix("$ ").startswith("vidground ")
-    ]
-    assert len(commands) >= 3
+    blocks = re.findall(r"```bash\n(.*?)```", readme, re.DOTALL)
+    commands = [line for block in blocks for line in block.splitlines() if line.startswith("vidground ")]
+    assert len(commands) >= 4
+    write_readme_files(tmp_path)
     for command in commands:
-        parts = [str(questions) if part.endswith((".csv", ".json")) else part for part in shlex.split(command)]
-        subprocess.run(
-            [sys.executable, "-m", "vidground_hf.cli", *parts[1:]], check=True, capture_output=True, cwd=tmp_path
-        )
+        arguments = [sys.executable, "-m", "vidground_hf.cli", *shlex.split(command)[1:]]
+        subprocess.run(arguments, check=True, capture_output=True, cwd=tmp_path)
+    assert sum(len(rows) for rows in load_dataset(str(tmp_path / "curated")).values()) == 120
 
 
 def test_the_python_of_the_readme_prints_what_it_says(tmp_path: Path) -> None:

@@ -11,7 +11,8 @@ from datasets import Dataset, DatasetDict, Video, load_dataset
 
 from tests.questions import make_dataset, make_rows
 from vidground_hf.answerers import ConstantAnswerer
-from vidground_hf.curation import Curation, curate, write_shards, write_whole
+from vidground_hf.curation import Curation, curate
+from vidground_hf.folders import write_shards, write_whole
 from vidground_hf.loading import DataError
 from vidground_hf.rows import ADDED_FEATURES
 from vidground_hf.rules import calibrated, single_shot
@@ -150,7 +151,7 @@ def test_a_video_column_survives_with_its_type(tmp_path: Path) -> None:
 
 
 def test_shards_are_numbered(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("vidground_hf.curation._BYTES_PER_SHARD", 4000)
+    monkeypatch.setattr("vidground_hf.folders._BYTES_PER_SHARD", 4000)
     write_shards(make_dataset(60), tmp_path, "grounded")
     names = sorted(path.name for path in tmp_path.iterdir())
     assert len(names) > 1

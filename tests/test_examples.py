@@ -6,14 +6,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from vidground_hf.examples import (
-    build_example,
-    clean_cell,
-    find_gold,
-    name_problem_type,
-    parse_options,
-    strip_prefixes,
-)
+from vidground_hf.examples import build_example, name_problem_type
+from vidground_hf.options import clean_cell, find_gold, parse_options, strip_prefixes
 
 COLOURS = ["red", "blue", "green"]
 

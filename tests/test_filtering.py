@@ -161,6 +161,8 @@ def test_a_stream_of_videos_is_not_decoded() -> None:
     streamed = make_dataset(40).cast_column("video", Video()).to_iterable_dataset()
     applied = GroundFilter().fit(streamed).apply(streamed)
     assert applied.features == {**streamed.features, **ADDED_FEATURES}
+    plain = make_dataset(40).map(GroundFilter().fit(make_dataset(40)), batched=True)
+    assert list(applied.select_columns(ADDED)) == list_added(plain)
     paths = [row["video"]["path"] for row in applied.cast_column("video", Video(decode=False))]
     assert paths[:5] == ["clip_0.mp4"] * 4 + ["clip_1.mp4"]
 

@@ -12,7 +12,7 @@ from tests.shared_data import SHARED_DATA, needs_shared_data
 from vidground_hf.adapters import find_adapter
 from vidground_hf.loading import DataError, open_dataset
 
-ROWS = [
+ROWS: list[dict[str, Any]] = [
     {"question": "which?", "options": ["x", "y"], "answer": "x"},
     {"question": "who?", "options": ["a"], "answer": None},
 ]
@@ -73,12 +73,18 @@ def test_files_without_questions_are_left_out_and_named(tmp_path: Path, caplog: 
 def test_errors_say_what_to_pass(tmp_path: Path) -> None:
     (tmp_path / "a.xlsx").write_text("x", encoding="utf-8")
     (tmp_path / "broken.json").write_text("[{", encoding="utf-8")
+    (tmp_path / "nothing.jsonl").write_text("", encoding="utf-8")
+    (tmp_path / "header.csv").write_text("question,answer\n", encoding="utf-8")
+    (tmp_path / "latin.csv").write_bytes("question,answer\ncafé?,x\n".encode("latin-1"))
     (tmp_path / "empty").mkdir()
     write_lines(tmp_path / "a.jsonl", ROWS)
     expected = {
         ("nothing/at/all.csv",): "no file or folder 'nothing/at/all.csv'; pass a csv, tsv, json, jsonl, parquet file",
         (str(tmp_path / "a.xlsx"),): "a.xlsx': .xlsx extension; allowed are csv, tsv, json, jsonl, parquet",
         (str(tmp_path / "broken.json"),): "broken.json' as json: ",
+        (str(tmp_path / "nothing.jsonl"),): "nothing.jsonl' is empty",
+        (str(tmp_path / "header.csv"),): "header.csv' has no rows",
+        (str(tmp_path / "latin.csv"),): "latin.csv' as csv: 'utf-8' codec can't decode byte 0xe9",
         (str(tmp_path / "empty"),): "it has no csv, tsv, json, jsonl, parquet file. Name a file instead",
     }
     for sources, message in expected.items():

@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import subprocess
 import sys
+from typing import Any
 
 import pyarrow as pa
 from datasets import Dataset, Features, Video
@@ -43,7 +44,7 @@ def test_media_cells_are_read_as_path_or_digest_and_never_opened() -> None:
 
 
 def test_keys_are_the_same_in_another_process() -> None:
-    cells = [["why?", None], [["a", "b"], []], [3, 4.5]]
+    cells: list[list[Any]] = [["why?", None], [["a", "b"], []], [3, 4.5]]
     code = f"from vidground_hf.rows import hash_rows; print([key.hex() for key in hash_rows({cells!r})])"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert done.stdout.strip() == repr([key.hex() for key in hash_rows(cells)])

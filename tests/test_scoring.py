@@ -6,14 +6,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from vidground_hf.extraction import extract_answer, extract_choice, extract_number
 from vidground_hf.schema import PROBLEM_TYPES, Example, ProblemType
-from vidground_hf.scoring import (
-    extract_answer,
-    extract_choice,
-    extract_number,
-    score_answer,
-    score_mean_relative_accuracy,
-)
+from vidground_hf.scoring import score_answer, score_mean_relative_accuracy
 
 OPTIONS = ("a blue hat", "the red one", "A car", "none of the above")
 

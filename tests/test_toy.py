@@ -213,7 +213,8 @@ def test_unordered_frames_leave_all_options_of_an_order_question_equally_right(q
 def test_the_order_of_frames_does_not_matter_to_a_video_question(questions: list[ToyQuestion]) -> None:
     labels = {clip.video: label_cells(clip) for clip in generate_clips(0, 200)}
     asked = [question for question in questions if question.needs == "video"]
-    assert len(asked) > 200
+    plain = [question.video for question in asked if not question.is_misleading]
+    assert len(plain) == len(set(plain)) > 100
     for question in asked:
         check_answer(vars_of(question), labels[question.video][::-1])
 
@@ -233,11 +234,11 @@ def test_one_frame_says_nothing_about_a_count() -> None:
 def test_the_default_set_has_the_planned_shares(questions: list[ToyQuestion]) -> None:
     needs = Counter(question.needs for question in questions)
     assert needs["text"] == 309
-    assert min(needs[need] for need in ("single_frame", "order", "video")) >= 220
+    assert min(needs["single_frame"], needs["order"]) >= 268 > needs["video"] >= 134
     assert Counter(q.shortcut_kind for q in questions if q.needs == "text") == dict(
         zip(SHORTCUT_KINDS, (78, 77, 77, 77), strict=True)
     )
-    assert sum(question.is_misleading for question in questions) == round(MISLEADING_SHARE * 691) == 21
+    assert sum(question.is_misleading for question in questions) == round(MISLEADING_SHARE * 691) == 28
     for question in questions:
         assert question.answer in question.options
         assert len({option.casefold() for option in question.options}) == 4

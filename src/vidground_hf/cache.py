@@ -24,8 +24,31 @@ from vidground_hf.prompts import Prompt
 SCHEMA_VERSION = 1
 # SQLite's write-ahead log needs shared memory and locks that these do not give (sqlite.org/wal.html).
 NETWORK_FILE_SYSTEMS = frozenset(
-    "afs beegfs ceph cifs fuse.ceph fuse.gcsfuse fuse.glusterfs fuse.rclone fuse.s3fs fuse.sshfs gfs2 glusterfs gpfs "
-    "lustre ncpfs nfs nfs4 ocfs2 orangefs pvfs2 smb3 smbfs wekafs".split()
+    [
+        "afs",
+        "beegfs",
+        "ceph",
+        "cifs",
+        "fuse.ceph",
+        "fuse.gcsfuse",
+        "fuse.glusterfs",
+        "fuse.rclone",
+        "fuse.s3fs",
+        "fuse.sshfs",
+        "gfs2",
+        "glusterfs",
+        "gpfs",
+        "lustre",
+        "ncpfs",
+        "nfs",
+        "nfs4",
+        "ocfs2",
+        "orangefs",
+        "pvfs2",
+        "smb3",
+        "smbfs",
+        "wekafs",
+    ]
 )
 _KEYS_PER_QUERY = 500  # below SQLite's oldest limit of 999 values a statement
 _TABLES = """

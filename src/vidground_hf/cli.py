@@ -16,13 +16,20 @@ from pathlib import Path
 from typing import Any
 
 import click
+import datasets
 
+from vidground_hf.cache_command import cache
 from vidground_hf.environment import describe_environment
 from vidground_hf.schema import BLIND_VIEWS
 
 _SOURCE_OPTIONS = [
     click.argument("data", nargs=-1, required=True),
-    click.option("--answerer", default="probe", show_default=True, help="Who answers blind: probe or constant:TEXT."),
+    click.option("--answerer", default="probe", show_default=True, help="Who answers blind: probe, constant:TEXT, "
+                 "endpoint:MODEL@URL or provider:MODEL."),
+    click.option("--concurrency", type=click.IntRange(min=1), help="Requests in flight at most; 64 when left out."),
+    click.option("--max-requests", type=click.IntRange(min=1), help="Stop after this many requests; what was "
+                 "answered is kept for the next run."),
+    click.option("--dry-run", is_flag=True, help="Print what a model would be asked, and ask nothing."),
     click.option("--rule", default="calibrated", show_default=True, help="calibrated, calibrated(0.1), single_shot, "
                  "bias_at_least(0.5) or drop_fraction(0.3)."),
     click.option("--alpha", type=float, help="The error that calibrated allows, in (0, 1); 0.05 when left out."),
@@ -65,11 +72,11 @@ def audit(output: Path | None, as_json: bool, **options: Any) -> None:
 
     DATA is one or more csv, json, jsonl or parquet files, a folder, or the id of a dataset on the Hub.
     """
-    from vidground_hf.curation import check_output_dir, write_report, write_whole
+    from vidground_hf.folders import check_output_dir, write_report, write_whole
 
     if output is not None:
         check_output_dir(output)
-    curation = _curate(**options)
+    curation = _curate(as_json=as_json, **options)
     if output is not None:
         with write_whole(output) as partial:
             write_report(curation.report, partial)
@@ -85,10 +92,10 @@ def curate(output: Path, as_json: bool, **options: Any) -> None:
     DATA is one or more csv, json, jsonl or parquet files, a folder, or the id of a dataset on the Hub. OUTPUT opens
     with datasets.load_dataset(OUTPUT). Every input row is in exactly one split.
     """
-    from vidground_hf.curation import check_output_dir
+    from vidground_hf.folders import check_output_dir
 
     check_output_dir(output)
-    curation = _curate(**options)
+    curation = _curate(as_json=as_json, **options)
     curation.save(output)
     _print_report(curation.report, as_json, output)
 
@@ -102,7 +109,8 @@ def curate(output: Path, as_json: bool, **options: Any) -> None:
 def demo(output: Path | None, num_questions: int, num_clips: int, seed: int, as_json: bool) -> None:
     """Make a toy set of small videos, curate it, and compare with the planted truth."""
     from vidground_hf.answerers import TextBiasProbe
-    from vidground_hf.curation import check_output_dir, curate
+    from vidground_hf.curation import curate
+    from vidground_hf.folders import check_output_dir
     from vidground_hf.loading import open_dataset
     from vidground_hf.report import compare_with_truth
     from vidground_hf.toy import make_toy_set
@@ -135,9 +143,15 @@ def env(as_json: bool) -> None:
             click.echo(f"{name:16} {value or 'not installed'}")
 
 
+cli.add_command(cache)
+
+
 def _curate(
     data: Sequence[str],
     answerer: str,
+    concurrency: int | None,
+    max_requests: int | None,
+    dry_run: bool,
     rule: str,
     alpha: float | None,
     view: Any,
@@ -150,14 +164,16 @@ def _curate(
     data_files: Sequence[str],
     limit: int | None,
     seed: int,
+    as_json: bool,
 ) -> Any:
     from vidground_hf.answerers import load_answerer
     from vidground_hf.curation import curate
+    from vidground_hf.filtering import GroundFilter
     from vidground_hf.loading import open_dataset
     from vidground_hf.rules import parse_rule
 
     columns = _parse_mapping(mapping)
-    made = load_answerer(answerer, seed=seed)
+    made = load_answerer(answerer, seed=seed, concurrency=concurrency, max_requests=max_requests)
     if alpha is not None and rule != "calibrated":
         raise click.UsageError(f"--alpha goes with --rule calibrated, got --rule {rule}")
     chosen = parse_rule(rule if alpha is None else f"calibrated({alpha})")
@@ -173,7 +189,12 @@ def _curate(
         )
     if limit is not None:
         rows = rows.select(range(min(limit, len(rows))))
-    source = {"id": ", ".join(Path(name).name for name in data), "revision": revision}
+    # Two parts of a path tell sets apart without telling whose disk they were on.
+    if dry_run:
+        ground_filter = GroundFilter(made, chosen, view=view, adapter=adapter, columns=columns)
+        _print_plan(ground_filter.plan(rows), as_json)
+        raise click.exceptions.Exit(0)
+    source = {"id": ", ".join("/".join(Path(name).parts[-2:]) for name in data), "revision": revision}
     with _progress(f"{len(rows):,} questions, asking {made.id}"):
         return curate(
             rows, answerer=made, rule=chosen, view=view, adapter=adapter, columns=columns, media_root=media_root,
@@ -204,12 +225,25 @@ def _print_report(report: dict[str, Any], as_json: bool, output: Path | None) ->
         click.echo(f"report: {output / 'report.html'}", err=as_json)
 
 
+def _print_plan(plan: dict[str, int | None], as_json: bool) -> None:
+    if as_json:
+        click.echo(json.dumps(plan, indent=2))
+        return
+    for name, value in plan.items():
+        unit = " (about)" if name == "num_prompt_tokens" else ""
+        click.echo(
+            f"{name.replace('_', ' ').removeprefix('num '):20} {'unknown' if value is None else f'{value:>12,}'}{unit}"
+        )
+
+
 def main() -> None:
     """Runs the command and turns what can go wrong into one line and an exit status."""
     arguments = [argument for argument in sys.argv[1:] if argument != "--debug"]
     debug = len(arguments) < len(sys.argv) - 1
     logging.basicConfig(format="note: %(message)s", level=logging.WARNING)
     logging.captureWarnings(True)
+    logging.getLogger("datasets").setLevel(logging.CRITICAL)  # it logs what it raises, and then once more
+    datasets.disable_progress_bars()
     try:
         sys.exit(cli(args=arguments, standalone_mode=False))
     except click.exceptions.Abort:
@@ -221,6 +255,8 @@ def main() -> None:
         _fail(str(error), 2, debug)
     except (RuntimeError, OSError, MemoryError) as error:
         _fail(str(error) or type(error).__name__, 1, debug)
+    except Exception as error:  # noqa: BLE001 - whatever a library raises, a command ends in one line, not a traceback
+        _fail(f"unexpected {type(error).__name__}: {error}. Run with --debug to see where", 1, debug)
 
 
 def _fail(message: str, status: int, debug: bool) -> None:

@@ -26,7 +26,7 @@ _FONT = "DejaVu Sans"  # comes with matplotlib, so every machine draws the same 
 _WIDTH_INCHES, _DOTS_PER_INCH = 8.0, 160
 
 MAX_GROUPS = 20  # our guess at what is read at a glance
-_MAX_LABEL_CHARACTERS = 28
+_MAX_LABEL_CHARACTERS = 24
 
 
 def draw_figures(report: dict[str, Any]) -> dict[str, bytes]:
@@ -191,8 +191,8 @@ def draw_error(report: dict[str, Any]) -> bytes | None:
     # The first cuts drop a handful of questions at a large estimate; they may leave the picture at the top.
     top = max(2 * alpha, errors[-1], share_lucky)
 
-    figure, axes = _open_figure(height_inches=3.3, bounds=(0.09, 0.17, 0.87, 0.76))
-    axes.set(xlim=(0, num_right * 1.03), ylim=(0, top * 1.2))
+    figure, axes = _open_figure(height_inches=3.3, bounds=(0.09, 0.17, 0.87, 0.66))
+    axes.set(xlim=(0, num_right * 1.03), ylim=(0, top * 1.1))
     axes.xaxis.set_major_formatter("{x:,.0f}")
     _mark_percent(axes.yaxis)
     _name_axes(axes, "questions dropped", "of which luck")
@@ -201,30 +201,15 @@ def draw_error(report: dict[str, Any]) -> bytes | None:
     axes.axhline(alpha, color=_DROPPED, linewidth=1.2, linestyle=(0, (4, 3)), zorder=1)
     at_right: dict[str, Any] = {"transform": axes.get_yaxis_transform(), "ha": "right", "va": "bottom", "size": 10}
     _write(axes, 1, alpha + top * 0.02, f"at most {_percent(alpha)}", color=_SOFT, **at_right)
-    _point(axes, num_right, share_lucky, f"every right answer: {num_right:,}, luck {_percent(share_lucky)}", _SOFT)
-    if calibration["threshold"] is not None:
-        _point(axes, num_drops, error, f"dropped here: {num_drops:,}, luck {_percent(error, 1)}", _DROPPED)
+    axes.plot(num_right, share_lucky, "o", color=_SOFT, markersize=9, clip_on=False)
+    key = [(0.5, "●", _SOFT, f"every right answer: {num_right:,}, luck {_percent(share_lucky)}")]
+    if calibration["threshold"] is None:
+        key.append((0.04, "○", _DROPPED, "nothing is dropped: luck is never so rare"))
     else:
-        nothing = f"nothing is dropped: no cut has at most {_percent(alpha)} luck"
-        _write(axes, 0.02, 0.94, nothing, transform=axes.transAxes, size=10, va="top")
+        axes.plot(num_drops, error, "o", color=_DROPPED, markersize=9, clip_on=False)
+        key.append((0.04, "●", _DROPPED, f"dropped here: {num_drops:,}, luck {_percent(error, 1)}"))
+    _write_key(figure, 0.9, *key)
     return _save(figure)
-
-
-def _point(axes: Axes, x: float, y: float, text: str, color: str) -> None:
-    """Marks a point of a rising curve and writes on the empty side of it."""
-    axes.plot(x, y, "o", color=color, markersize=9, clip_on=False, zorder=3)
-    is_right = x > axes.get_xlim()[1] / 2
-    axes.annotate(
-        text,
-        (x, y),
-        xytext=(-8, 9) if is_right else (12, -13),
-        textcoords="offset points",
-        ha="right" if is_right else "left",
-        color=_INK,
-        fontsize=10,
-        family=_FONT,
-        bbox={"facecolor": _CARD, "edgecolor": "none", "pad": 1},
-    )
 
 
 def _open_figure(height_inches: float, bounds: tuple[float, float, float, float]) -> tuple[Figure, Axes]:
@@ -264,8 +249,9 @@ def _mark_percent(axis: Axis) -> None:
 
 
 def _fit_font(text: str, max_characters: int) -> str:
-    """A stranger's text as the font can draw it: what it lacks becomes a box, what is long is cut."""
-    cut = text if len(text) <= max_characters else text[: max_characters - 1] + "…"
+    """A stranger's text as the font can draw it: what it lacks becomes a box, what is long loses its middle."""
+    half = max_characters // 2
+    cut = text if len(text) <= max_characters else f"{text[:half]}…{text[1 - half :]}"
     known = _list_characters()
     return "".join(char if char.isprintable() and ord(char) in known else "□" for char in cut)
 

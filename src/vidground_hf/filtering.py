@@ -10,7 +10,7 @@ import warnings
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, TypeAlias
 
 import numpy as np
 import pyarrow as pa
@@ -23,22 +23,18 @@ from vidground_hf.adapters import Adapter, find_adapter
 from vidground_hf.answerers.base import Answer, Answerer, ModelAnswerer
 from vidground_hf.answerers.probe import ProbeFit, TextBiasProbe
 from vidground_hf.cache import AnswerCache
-from vidground_hf.fits import SCHEMA_VERSION, Fit, load_fit, save_fit
-from vidground_hf.judging import (
+from vidground_hf.deciding import (
     RowRule,
-    answer_examples,
-    check_answers,
-    count_requests,
     fit_rule,
     judge_fitted_rows,
     judge_rows,
-    list_row,
-    make_trial,
     name_rule,
     needs_fit,
     pack_rule,
     unpack_rule,
 )
+from vidground_hf.fits import SCHEMA_VERSION, Fit, load_fit, save_fit
+from vidground_hf.judging import answer_examples, check_answers, count_requests, list_row, make_trial
 from vidground_hf.rows import (
     ADDED_FEATURES,
     append_columns,
@@ -46,11 +42,12 @@ from vidground_hf.rows import (
     hash_rows,
     iterate_rows,
     read_cells,
+    read_media,
 )
 from vidground_hf.rules import Trial, calibrated
 from vidground_hf.schema import BLIND_VIEWS, Example, Verdict, View
 
-AnyDataset = Dataset | DatasetDict | IterableDataset | IterableDatasetDict
+AnyDataset: TypeAlias = Dataset | DatasetDict | IterableDataset | IterableDatasetDict
 _ROWS_PER_BATCH = 1000  # what `Dataset.map` itself takes at a time
 
 
@@ -301,8 +298,9 @@ class GroundFilter:
             raise ValueError(f"the rows lack the columns {', '.join(missing)}; found {', '.join(rows)}")
         cells = [rows[name] for name in loaded.adapter.columns]
         if all(isinstance(cell, (list, np.ndarray)) for cell in cells):
-            return {**rows, **self._add([list(cell) for cell in cells], loaded).to_pydict()}
-        added = self._add([[cell] for cell in cells], loaded).to_pydict()
+            batch = [[read_media(value) for value in cell] for cell in cells]
+            return {**rows, **self._add(batch, loaded).to_pydict()}
+        added = self._add([[read_media(cell)] for cell in cells], loaded).to_pydict()
         return {**rows, **{name: values[0] for name, values in added.items()}}
 
     def _add(self, cells: Sequence[Sequence[Any]], loaded: _Loaded) -> pa.Table:

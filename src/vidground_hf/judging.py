@@ -1,31 +1,21 @@
-"""From examples to verdicts: ask, score, decide, in the order of the rows.
+"""From examples to scored answers, in the order of the rows.
 
-Knows nothing of datasets, files or columns.
+What they lead to is decided in `deciding.py`; datasets, files and columns are not known here.
 """
 
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Sequence
-from dataclasses import asdict
-from types import FunctionType
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
 from tqdm.auto import tqdm
 
 from vidground_hf.answerers.base import Answer, Answerer, ModelAnswerer
-from vidground_hf.answerers.probe import ProbeFit
 from vidground_hf.cache import AnswerCache, answer_through_cache, make_key
 from vidground_hf.prompts import make_prompt
-from vidground_hf.rules import (
-    Calibrated,
-    DropFraction,
-    FittedCalibrated,
-    FittedDropFraction,
-    Trial,
-)
+from vidground_hf.rules import Trial
 from vidground_hf.schema import Example, Verdict, View
 from vidground_hf.scoring import score_answer
 
@@ -128,86 +118,6 @@ def make_trial(example: Example, answer: Answer) -> Trial:
         num_options=example.num_distinct_options,
         error=answer.error,
     )
-
-
-RowRule = Callable[[Sequence[Trial]], Verdict]
-
-
-def needs_fit(rule: RowRule) -> bool:
-    """Whether a rule looks at the whole set before it can judge a row."""
-    return isinstance(rule, (Calibrated, DropFraction))
-
-
-def name_rule(rule: RowRule) -> str:
-    """How a report calls a rule: its settings, or the name of a plain function."""
-    return rule.__name__ if isinstance(rule, FunctionType) else str(rule)
-
-
-def fit_rule(
-    rule: RowRule, trials: Sequence[Trial], clusters: Sequence[int], keys: Sequence[bytes], probe: ProbeFit | None
-) -> RowRule:
-    """Fits a rule that looks at the whole set; gives back any other as it is.
-
-    Args:
-        rule (`Callable`): one of `rules.py`, or a function of your own from a row's trials to a `Verdict`.
-        trials (`Sequence[Trial]`): the deciding trial of each of the N rows.
-        clusters (`Sequence[int]`): the group of each row.
-        keys (`Sequence[bytes]`): the key of each row; of equal rows only the first has a say.
-        probe (`ProbeFit`, *optional*): refitted by `drop_fraction`, which cannot do without.
-
-    Raises:
-        `ValueError`: for `drop_fraction` without a probe.
-    """
-    if isinstance(rule, Calibrated):
-        first = list({key: index for index, key in reversed(list(enumerate(keys)))}.values())
-        return rule.fit([[trials[index]] for index in first], [clusters[index] for index in first])
-    if not isinstance(rule, DropFraction):
-        return rule
-    if probe is None:
-        raise ValueError(f"{rule} refits the probe on what is left; it goes with the probe alone")
-
-    def rescore(is_kept: NDArray[np.bool_]) -> NDArray[np.float64]:
-        scores = np.full(len(trials), np.nan)
-        for index, answer in enumerate(probe.refit(is_kept, seed=0)):
-            if answer is not None and trials[index].bias_score is not None:
-                scores[index] = find_bias_score(probe.examples[index], answer)
-        return scores
-
-    return rule.fit([[trial] for trial in trials], rescore)
-
-
-def judge_rows(examples: Sequence[Example], trials: Sequence[Trial], rule: RowRule) -> list[Verdict]:
-    """Applies a rule to rows it was not fitted on; a defect or a failed answer comes before the rule."""
-    return [_find_obstacle(*row) or rule([row[1]]) for row in zip(examples, trials, strict=True)]
-
-
-def judge_fitted_rows(examples: Sequence[Example], trials: Sequence[Trial], rule: RowRule) -> list[Verdict]:
-    """Applies a rule to the rows it was fitted on."""
-    if not isinstance(rule, FittedDropFraction):
-        return judge_rows(examples, trials, rule)
-    pruned = rule.judge_fitted([[trial] for trial in trials])
-    rows = zip(examples, trials, pruned, strict=True)
-    return [_find_obstacle(example, trial) or verdict for example, trial, verdict in rows]
-
-
-def _find_obstacle(example: Example, trial: Trial) -> Verdict | None:
-    reason = example.defect or trial.error
-    return None if reason is None else Verdict(None, reason)
-
-
-def pack_rule(rule: RowRule) -> dict[str, Any] | None:
-    """What a fitted rule needs to judge again, as JSON; `None` for a rule that was not fitted."""
-    if isinstance(rule, (FittedCalibrated, FittedDropFraction)):
-        return {"kind": type(rule).__name__, "values": asdict(rule)}
-    return None
-
-
-def unpack_rule(packed: dict[str, Any] | None, rule: RowRule) -> RowRule:
-    """The inverse of `pack_rule`; `rule` is what was not fitted."""
-    if packed is None:
-        return rule
-    kinds = {kind.__name__: kind for kind in (FittedCalibrated, FittedDropFraction)}
-    return kinds[packed["kind"]].from_dict(packed["values"])
 
 
 def list_row(answer: Answer, trial: Trial, verdict: Verdict) -> dict[str, Any]:

@@ -94,15 +94,21 @@ def _read_file(path: Path) -> Dataset:
     if builder == "csv":
         # "None" and "NA" are words that people answer with; only an empty cell is missing.
         options = {"keep_default_na": False, "na_values": [""], "sep": "\t" if path.suffix == ".tsv" else ","}
+    if path.stat().st_size == 0:
+        raise DataError(f"{str(path)!r} is empty")
     try:
         return load_dataset(builder, data_files=[str(path)], split="train", **options)
     except _READ_ERRORS as error:
+        if "corresponds to no data" in str(error):
+            raise DataError(f"{str(path)!r} has no rows") from error
         raise DataError(f"cannot read {str(path)!r} as {builder}: {_root_cause(error)}") from error
 
 
 def _root_cause(error: BaseException) -> str:
     while error.__cause__ is not None:
         error = error.__cause__
+    if isinstance(error, UnicodeDecodeError):
+        return f"{error}; save it as UTF-8"
     return f"{type(error).__name__}: {str(error).strip().splitlines()[0] if str(error).strip() else 'no message'}"
 
 

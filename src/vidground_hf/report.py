@@ -22,8 +22,8 @@ from vidground_hf.luck import count_luck
 from vidground_hf.prompts import make_prompt
 from vidground_hf.rules import RIGHT_SCORE, FittedCalibrated
 from vidground_hf.schema import Example, View, normalize_text
-from vidground_hf.stats.floors import measure_floors, score_floors
 from vidground_hf.stats.intervals import bootstrap_mean
+from vidground_hf.tally import Tally
 
 SAMPLE_SIZE = 20
 MIN_ROWS_TO_REFIT = 20  # what the probe takes at least
@@ -84,57 +84,6 @@ def build_report(
         "recall": None,
         "versions": {package: read_version(package) for package in BASE_PACKAGES},
     }
-
-
-class Tally:
-    """Counts the rows of a judgement, whole or in part, from scores taken once.
-
-    Args:
-        judgement (`Judgement`): the set, judged.
-        seed (`int`): of the intervals.
-    """
-
-    def __init__(self, judgement: Judgement, seed: int) -> None:
-        examples = judgement.examples
-        self.seed = seed
-        self.clusters = judgement.clusters
-        self.scores = np.array([trial.score for trial in judgement.trials], dtype=np.float64)  # None becomes nan
-        self.is_kept = np.array([verdict.is_visually_grounded is True for verdict in judgement.verdicts])
-        self.is_dropped = np.array([verdict.is_visually_grounded is False for verdict in judgement.verdicts])
-        self.floors = score_floors([e.options for e in examples], [e.answer_index for e in examples])
-
-    def count(self, part: NDArray[np.bool_]) -> dict[str, Any]:
-        """Counts some rows (`bool[N]`); chance and floors are over the scored ones, as the accuracy is."""
-        num_rows, num_kept, num_dropped = (
-            int(rows.sum()) for rows in (part, part & self.is_kept, part & self.is_dropped)
-        )
-        is_unscored = np.isnan(self.scores)
-        floors = measure_floors(self.floors, part & ~is_unscored)
-        positions = list(floors.gold_positions.values())
-        width = max((len(counts) for counts in positions), default=0)
-        accuracy = bootstrap_mean(self.scores[part], clusters=self.clusters[part], seed=self.seed)
-        return {
-            "num_rows": num_rows,
-            "num_grounded": num_kept,
-            "num_text_answerable": num_dropped,
-            "num_undecided": num_rows - num_kept - num_dropped,
-            "num_unscored": int((part & is_unscored).sum()),
-            "share_grounded": num_kept / num_rows if num_rows else None,
-            "blind_accuracy": accuracy._asdict(),
-            "chance": floors.chance.value,
-            "floors": {
-                "constant_option": floors.constant_option.value,
-                "longest_option": floors.longest_option.value,
-                "shortest_option": floors.shortest_option.value,
-            },
-            "duplicate_option_share": floors.duplicate_options.value,
-            "gold_positions": [sum(c[k] for c in positions if k < len(c)) for k in range(width)],
-        }
-
-    def count_groups(self, names: Sequence[str | None]) -> dict[str, dict[str, Any]]:
-        """Counts the rows of each name; rows without one are in no group."""
-        column = np.array([name or "" for name in names], dtype=object)
-        return {name: self.count(column == name) for name in sorted({name for name in names if name})}
 
 
 def count_reasons(judgement: Judgement) -> dict[str, dict[str, int]]:

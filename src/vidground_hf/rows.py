@@ -24,10 +24,10 @@ ADDED_FEATURES = Features(
 ADDED_SCHEMA: pa.Schema = ADDED_FEATURES.arrow_schema
 
 
-def _read_media(cell: Any) -> str | None:
-    """A Video, Image or Audio cell as Arrow stores it, `{"bytes", "path"}`, as one string."""
-    if cell is None:
-        return None
+def read_media(cell: Any) -> Any:
+    """Reads an undecoded Video, Image or Audio cell, `{"bytes", "path"}`, as one string; others as they are."""
+    if not isinstance(cell, dict) or cell.keys() != {"bytes", "path"}:
+        return cell
     if cell["path"] is not None or cell["bytes"] is None:
         return cell["path"]
     return "sha256:" + hashlib.sha256(cell["bytes"]).hexdigest()
@@ -45,11 +45,8 @@ def read_cells(table: pa.Table, columns: Sequence[str]) -> list[list[Any]]:
     """
     cells = []
     for name in columns:
-        column = table[name]
-        kind = column.type
-        values = column.to_pylist()
-        is_media = pa.types.is_struct(kind) and {field.name for field in kind} == {"bytes", "path"}
-        cells.append([_read_media(value) for value in values] if is_media else values)
+        values = table[name].to_pylist()
+        cells.append([read_media(value) for value in values] if pa.types.is_struct(table[name].type) else values)
     return cells
 
 

@@ -28,7 +28,7 @@ from vidground_hf.toy_world import (
     render_clip,
 )
 
-# yuv420p opens everywhere; at this rate factor a drawn and a decoded pixel differ by 1 of 255 on average in grid style.
+# yuv420p opens everywhere; at this rate factor drawn and decoded grid pixels differ by less than 1 of 255 on average.
 # One thread, so that the bytes do not depend on the number of cores.
 _ENCODER_OPTIONS = {"crf": "8", "preset": "veryfast", "threads": "1"}
 
@@ -55,7 +55,7 @@ def make_toy_set(
         num_clips (`int`, *optional*, defaults to 200): at least 1.
         seed (`int`, *optional*, defaults to 0): not negative.
         text_share (`float`, *optional*, defaults to 0.309): share of the questions that text alone answers, in [0, 1].
-        misleading_share (`float`, *optional*, defaults to 0.03): share of the visual questions whose wording points to
+        misleading_share (`float`, *optional*, defaults to 0.04): share of the visual questions whose wording points to
             a wrong option, in [0, 1].
         style (`str`, *optional*, defaults to `"grid"`): `"grid"` or `"free"`, see `toy_world.generate_clips`.
 

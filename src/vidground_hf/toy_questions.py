@@ -9,6 +9,7 @@ from __future__ import annotations
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass
+from itertools import cycle
 from typing import Literal, TypeVar, get_args
 
 import numpy as np
@@ -21,7 +22,6 @@ Needs = Literal["text", "single_frame", "order", "video"]
 ShortcutKind = Literal["textual_shortcut", "external_knowledge", "inferential_elimination", "imagined_content"]
 
 NEEDS: tuple[Needs, ...] = get_args(Needs)
-VISUAL_NEEDS: tuple[Needs, ...] = NEEDS[1:]
 SHORTCUT_KINDS: tuple[ShortcutKind, ...] = get_args(ShortcutKind)  # VidGround's four (arXiv 2604.05117)
 VISUAL_ANSWERS: tuple[str, ...] = (*COLOURS, *SHAPES, *PLACES, *DIRECTIONS, *NUMBERS)
 
@@ -30,7 +30,7 @@ NUM_OPTIONS = 4
 TEXT_SHARE = 0.309
 # Our guess. A misleading cue is a confident wrong answer, and calibrated(alpha) counts each as a third of a lucky
 # one; docs/design/toy.md has the sums that keep this below alpha = 0.05.
-MISLEADING_SHARE = 0.03
+MISLEADING_SHARE = 0.04
 MAX_TRIES = 1000
 
 # `(a|b|)` stands for one of its alternatives.
@@ -68,48 +68,49 @@ _WORDINGS: dict[str, tuple[str, ...]] = {
         "(In all|Altogether|Over the whole clip), how many {trait}s (are seen|turn up) among the visitors{except}?",
     ),
 }
+# Two tellings of each, which share most of their words: what recurs is a paraphrase, and can be learned from few.
 _COMMON_KNOWLEDGE: dict[str, tuple[str, str]] = {
     "red": (
-        "a ripe tomato (fresh|straight) from the vine, ready for a summer salad",
-        "(what|whatever) goes in a summer salad, a tomato left to get ripe on its vine",
+        "a ripe tomato (fresh|straight) from the vine, ready for a summer salad with basil and olive oil",
+        "(what|whatever) goes with basil and olive oil in a summer salad, a tomato left to get ripe on its vine",
     ),
     "green": (
-        "young grass (after|in) spring rain, on a lawn that wants mowing",
-        "a lawn (full|thick) with young grass, in want of mowing since the spring rain",
+        "young grass (after|in) spring rain, on a garden lawn that wants mowing before guests arrive",
+        "a garden lawn (full|thick) with young grass, in want of mowing since the spring rain, as guests will arrive",
     ),
     "blue": (
-        "a cloudless noon sky (over|above) calm sea, far from any storm",
-        "calm sea at noon, no storm (about|around), only the cloudless sky to look at",
+        "a cloudless noon sky (over|above) calm sea, far from any storm, such as sailors hope for",
+        "calm sea at noon, no storm (about|around), only the cloudless sky that sailors hope for",
     ),
     "yellow": (
-        "a ripe banana (still|yet) in its peel, sweet enough for a fruit cake",
-        "the peel of a banana, sweet and ripe, (meant|kept) for a fruit cake",
+        "a ripe banana (still|yet) in its peel, sweet enough for a fruit cake or a monkey's breakfast",
+        "the peel of a banana, sweet and ripe, (meant|kept) for a monkey's breakfast or a fruit cake",
     ),
     "purple": (
-        "lavender in bloom (near|behind) Provence farms, smelling of soap",
-        "soap from Provence, with (dried|cut) lavender in it, as farms sell when fields bloom",
+        "lavender in bloom (near|behind) Provence farms, smelling of soap, where bees gather honey",
+        "soap and honey from Provence farms, (made|got) where bees gather and fields of lavender bloom",
     ),
     "white": (
-        "new snow (over|upon) a winter mountain pass, deep enough for skis",
-        "a mountain pass in winter, good for skis now that new, deep snow (lies|fell)",
+        "new snow (over|upon) a winter mountain pass, deep enough for skis, sledges and thick boots",
+        "a mountain pass in winter, good for skis, sledges and thick boots now that new, deep snow (lies|fell)",
     ),
 }
 _TYPICAL_SCENES: dict[str, tuple[str, str]] = {
     "up": (
-        "a gas balloon slipping from a child's hand (at|during) the fair",
-        "a child at the fair whose hand (drops|loses) a gas balloon",
+        "a gas balloon slipping from a child's hand (at|during) the fair, too light to be caught",
+        "a child at the fair whose hand (drops|loses) a gas balloon, so light that it cannot be caught",
     ),
     "right": (
-        "a finger following lines of print (in|through) an English book",
-        "an English book, its lines of print read with one finger (along|under) them",
+        "a finger following lines of print (in|through) an English book, word after word",
+        "an English book, its lines of print read word after word with one finger (along|under) them",
     ),
     "down": (
-        "a heavy apple coming off its branch (in|during) an autumn storm",
-        "an autumn storm (shaking|bending) a branch until its heavy apple comes off",
+        "a heavy apple coming off its branch (in|during) an autumn storm, bound for the grass",
+        "an autumn storm (shaking|bending) a branch until its heavy apple, bound for the grass, comes off",
     ),
     "left": (
-        "a worn cassette tape being rewound (to|towards) its beginning",
-        "the beginning of a worn cassette, for which its tape (gets|has to be) rewound",
+        "a worn cassette tape being rewound (to|towards) its beginning, song before song",
+        "the beginning of a worn cassette, for which its tape (gets|has to be) rewound song before song",
     ),
 }
 _REMINDERS = (
@@ -137,10 +138,10 @@ _ALTERNATIVES = re.compile(r"\(([^()]*)\)")
 
 @dataclass(frozen=True, slots=True)
 class _Fact:
-    """Something true of a clip: the slots of its wordings, the answer, what the answer is one of, and its evidence."""
+    """Something true of a clip: words for its wordings, the answer, what the answer is one of, and its evidence."""
 
     category: str
-    slots: dict[str, tuple[str, ...]]
+    words: dict[str, tuple[str, ...]]
     answer: str
     choices: tuple[str, ...]
     needs: Needs
@@ -161,8 +162,22 @@ _CUES: dict[str, _Cue] = {
     "elimination": _Cue("inferential_elimination", frozenset(VISUAL_ANSWERS)),
     "scene": _Cue("imagined_content", frozenset(_TYPICAL_SCENES)),
 }
+# A clip has five facts that one frame tells, four that need order, and one that needs all frames.
+_NEEDS_TURNS: tuple[Needs, ...] = ("single_frame", "order", "video", "single_frame", "order")
 # Elimination has no misleading form: what is impossible is never the answer.
 _MISLEADING_CUES = tuple(name for name in _CUES if name != "elimination")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Slot:
+    """What a question shall be: of a stated need and without a cue, or with a cue, which misleads unless `is_text`."""
+
+    needs: Needs | None = None
+    cue: str | None = None
+    is_text: bool = False
+
+    def suits(self, fact: _Fact) -> bool:
+        return fact.needs == self.needs if self.cue is None else fact.answer in _CUES[self.cue].answers
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -214,7 +229,7 @@ def generate_questions(
         num_questions (`int`): how many.
         seed (`int`): not negative.
         text_share (`float`, *optional*, defaults to 0.309): share of text questions, in [0, 1].
-        misleading_share (`float`, *optional*, defaults to 0.03): share of the visual questions with a cue for a wrong
+        misleading_share (`float`, *optional*, defaults to 0.04): share of the visual questions with a cue for a wrong
             option, in [0, 1].
 
     Returns:
@@ -230,36 +245,40 @@ def generate_questions(
         3
     """
     rng = np.random.default_rng([seed, 0, 2])
-    facts = [_list_facts(clip) for clip in clips]
+    plan = _plan(rng, num_questions, text_share, misleading_share)
     asked: set[tuple[str, ...]] = set()  # wording with options over the whole set, wording alone within a clip
-    questions = []
-    for number, (needs, cue) in enumerate(_plan(rng, num_questions, text_share, misleading_share)):
-        place = number * len(clips) // num_questions
-        for _ in range(MAX_TRIES):
-            question = _ask(rng, number, clips[place].video, facts[place], needs, cue)
-            keys = {(question.question, *sorted(question.options)), (question.video, question.question)}
-            if asked.isdisjoint(keys):
-                break
-        else:
-            raise ValueError(
-                f"{num_questions = } is more than there are wordings for: {number} questions differ from one another, "
-                f"and {MAX_TRIES} tries found no other; ask for fewer questions, or make several sets with other seeds"
-            )
-        asked |= keys
-        questions.append(question)
+    questions: list[ToyQuestion] = []
+    for place, clip in enumerate(clips):
+        known = _list_facts(clip)
+        facts = [known[k] for k in rng.permutation(len(known))]
+        for slot in plan[place * num_questions // len(clips) : (place + 1) * num_questions // len(clips)]:
+            fact = next(fact for fact in facts if slot.suits(fact))
+            facts.remove(fact)
+            facts.append(fact)  # a clip is asked something else before it is asked the same again
+            for _ in range(MAX_TRIES):
+                question = _ask(rng, f"q_{len(questions):05d}", clip.video, fact, slot)
+                keys = {(question.question, *sorted(question.options)), (question.video, question.question)}
+                if asked.isdisjoint(keys):
+                    break
+            else:
+                raise ValueError(
+                    f"{num_questions = } is more than there are wordings for: {len(questions)} questions differ from "
+                    f"one another, and {MAX_TRIES} tries found no other; ask for fewer, or make sets with other seeds"
+                )
+            asked |= keys
+            questions.append(question)
     return questions
 
 
-def _plan(
-    rng: np.random.Generator, num_questions: int, text_share: float, misleading_share: float
-) -> list[tuple[Needs | None, str | None]]:
-    """For each question what it shall need (`None`: whatever suits the cue) and its cue, in random order."""
+def _plan(rng: np.random.Generator, num_questions: int, text_share: float, misleading_share: float) -> list[_Slot]:
+    """What each question shall be. Needs take turns, so that a clip is seldom asked the same twice."""
     num_text = round(text_share * num_questions)
     num_misleading = round(misleading_share * (num_questions - num_text))
-    plan: list[tuple[Needs | None, str | None]] = [("text", tuple(_CUES)[k % len(_CUES)]) for k in range(num_text)]
-    plan += [(None, _MISLEADING_CUES[k % len(_MISLEADING_CUES)]) for k in range(num_misleading)]
-    plan += [(VISUAL_NEEDS[k % 3], None) for k in range(num_questions - len(plan))]
-    return [plan[k] for k in rng.permutation(num_questions)]
+    cues = [_Slot(cue=tuple(_CUES)[k % len(_CUES)], is_text=True) for k in range(num_text)]
+    cues += [_Slot(cue=_MISLEADING_CUES[k % len(_MISLEADING_CUES)]) for k in range(num_misleading)]
+    slots: list[_Slot | None] = [*cues, *[None] * (num_questions - len(cues))]
+    turns = cycle(_NEEDS_TURNS)
+    return [slots[k] or _Slot(needs=next(turns)) for k in rng.permutation(num_questions)]
 
 
 def _list_facts(clip: Clip) -> list[_Fact]:
@@ -280,9 +299,9 @@ def _list_facts(clip: Clip) -> list[_Fact]:
     values = tuple(getattr(visitor, distinct_trait) for visitor in clip.visitors)
     final = NUM_PHASES - 1
     for end, k, moving, visiting in (("first", 0, (0, 1), (0, 0)), ("last", -1, (final - 1, final), (final, final))):
-        slots = {"thing": mover, "end": (end,), "trait": (distinct_trait,)}
-        facts.append(_Fact("direction", slots, clip.moves[k], DIRECTIONS, "order", clip.phase_seconds(*moving)))
-        facts.append(_Fact("visitor", slots, values[k], values, "order", clip.phase_seconds(*visiting)))
+        words = {"thing": mover, "end": (end,), "trait": (distinct_trait,)}
+        facts.append(_Fact("direction", words, clip.moves[k], DIRECTIONS, "order", clip.phase_seconds(*moving)))
+        facts.append(_Fact("visitor", words, values[k], values, "order", clip.phase_seconds(*visiting)))
 
     number = NUMBERS[len({getattr(visitor, clip.shared_trait) for visitor in clip.visitors}) - 1]
     exceptions = ("", *(f", (not counting|leaving out|apart from) the {name}" for name in (*still, *mover)))
@@ -303,35 +322,27 @@ def _name_place(clip: Clip) -> str:
     return PLACES[2 * (2 * y >= clip.height_px) + (2 * x >= clip.width_px)]
 
 
-def _ask(
-    rng: np.random.Generator, number: int, video: str, facts: Sequence[_Fact], needs: Needs | None, cue: str | None
-) -> ToyQuestion:
-    """Words a question about one of the facts that has the wanted need and that the cue can give away."""
-    is_text = needs == "text"
-    if cue is None:
-        suited = [fact for fact in facts if fact.needs == needs]
-    else:
-        suited = [fact for fact in facts if fact.answer in _CUES[cue].answers]
-    fact = _pick(rng, suited)
-    slots = {slot: _pick(rng, values) for slot, values in fact.slots.items()}
-    text = _vary(rng, _pick(rng, _WORDINGS[fact.category]).format(**slots))
+def _ask(rng: np.random.Generator, question_id: str, video: str, fact: _Fact, slot: _Slot) -> ToyQuestion:
+    """Words a question about a fact, with three wrong options and the cue of the slot."""
+    words = {part: _pick(rng, values) for part, values in fact.words.items()}
+    text = _vary(rng, _pick(rng, _WORDINGS[fact.category]).format(**words))
     wrong = [choice for choice in fact.choices if choice != fact.answer]
     wrong = [wrong[k] for k in rng.permutation(len(wrong))[: NUM_OPTIONS - 1]]
-    options = {fact.answer: fact.answer} | {choice: choice for choice in wrong}  # what an option means to its text
-    cued = fact.answer if is_text else wrong[0]
-    if cue is not None:
-        text, options = _apply_cue(rng, cue, cued, text, options)
+    options = {choice: choice for choice in (fact.answer, *wrong)}  # what an option means, and how it is worded
+    cued = fact.answer if slot.is_text else wrong[0]
+    if slot.cue is not None:
+        text, options = _apply_cue(rng, slot.cue, cued, text, options)
     return ToyQuestion(
-        id=f"q_{number:05d}",
+        id=question_id,
         question=text,
         options=tuple(list(options.values())[k] for k in rng.permutation(NUM_OPTIONS)),
         answer=options[fact.answer],
         video=video,
         category=fact.category,
-        needs="text" if is_text else fact.needs,
-        shortcut_kind=_CUES[cue].kind if cue is not None and is_text else None,
-        is_misleading=cue is not None and not is_text,
-        cued_option=None if cue is None else options[cued],
+        needs="text" if slot.is_text else fact.needs,
+        shortcut_kind=_CUES[slot.cue].kind if slot.cue is not None and slot.is_text else None,
+        is_misleading=slot.cue is not None and not slot.is_text,
+        cued_option=None if slot.cue is None else options[cued],
         evidence_spans=(fact.span_seconds,),
     )
 

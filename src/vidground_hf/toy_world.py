@@ -171,7 +171,8 @@ def _generate_clip(seed: int, index: int, style: ToyStyle) -> Clip:
     still, *stops = (others[k] for k in rng.permutation(len(others))[: NUM_PHASES + 1])
     cells: list[list[Cell | None]] = [[still] * NUM_PHASES, [*path]]
     cells += [[stop if phase == visit else None for phase in range(NUM_PHASES)] for visit, stop in enumerate(stops)]
-    roles: tuple[Role, ...] = ("still", "mover", *(["visitor"] * NUM_PHASES))
+    visitors: list[Role] = ["visitor"] * NUM_PHASES
+    roles: list[Role] = ["still", "mover", *visitors]
     return Clip(
         id=f"clip_{index:04d}",
         style=style,
