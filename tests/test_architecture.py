@@ -12,7 +12,7 @@ MODULES = sorted(path for path in SOURCE.rglob("*.py") if "metrics" not in path.
 
 # A module imports only from the floors below its own; a folder stands for all that is in it.
 FLOORS = [
-    {"schema", "environment"},
+    {"schema", "environment", "mounts"},
     {"stats"},
     {"options", "extraction", "prompts", "rules", "rows", "fits", "rendering", "metric_loading", "tables"},
     {"examples", "scoring", "answerers", "toy_world", "toy_questions", "wording", "gap_checks", "prediction_files"},

@@ -7,8 +7,6 @@ from __future__ import annotations
 
 import hashlib
 import json
-import os
-import re
 import sqlite3
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -19,41 +17,15 @@ from typing import Any
 
 from vidground_hf.answerers.base import Answer, ModelAnswerer
 from vidground_hf.fits import find_cache_dir
+from vidground_hf.mounts import find_network_mount
 from vidground_hf.prompts import Prompt
 
 SCHEMA_VERSION = 1
-# SQLite's write-ahead log needs shared memory and locks that these do not give (sqlite.org/wal.html).
-NETWORK_FILE_SYSTEMS = frozenset(
-    [
-        "afs",
-        "beegfs",
-        "ceph",
-        "cifs",
-        "fuse.ceph",
-        "fuse.gcsfuse",
-        "fuse.glusterfs",
-        "fuse.rclone",
-        "fuse.s3fs",
-        "fuse.sshfs",
-        "gfs2",
-        "glusterfs",
-        "gpfs",
-        "lustre",
-        "ncpfs",
-        "nfs",
-        "nfs4",
-        "ocfs2",
-        "orangefs",
-        "pvfs2",
-        "smb3",
-        "smbfs",
-        "wekafs",
-    ]
-)
 _KEYS_PER_QUERY = 500  # below SQLite's oldest limit of 999 values a statement
 _TABLES = """
     CREATE TABLE IF NOT EXISTS answers (
-        key BLOB PRIMARY KEY, answerer TEXT NOT NULL, answer BLOB NOT NULL, digest BLOB NOT NULL, saved_at REAL NOT NULL
+        key BLOB PRIMARY KEY, answerer TEXT NOT NULL, answer BLOB NOT NULL, digest BLOB NOT NULL,
+        saved_at REAL NOT NULL
     ) WITHOUT ROWID;
     CREATE TABLE IF NOT EXISTS lookups (id INTEGER PRIMARY KEY, hits INTEGER NOT NULL, misses INTEGER NOT NULL);
     INSERT OR IGNORE INTO lookups VALUES (1, 0, 0);
@@ -112,7 +84,11 @@ class AnswerCache:
     def __init__(self, path: Path | None = None) -> None:
         self.path = find_cache_dir() / "answers.sqlite" if path is None else path
         self.path.parent.mkdir(parents=True, exist_ok=True)
-        check_file_system(self.path.parent)
+        if (kind := find_network_mount(self.path.parent)) is not None:
+            raise CacheError(
+                f"{str(self.path.parent)!r} is on a network mount ({kind}), where SQLite can lose answers; point "
+                "VIDGROUND_CACHE at a folder on a local disk"
+            )
         with self._explain():
             # Answers are put by the thread that received them, while the one that opened the file waits.
             self._database = sqlite3.connect(self.path, timeout=60, isolation_level=None, check_same_thread=False)
@@ -236,37 +212,13 @@ def _digest(key: bytes, answer: bytes) -> bytes:
     return hashlib.blake2b(key + answer, digest_size=8).digest()
 
 
-def check_file_system(folder: Path) -> None:
-    """Raises `CacheError` when a folder is on a network mount; where `/proc/mounts` is missing nothing is checked."""
-    mounts = Path("/proc/mounts")
-    kind = find_file_system(folder, mounts.read_text(encoding="utf-8")) if mounts.exists() else None
-    if kind in NETWORK_FILE_SYSTEMS:
-        raise CacheError(
-            f"{str(folder)!r} is on a network mount ({kind}), where SQLite can lose answers; point VIDGROUND_CACHE at "
-            "a folder on a local disk"
-        )
-
-
-def find_file_system(folder: Path, mounts: str) -> str | None:
-    """The type of the mount that holds a folder, from the text of `/proc/mounts`; `None` where no line fits."""
-    target = os.path.join(os.path.realpath(folder), "")
-    best, kind = "", None
-    for line in mounts.splitlines():
-        _, escaped, found, *_ = line.split(" ")
-        point = re.sub(r"\\([0-7]{3})", lambda octal: chr(int(octal[1], 8)), escaped)
-        # A later line covers an earlier one at the same place.
-        if target.startswith(os.path.join(point, "")) and len(point) >= len(best):
-            best, kind = point, found
-    return kind
-
-
 def answer_through_cache(
     answerer: ModelAnswerer,
     prompts: Sequence[Prompt],
     cache: AnswerCache,
     *,
     trial_index: int = 0,
-    on_answer: Callable[[Answer, int], None],
+    on_answer: Callable[[int], object],
 ) -> list[Answer]:
     """Answers prompts, asking only for what the cache lacks, and equal prompts once.
 
@@ -277,7 +229,7 @@ def answer_through_cache(
         prompts (`Sequence[Prompt]`): N prompts.
         cache (`AnswerCache`): where answers are looked up and kept.
         trial_index (`int`, *optional*, defaults to 0): which of several answers to the same prompt.
-        on_answer (`Callable`): called with each answer and the number of prompts it is for.
+        on_answer (`Callable`): called with the number of prompts that each answer is for.
 
     Returns:
         `list[Answer]`: N answers in the same order.
@@ -288,7 +240,7 @@ def answer_through_cache(
     missing: dict[bytes, list[int]] = {}
     for index, key in enumerate(keys):
         if key in found:
-            on_answer(found[key], 1)
+            on_answer(1)
         else:
             missing.setdefault(key, []).append(index)
     asked = list(missing)
@@ -298,7 +250,7 @@ def answer_through_cache(
         if answer.error is None:
             cache.put(key, answer, answerer.id)
         found[key] = answer
-        on_answer(answer, len(missing[key]))
+        on_answer(len(missing[key]))
 
     answerer.answer_each([prompts[indices[0]] for indices in missing.values()], keep)
     return [found[key] for key in keys]

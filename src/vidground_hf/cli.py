@@ -231,9 +231,8 @@ def _print_plan(plan: dict[str, int | None], as_json: bool) -> None:
         return
     for name, value in plan.items():
         unit = " (about)" if name == "num_prompt_tokens" else ""
-        click.echo(
-            f"{name.replace('_', ' ').removeprefix('num '):20} {'unknown' if value is None else f'{value:>12,}'}{unit}"
-        )
+        shown = "unknown" if value is None else f"{value:,}"
+        click.echo(f"{name.removeprefix('num_').replace('_', ' '):18} {shown:>12}{unit}")
 
 
 def main() -> None:

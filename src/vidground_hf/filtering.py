@@ -16,7 +16,7 @@ import numpy as np
 import pyarrow as pa
 from datasets import Dataset, DatasetDict, Features, IterableDataset, IterableDatasetDict, Video
 from datasets.formatting.formatting import LazyDict
-from multiprocess import parent_process  # what `Dataset.map` makes its processes with
+from multiprocess import parent_process  # type: ignore[import-untyped]  # what `Dataset.map` makes its processes with
 from numpy.typing import NDArray
 
 from vidground_hf.adapters import Adapter, find_adapter

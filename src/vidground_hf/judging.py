@@ -57,7 +57,7 @@ def answer_examples(
     prompts = [make_prompt(examples[index], view) for index in asked]
     with tqdm(total=len(asked), desc="Asking", unit=" questions", disable=not progress) as bar:
         if cache is not None and isinstance(answerer, ModelAnswerer):
-            given = answer_through_cache(answerer, prompts, cache, on_answer=lambda _, count: bar.update(count))
+            given = answer_through_cache(answerer, prompts, cache, on_answer=bar.update)
         else:
             given = []
             for start in range(0, len(asked), _ROWS_PER_BATCH):

@@ -171,7 +171,7 @@ class EndpointAnswerer:
             token = get_token()
             if token is None:
                 raise ValueError(
-                    f"{self.id} needs a Hub token and none is stored; run `hf auth login` or set HF_TOKEN"
+                    f"{self.id} needs a Hub token, none is stored; run `hf auth login` or set HF_TOKEN"
                 )
             return token
         # Given no key the client would send the user's Hub token to whoever runs this server.
@@ -217,9 +217,9 @@ class _Run:
                 num_failed += 1
             if num_failed == _MAX_TRIES or num_refused == _MAX_REFUSALS:
                 reason = f"{num_failed + num_refused} requests failed, the last because {outcome.reason}"
-                if self.num_answered == num_answered_before:
-                    self.stop(f"{self.settings.id} answers nothing: {reason}; is it running?")
-                return Answer(text=None, error=reason)
+                if self.num_answered > num_answered_before:
+                    return Answer(text=None, error=reason)
+                self.stop(f"{self.settings.id} answers nothing: {reason}")
             backoff_seconds = min(_MAX_BACKOFF_SECONDS, _BACKOFF_SECONDS * 2 ** max(num_failed - 1, 0))
             await self._sleep(outcome.wait_seconds + random.uniform(0, backoff_seconds))
         return Answer(text=None, error=self.stop_reason)
