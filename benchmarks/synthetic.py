@@ -6,7 +6,12 @@ import numpy as np
 from datasets import Dataset
 
 _WORDS = 4000
-_TEMPLATES = ("why does the {} {}", "what did the {} do after the {}", "how many {} are near the {}", "where is the {} {}")
+_TEMPLATES = (
+    "why does the {} {}",
+    "what did the {} do after the {}",
+    "how many {} are near the {}",
+    "where is the {} {}",
+)
 
 
 def make_rows(num_rows: int, *, seed: int = 0, shortcut_share: float = 0.3, rows_per_video: int = 8) -> Dataset:

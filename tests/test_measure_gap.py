@@ -12,7 +12,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from vidground_hf.gap import measure_gap
-from vidground_hf.stats.gap import UNANSWERED
+from vidground_hf.stats.checks import UNANSWERED
 
 QUICK: dict[str, Any] = {"num_resamples": 20}
 

@@ -18,7 +18,7 @@ import pytest
 
 from tests.shared_data import SHARED_DATA, needs_shared_data
 from vidground_hf.metric_loading import list_metrics, load_metric
-from vidground_hf.stats.gap import UNANSWERED
+from vidground_hf.stats.checks import UNANSWERED
 
 ROOT = Path(__file__).resolve().parents[1]
 FOLDER = ROOT / "metrics" / "blind_visual_gap"

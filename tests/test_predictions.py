@@ -19,7 +19,7 @@ from vidground_hf.gap import measure_gap
 from vidground_hf.pairing import PredictionRow, join_runs
 from vidground_hf.prediction_files import read_rows
 from vidground_hf.predictions import read_pairs, read_table
-from vidground_hf.stats.gap import UNANSWERED
+from vidground_hf.stats.checks import UNANSWERED
 
 
 def write_json(path: Path, content: Any) -> Path:

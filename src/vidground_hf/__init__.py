@@ -18,7 +18,9 @@ if TYPE_CHECKING:
     from vidground_hf.curation import Curation as Curation
     from vidground_hf.curation import curate as curate
     from vidground_hf.filtering import GroundFilter as GroundFilter
+    from vidground_hf.gap import measure_gap as measure_gap
     from vidground_hf.loading import open_dataset as open_dataset
+    from vidground_hf.metric_loading import load_metric as load_metric
     from vidground_hf.rules import bias_at_least as bias_at_least
     from vidground_hf.rules import calibrated as calibrated
     from vidground_hf.rules import drop_fraction as drop_fraction
@@ -26,6 +28,7 @@ if TYPE_CHECKING:
     from vidground_hf.schema import Example as Example
     from vidground_hf.schema import Verdict as Verdict
     from vidground_hf.scoring import score_answer as score_answer
+    from vidground_hf.stats.checks import UNANSWERED as UNANSWERED
     from vidground_hf.toy import make_toy_set as make_toy_set
 
 # Where each public name lives; a name is imported when it is first used, so that importing the package stays fast.
@@ -41,6 +44,9 @@ _HOMES = {
     "Curation": "curation",
     "curate": "curation",
     "GroundFilter": "filtering",
+    "measure_gap": "gap",
+    "load_metric": "metric_loading",
+    "UNANSWERED": "stats.checks",
     "open_dataset": "loading",
     "bias_at_least": "rules",
     "calibrated": "rules",

@@ -73,6 +73,7 @@ class AnswerCache:
         `CacheError`: when the path is on a network mount, the file is damaged, or another version wrote it.
 
     Example:
+        >>> import tempfile
         >>> prompt = Prompt(example_id="1", view="text", problem_type="numerical", question="How many?")
         >>> key = make_key("model@1", {"temperature": 0}, prompt, trial_index=0)
         >>> with AnswerCache(Path(tempfile.mkdtemp()) / "answers.sqlite") as cache:

@@ -20,6 +20,7 @@ import datasets
 
 from vidground_hf.cache_command import cache
 from vidground_hf.environment import describe_environment
+from vidground_hf.gap_command import gap
 from vidground_hf.schema import BLIND_VIEWS
 
 _SOURCE_OPTIONS = [
@@ -143,6 +144,7 @@ def env(as_json: bool) -> None:
             click.echo(f"{name:16} {value or 'not installed'}")
 
 
+cli.add_command(gap)
 cli.add_command(cache)
 
 
@@ -189,11 +191,11 @@ def _curate(
         )
     if limit is not None:
         rows = rows.select(range(min(limit, len(rows))))
-    # Two parts of a path tell sets apart without telling whose disk they were on.
     if dry_run:
         ground_filter = GroundFilter(made, chosen, view=view, adapter=adapter, columns=columns)
         _print_plan(ground_filter.plan(rows), as_json)
         raise click.exceptions.Exit(0)
+    # Two parts of a path tell sets apart without telling whose disk they were on.
     source = {"id": ", ".join("/".join(Path(name).parts[-2:]) for name in data), "revision": revision}
     with _progress(f"{len(rows):,} questions, asking {made.id}"):
         return curate(

@@ -14,10 +14,10 @@ from numpy.typing import NDArray
 
 from vidground_hf.examples import build_example
 from vidground_hf.gap_checks import Column, check_rows
-from vidground_hf.prompts import LETTERS
-from vidground_hf.schema import Example, ProblemType
+from vidground_hf.schema import LETTERS, Example, ProblemType
 from vidground_hf.scoring import score_answer
-from vidground_hf.stats.gap import UNANSWERED, Floats, GapSettings, summarize_gap
+from vidground_hf.stats.checks import UNANSWERED
+from vidground_hf.stats.gap import Floats, GapSettings, summarize_gap
 
 # Where only the number of options is known, answers are letters; no answer holds these words.
 _PLACEHOLDERS = tuple(f"<option {letter}>" for letter in LETTERS)

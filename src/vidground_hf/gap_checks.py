@@ -9,8 +9,7 @@ from collections import Counter
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from vidground_hf.prompts import LETTERS
-from vidground_hf.schema import PROBLEM_TYPES
+from vidground_hf.schema import LETTERS, PROBLEM_TYPES
 
 Column = Sequence[Any]
 

@@ -11,19 +11,19 @@ from typing import Any, NamedTuple
 
 from markupsafe import Markup
 
-from vidground_hf.figures import (
-    _CARD,
-    _DROPPED,
-    _INK,
-    _KEPT,
-    _LINE,
-    _SOFT,
-    _fit_font,
-    _mark_percent,
-    _open_figure,
-    _save,
-    _write,
-    _write_key,
+from vidground_hf.drawing import (
+    CARD,
+    DROPPED,
+    INK,
+    KEPT,
+    LINE,
+    SOFT,
+    fit_font,
+    mark_percent,
+    open_figure,
+    save_figure,
+    write,
+    write_key,
 )
 from vidground_hf.rendering import (
     MISSING,
@@ -132,45 +132,45 @@ def draw_gap(result: Result) -> bytes:
     """
     rows = [("all questions", result), *list_groups(result)]
     height_inches = 1.2 + 0.32 * len(rows)
-    figure, axes = _open_figure(height_inches, bounds=(0.25, 0.55 / height_inches, 0.5, 1 - 1.1 / height_inches))
+    figure, axes = open_figure(height_inches, bounds=(0.25, 0.55 / height_inches, 0.5, 1 - 1.1 / height_inches))
     axes.set(xlim=(0, 1), ylim=(len(rows) - 0.4, -0.6))
     axes.set_yticks([])
-    _mark_percent(axes.xaxis)
-    axes.grid(axis="x", color=_LINE, linewidth=0.8)
+    mark_percent(axes.xaxis)
+    axes.grid(axis="x", color=LINE, linewidth=0.8)
     for y, (name, group) in enumerate(rows):
         beside: dict[str, Any] = {"transform": axes.get_yaxis_transform(), "va": "center"}
         weight = "bold" if y == 0 else "normal"
-        _write(axes, -0.02, y, _fit_font(name, 24), ha="right", size=10, weight=weight, **beside)
-        _write(axes, 1.46, y, f"{group['num_examples']:,}", ha="right", color=_SOFT, size=10, **beside)
+        write(axes, -0.02, y, fit_font(name, 24), ha="right", size=10, weight=weight, **beside)
+        write(axes, 1.46, y, f"{group['num_examples']:,}", ha="right", color=SOFT, size=10, **beside)
         if group["gap"] is None:
-            _write(axes, 0.5, y, "nothing could be scored", color=_SOFT, size=9, ha="center", **beside)
+            write(axes, 0.5, y, "nothing could be scored", color=SOFT, size=9, ha="center", **beside)
             continue
-        _write(axes, 1.26, y, f"{100 * group['gap']:+.1f}", ha="right", size=10, weight=weight,
+        write(axes, 1.26, y, f"{100 * group['gap']:+.1f}", ha="right", size=10, weight=weight,
                **beside)  # fmt: skip
         if group["chance"] is not None:
-            axes.plot(group["chance"], y, "|", color=_SOFT, markersize=15, markeredgewidth=1.5)
+            axes.plot(group["chance"], y, "|", color=SOFT, markersize=15, markeredgewidth=1.5)
         axes.plot(
             [group["blind_accuracy"], group["visual_accuracy"]],
             [y, y],
-            color=_LINE,
+            color=LINE,
             linewidth=7,
             zorder=1,
             solid_capstyle="butt",
         )
-        for key, color, offset in (("blind_accuracy", _DROPPED, 0.16), ("visual_accuracy", _KEPT, -0.16)):
+        for key, color, offset in (("blind_accuracy", DROPPED, 0.16), ("visual_accuracy", KEPT, -0.16)):
             if group[f"{key}_low"] is not None:
                 bounds = [group[f"{key}_low"], group[f"{key}_high"]]
                 axes.plot(bounds, [y + offset] * 2, color=color, linewidth=2)
-            axes.plot(group[key], y + offset, "o", color=color, markersize=7, markeredgecolor=_CARD)
+            axes.plot(group[key], y + offset, "o", color=color, markersize=7, markeredgecolor=CARD)
     top = 1 - 0.32 / height_inches
-    _write_key(figure, top, (0.04, "●", _DROPPED, "without the video"), (0.27, "●", _KEPT, "with the video"),
-               (0.47, "|", _SOFT, "chance"))  # fmt: skip
-    _write(figure, 0.88, top, "gap", ha="right", color=_SOFT, size=10)
-    _write(figure, 0.98, top, "questions", ha="right", color=_SOFT, size=10)
+    write_key(figure, top, (0.04, "●", DROPPED, "without the video"), (0.27, "●", KEPT, "with the video"),
+               (0.47, "|", SOFT, "chance"))  # fmt: skip
+    write(figure, 0.88, top, "gap", ha="right", color=SOFT, size=10)
+    write(figure, 0.98, top, "questions", ha="right", color=SOFT, size=10)
     if len(result["groups"]) > MAX_GROUPS:
         left_out = f"{len(result['groups']) - MAX_GROUPS} smaller groups are left out"
-        _write(figure, 0.04, 0.12 / height_inches, left_out, color=_INK, size=9)
-    return _save(figure)
+        write(figure, 0.04, 0.12 / height_inches, left_out, color=INK, size=9)
+    return save_figure(figure)
 
 
 def render_gap_page(result: Result, unmatched: Mapping[str, list[str]], sources: Mapping[str, str]) -> str:

@@ -9,9 +9,8 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
-from vidground_hf.prompts import LETTERS
-from vidground_hf.schema import ProblemType
-from vidground_hf.stats.gap import UNANSWERED
+from vidground_hf.schema import LETTERS, ProblemType
+from vidground_hf.stats.checks import UNANSWERED
 
 _NUM_LISTED = 8
 _GOLD_FIELDS = ("id", "reference", "options", "num_options", "problem_type", "group", "video")

@@ -11,8 +11,8 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from vidground_hf.prompts import LETTERS
-from vidground_hf.stats.gap import UNANSWERED
+from vidground_hf.schema import LETTERS
+from vidground_hf.stats.checks import UNANSWERED
 
 Row = dict[str, Any]
 

@@ -11,12 +11,12 @@ from pathlib import Path
 from typing import Any
 
 from vidground_hf.adapters import ADAPTERS
-from vidground_hf.examples import clean_cell, name_problem_type, parse_options, strip_prefixes
+from vidground_hf.examples import name_problem_type
+from vidground_hf.options import clean_cell, parse_options, strip_prefixes
 from vidground_hf.pairing import PairedPredictions, PredictionRow, cut_list, join_runs
 from vidground_hf.prediction_files import FAILED_ANSWERS, Row, read_rows
-from vidground_hf.prompts import LETTERS
-from vidground_hf.schema import Example, ProblemType
-from vidground_hf.stats.gap import UNANSWERED
+from vidground_hf.schema import LETTERS, Example, ProblemType
+from vidground_hf.stats.checks import UNANSWERED
 
 # Names that people give to the same column, likeliest first.
 COLUMNS: dict[str, tuple[str, ...]] = {

@@ -59,7 +59,8 @@ def make_prompts(count: int, start: int = 0) -> list[Prompt]:
 
 
 def make_answerer(server: ChatServer, **settings: Any) -> EndpointAnswerer:
-    return EndpointAnswerer("tiny", **{"base_url": server.url, "timeout_seconds": 5.0} | settings)
+    defaults: dict[str, Any] = {"base_url": server.url, "timeout_seconds": 5.0}
+    return EndpointAnswerer("tiny", **defaults | settings)
 
 
 def expect_answers(prompts: list[Prompt]) -> list[Answer]:
@@ -131,6 +132,7 @@ def test_a_provider_gets_the_hub_token(monkeypatch: pytest.MonkeyPatch) -> None:
     from huggingface_hub.inference._providers import CONVERSATIONAL_AUTO_ROUTER
 
     answerer = load_answerer("provider:a/b")
+    assert isinstance(answerer, EndpointAnswerer)
     monkeypatch.setattr("vidground_hf.answerers.endpoint.get_token", lambda: None)
     with pytest.raises(ValueError, match="provider:a/b@auto needs a Hub token, none is stored; run `hf auth login`"):
         answerer.answer(make_prompts(1))
@@ -363,7 +365,7 @@ def _ask_in_child(answerer: EndpointAnswerer, answers: Any) -> None:
 
 @pytest.mark.parametrize("method", ["fork", "spawn"])
 def test_it_works_in_a_child_process_after_use(method: str) -> None:
-    context = multiprocessing.get_context(method)
+    context: Any = multiprocessing.get_context(method)
     with ChatServer() as server, warnings.catch_warnings():
         warnings.simplefilter("ignore", DeprecationWarning)  # Python 3.12 warns of threads that a fork leaves behind
         answerer = make_answerer(server)

@@ -15,8 +15,6 @@ from scipy.special import bdtr
 from vidground_hf.stats.intervals import Interval
 from vidground_hf.stats.resampling import BLOCK_VALUES, ROUNDING, bootstrap_ratios
 
-# Stands for an answer that is not there; no model says it.
-UNANSWERED = "<unanswered>"
 # From this score on an answer is right in the two-by-two table, in VG and in TA. Choices score 0 or 1; for graded
 # scores (word error rate, ROUGE, relative error) the middle is our choice.
 RIGHT_SCORE = 0.5

@@ -1,0 +1,37 @@
+"""Cases with their results: `python tests.py` compares them, and stops at the first difference."""
+
+from __future__ import annotations
+
+from object_tracking import ObjectTracking
+
+TRUTH = [[20, 20, 10, 10], [25, 20, 10, 10], [29, 20, 10, 10]]
+LOST = [TRUTH[0], [70, 70, 10, 10], [70, 70, 10, 10]]
+
+test_cases = [
+    {
+        "inputs": {"predictions": [TRUTH], "references": [TRUTH]},
+        "result": {"success_auc": 20 / 21, "precision_20px": 1.0, "ao": 1.0, "sr@0.75": 1.0, "num_frames": 2},
+    },
+    {
+        "inputs": {"predictions": [LOST], "references": [TRUTH]},
+        "result": {"success_auc": 0.0, "precision_20px": 0.0, "ao": 0.0, "num_frames": 2},
+    },
+    {
+        "inputs": {"predictions": [LOST], "references": [TRUTH], "mode": "official"},
+        "result": {"precision_20px": 1 / 3, "ao": 0.0, "num_frames": 3},
+    },
+]
+
+
+def check_cases() -> None:
+    """Raises for the first case whose result differs."""
+    metric = ObjectTracking(keep_in_memory=True)
+    for case in test_cases:
+        scores = metric.compute(**case["inputs"])
+        got = {key: scores[key] for key in case["result"]}
+        if got != case["result"]:
+            raise ValueError(f"Got {got} for {case['inputs']}; expected {case['result']}.")
+
+
+if __name__ == "__main__":
+    check_cases()

@@ -1,0 +1,183 @@
+"""The probe's open-ended half: the answers of training questions, weighted by how much a question is like theirs.
+
+Two questions are as alike as the squared rarity of the words, neighbouring words and whole questions they share. Every
+training question of the same problem type has a vote; options are for `probe_choices.py`.
+"""
+
+from __future__ import annotations
+
+import zlib
+from collections.abc import Mapping, Sequence
+from typing import Any, NamedTuple
+
+import numpy as np
+import scipy.sparse as sp
+from numpy.typing import NDArray
+
+from vidground_hf.answerers.probe_text import Ints, PromptBatch, find_buckets
+from vidground_hf.prompts import Prompt
+from vidground_hf.schema import normalize_text
+
+_PARTS = ("words", "bigrams", "whole")
+_MAX_ANSWERS = 50  # the commonest answers a part of a question votes for; our guess, it bounds time and size
+_ROWS_PER_BATCH = 2048
+
+
+class Vote(NamedTuple):
+    """The answer with most votes, and the logarithm of its share of them; both `None` where nobody voted."""
+
+    text: str | None
+    confidence: float | None
+
+
+class VoteModel:
+    """Answers unseen open-ended prompts.
+
+    Attributes:
+        keys (`int32[F]`): buckets of parts of questions, sorted; a problem type has its own.
+        weights (`float64[F]`): squared rarity of each.
+        totals (`float64[F]`): training questions that have it.
+        votes (`float64[F, A]`): how many of them have each answer, the commonest only.
+        answers (`list[str]`): the A answers.
+    """
+
+    def __init__(
+        self,
+        keys: NDArray[np.int32],
+        weights: NDArray[Any],
+        totals: NDArray[Any],
+        votes: sp.csr_array,
+        answers: list[str],
+    ) -> None:
+        self.keys, self.weights, self.totals, self.votes, self.answers = keys, weights, totals, votes, answers
+
+    def vote(self, prompts: Sequence[Prompt]) -> list[Vote]:
+        """One vote per prompt, in order."""
+        found: list[Vote] = []
+        for start in range(0, len(prompts), _ROWS_PER_BATCH):
+            some = prompts[start : start + _ROWS_PER_BATCH]
+            found += self.count(_make_matrix(*_find_parts(PromptBatch(some), some), self.keys))
+        return found
+
+    def count(self, parts: sp.csr_array) -> list[Vote]:
+        """Counts the votes for rows given by their parts (`[R, F]` of 0 and 1)."""
+        found: list[Vote] = []
+        if not self.answers:
+            return [Vote(None, None)] * parts.shape[0]
+        for start in range(0, parts.shape[0], _ROWS_PER_BATCH):
+            weighted = parts[start : start + _ROWS_PER_BATCH] * self.weights
+            scores = (weighted @ self.votes).tocsr()
+            totals = weighted @ self.totals
+            best, ids = scores.max(axis=1).toarray().ravel(), scores.argmax(axis=1)
+            for score, index, total in zip(best, ids, totals, strict=True):
+                found.append(
+                    Vote(self.answers[index], float(np.log(score / total))) if score > 0 else Vote(None, None)
+                )
+        return found
+
+    def explain(self, prompt: Prompt, text: str) -> list[tuple[str, float]]:
+        """The parts of the question whose training questions had this answer, with their shares of all votes."""
+        if text not in self.answers:
+            return []
+        column = self.answers.index(text)
+        batch = PromptBatch([prompt])
+        _, buckets = _find_parts(batch, [prompt])
+        names = [name for part in _PARTS for name in batch.name_parts(part)]
+        index = {int(key): k for k, key in enumerate(self.keys)}
+        shares: dict[str, float] = {}
+        total = 0.0
+        for bucket, name in zip(buckets, names, strict=True):
+            k = index.get(int(bucket))
+            if k is not None:
+                total += float(self.weights[k] * self.totals[k])
+                shares[name] = shares.get(name, 0.0) + float(self.weights[k] * self.votes[k, column])
+        clues = [(name, share / total) for name, share in shares.items() if share > 0]
+        return sorted(clues, key=lambda clue: (-clue[1], clue[0]))
+
+    def to_arrays(self) -> dict[str, NDArray[Any]]:
+        """What `from_arrays` needs beside the answers, as plain arrays."""
+        return {
+            "keys": self.keys,
+            "weights": self.weights,
+            "totals": self.totals,
+            "vote_counts": self.votes.data,
+            "vote_answers": self.votes.indices.astype(np.int32),
+            "vote_starts": self.votes.indptr.astype(np.int64),
+        }
+
+    @classmethod
+    def from_arrays(cls, arrays: Mapping[str, NDArray[Any]], answers: list[str]) -> VoteModel:
+        parts = (arrays["vote_counts"], arrays["vote_answers"], arrays["vote_starts"])
+        votes = sp.csr_array(parts, shape=(len(arrays["keys"]), len(answers)))
+        return cls(arrays["keys"], arrays["weights"], arrays["totals"], votes, answers)
+
+
+class VoteRows:
+    """The open-ended rows of a set, read once; fitted as often as there are folds and refits.
+
+    Args:
+        prompts (`Sequence[Prompt]`): R prompts.
+    """
+
+    def __init__(self, prompts: Sequence[Prompt]) -> None:
+        found = []
+        for start in range(0, len(prompts), _ROWS_PER_BATCH):
+            some = prompts[start : start + _ROWS_PER_BATCH]
+            found.append(_find_parts(PromptBatch(some), some))
+        counts, buckets = (np.concatenate(parts) for parts in zip(*found, strict=True))
+        self.keys, frequency = np.unique(buckets, return_counts=True)
+        self.parts = _make_matrix(counts, buckets, self.keys)
+        # Never 0: where all ask the same, the commonest answer is still the best.
+        self.weights = np.log((2 + len(prompts)) / (1 + frequency)) ** 2
+
+    def fit(self, answers: Sequence[str | None], is_training: NDArray[np.bool_]) -> VoteModel:
+        """Counts the answers of the training rows.
+
+        Args:
+            answers (`Sequence[str | None]`): the gold answer of each of the R rows.
+            is_training (`bool[R]`): the rows to count; those without an answer are left out.
+        """
+        rows = [k for k in np.flatnonzero(is_training).tolist() if answers[k] is not None]
+        ids: dict[str, int] = {}
+        texts: list[str] = []
+        columns = []
+        for k in rows:
+            text = answers[k] or ""
+            columns.append(ids.setdefault(normalize_text(text), len(ids)))
+            if len(ids) > len(texts):
+                texts.append(text)
+        given = sp.csr_array((np.ones(len(rows)), (np.arange(len(rows)), columns)), shape=(len(rows), len(ids)))
+        trained = self.parts[rows]
+        votes = _keep_commonest((trained.T @ given).tocsr())
+        return VoteModel(self.keys, self.weights, np.asarray(trained.sum(axis=0)).ravel(), votes, texts)
+
+
+def _find_parts(batch: PromptBatch, prompts: Sequence[Prompt]) -> tuple[Ints, NDArray[np.int32]]:
+    """The parts of the questions: how many each prompt has, and the bucket of each, prompts one after the other."""
+    types = np.array([zlib.crc32(prompt.problem_type.encode()) for prompt in prompts], np.uint64)
+    rows, buckets = [], []
+    for part in _PARTS:
+        atoms = batch.find_atoms(part, "question")
+        rows.append(np.repeat(np.arange(len(prompts)), atoms.counts))
+        buckets.append(find_buckets(part, atoms.hashes, types[rows[-1]]))
+    row = np.concatenate(rows)
+    return np.bincount(row, minlength=len(prompts)), np.concatenate(buckets)[np.argsort(row, kind="stable")]
+
+
+def _make_matrix(counts: Ints, buckets: NDArray[np.int32], keys: NDArray[np.int32]) -> sp.csr_array:
+    """Which known parts each row has (`[R, F]` of 0 and 1)."""
+    columns = np.minimum(np.searchsorted(keys, buckets), len(keys) - 1)
+    is_known = keys[columns] == buckets
+    ends = np.concatenate([[0], np.cumsum(is_known)])[np.concatenate([[0], np.cumsum(counts)])]
+    return sp.csr_array((np.ones(int(ends[-1])), columns[is_known], ends), shape=(len(counts), len(keys)))
+
+
+def _keep_commonest(votes: sp.csr_array) -> sp.csr_array:
+    """Keeps of each row the `_MAX_ANSWERS` largest values, of equal ones those of the lower columns."""
+    votes.sort_indices()
+    rows = np.repeat(np.arange(votes.shape[0]), np.diff(votes.indptr))
+    order = np.lexsort((-votes.data, rows))
+    place = np.arange(len(order)) - votes.indptr[rows]
+    kept = np.sort(order[place < _MAX_ANSWERS])
+    starts = np.concatenate([[0], np.cumsum(np.bincount(rows[kept], minlength=votes.shape[0]))])
+    return sp.csr_array((votes.data[kept], votes.indices[kept], starts), shape=votes.shape)
