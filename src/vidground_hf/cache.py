@@ -11,7 +11,7 @@ import sqlite3
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import asdict
+from dataclasses import fields
 from pathlib import Path
 from typing import Any
 
@@ -21,6 +21,7 @@ from vidground_hf.mounts import find_network_mount
 from vidground_hf.prompts import Prompt
 
 SCHEMA_VERSION = 1
+_KEPT = [field.name for field in fields(Answer) if field.name != "error"]
 _KEYS_PER_QUERY = 500  # below SQLite's oldest limit of 999 values a statement
 _TABLES = """
     CREATE TABLE IF NOT EXISTS answers (
@@ -155,9 +156,7 @@ class AnswerCache:
         """
         if answer.error is not None:
             raise ValueError(f"an error is not an answer and is not kept, got {answer.error!r}")
-        values = asdict(answer)
-        del values["error"]
-        content = json.dumps(values).encode()
+        content = json.dumps({name: getattr(answer, name) for name in _KEPT}).encode()
         with self._explain():
             self._database.execute(
                 "INSERT OR REPLACE INTO answers VALUES (?, ?, ?, ?, ?)",

@@ -170,9 +170,7 @@ class EndpointAnswerer:
         if self.base_url is None:
             token = get_token()
             if token is None:
-                raise ValueError(
-                    f"{self.id} needs a Hub token, none is stored; run `hf auth login` or set HF_TOKEN"
-                )
+                raise ValueError(f"{self.id} needs a Hub token, none is stored; run `hf auth login` or set HF_TOKEN")
             return token
         # Given no key the client would send the user's Hub token to whoever runs this server.
         key = os.environ.get(KEY_VARIABLE, "").strip() or _NO_KEY
