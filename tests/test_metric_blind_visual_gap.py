@@ -159,6 +159,12 @@ def test_unknown_names_are_refused_with_those_there_are() -> None:
     [
         ({**ROWS, "blind_predictions": ["A"]}, "blind_predictions has 1 rows and predictions has 3: rows 1, 2 stand"),
         ({**ROWS, "references": ["A", None, "B"]}, "references must be text; pass UNANSWERED where there is none"),
+        (
+            {**ROWS, "predictions": ["A", float("nan"), "B"]},
+            "predictions must be text; pass UNANSWERED where there is",
+        ),
+        ({**ROWS, "predictions": [0, 1, 2]}, "got 0 in rows 0, 1, 2"),
+        ({**ROWS, "blind_predictions": [None] * 3}, "blind_predictions must be text"),
         ({**ROWS, "ids": ["a", "a", "b"]}, "ids must be unique; got 'a' in rows 0, 1"),
         ({"predictions": ["A"], "references": ["A"]}, "inputs are missing: ['blind_predictions']"),
     ],

@@ -5,14 +5,14 @@ All of the work is done in `vidground_hf.gap` and `vidground_hf.stats`.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from typing import Any
 
 import datasets
 import evaluate
 
-from vidground_hf.gap import measure_gap
-from vidground_hf.gap_checks import check_lengths
+from vidground_hf.gap import measure_gap  # From: vidground-hf
+from vidground_hf.gap_checks import check_texts  # From: vidground-hf
 
 _DESCRIPTION = """
 Compares the answers of one model to the same questions with the video and without it: both accuracies, the gap between
@@ -22,7 +22,8 @@ the model does not answer blind. A gap of 0 says that the video changes nothing.
 
 _KWARGS_DESCRIPTION = """
 Args:
-    predictions (list of str): answers with the video: a letter, an option's text or a completion.
+    predictions (list of str): answers with the video: a letter, an option's text or a completion; without options
+        also a position counted from 0.
     blind_predictions (list of str): answers of the same model to the same questions without the video.
     references (list of str): gold answers: a letter, an option's text or a position counted from 0.
     options (list of list of str, optional): the options of each row; empty for open-ended questions.
@@ -83,43 +84,10 @@ class BlindVisualGap(evaluate.Metric):
     def add_batch(
         self, *, predictions: Sequence[str] | None = None, references: Sequence[str] | None = None, **kwargs: Any
     ) -> None:
-        """Adds rows, refusing columns of unequal length with the rows that have no partner."""
+        """Adds rows, refusing columns of unequal length and cells that `evaluate` would turn into text."""
         columns = {"predictions": predictions, **kwargs, "references": references}
-        check_lengths({name: column for name, column in columns.items() if column is not None})
+        check_texts({name: column for name, column in columns.items() if column is not None})
         super().add_batch(predictions=predictions, references=references, **kwargs)
 
-    def _compute(
-        self,
-        predictions: Sequence[str],
-        blind_predictions: Sequence[str],
-        references: Sequence[str],
-        options: Sequence[Sequence[str]] | None = None,
-        num_options: int | Sequence[int] | None = None,
-        problem_types: str | Sequence[str] | None = None,
-        groups: Sequence[str] | None = None,
-        clusters: Sequence[str | int] | None = None,
-        ids: Sequence[str] | None = None,
-        blind_ids: Sequence[str] | None = None,
-        views: Mapping[str, Sequence[str]] | None = None,
-        base_predictions: Sequence[str] | None = None,
-        num_resamples: int = 10_000,
-        confidence: float = 0.95,
-        seed: int = 0,
-    ) -> dict[str, Any]:
-        return measure_gap(
-            predictions,
-            blind_predictions,
-            references,
-            options=options,
-            num_options=num_options,
-            problem_types=problem_types,  # type: ignore[arg-type]
-            groups=groups,
-            clusters=clusters,
-            ids=ids,
-            blind_ids=blind_ids,
-            views=views,
-            base_predictions=base_predictions,
-            num_resamples=num_resamples,
-            confidence=confidence,
-            seed=seed,
-        )
+    def _compute(self, **columns: Any) -> dict[str, Any]:
+        return measure_gap(**columns)

@@ -7,13 +7,14 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Hashable, Iterable, Mapping, Sequence
+from numbers import Number
 from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 
 from vidground_hf.examples import build_example
-from vidground_hf.gap_checks import Column, check_rows
+from vidground_hf.gap_checks import Column, check_columns
 from vidground_hf.schema import LETTERS, Example, ProblemType
 from vidground_hf.scoring import score_answer
 from vidground_hf.stats.checks import UNANSWERED
@@ -46,7 +47,8 @@ def measure_gap(
     """Measures how much better a model answers with the video than without.
 
     Args:
-        predictions (`Sequence[str]`): answers with the video: a letter, an option's text, or a completion.
+        predictions (`Sequence[str]`): answers with the video: a letter, an option's text, or a completion; where the
+            options are not given, also a position counted from 0.
         blind_predictions (`Sequence[str]`): the same model's answers to the same questions without it.
         references (`Sequence[str]`): the gold answers: a letter, an option's text, or a position counted from 0.
             `UNANSWERED` stands for a missing answer (it counts as wrong) or a missing reference (not scored).
@@ -81,18 +83,18 @@ def measure_gap(
     num_rows = len(predictions)
     others: dict[str, Column | None] = {
         "options": options,
-        "num_options": [num_options] * num_rows if isinstance(num_options, int) else num_options,
+        "num_options": [num_options] * num_rows if isinstance(num_options, Number) else num_options,
         "problem_types": [problem_types] * num_rows if isinstance(problem_types, str) else problem_types,
     } | {"groups": groups, "clusters": clusters, "ids": ids, "blind_ids": blind_ids}
     given = {name: column for name, column in others.items() if column is not None}
     answers = {"predictions": predictions, "blind_predictions": blind_predictions}
     answers |= {_VIEW + name: column for name, column in (views or {}).items()}
     answers |= {"base_predictions": base_predictions} if base_predictions is not None else {}
-    check_rows({**answers, "references": references}, given)
+    check_columns({**answers, "references": references}, given)
 
     rows = _score_rows(answers, references, _list_options(given, num_rows), given.get("problem_types"))
     settings = GapSettings(num_resamples, confidence, seed)
-    names, group_of_row = _number(groups or [])
+    names, group_of_row = _number(groups if groups is not None else [])
     cluster_of_row = _number(clusters)[1] if clusters is not None else None
     gains = rows.scores["predictions"] - rows.scores["blind_predictions"]
     return {
@@ -176,7 +178,11 @@ def _read_gold(reference: str, options: tuple[str, ...] | None, problem_type: Pr
 def _grade(text: str, gold: _Gold) -> float | None:
     if gold.reason is not None:
         return None
-    return 0.0 if text == UNANSWERED else score_answer(text, gold.example)
+    if text == UNANSWERED:
+        return 0.0
+    if text.isdecimal() and int(text) < len(LETTERS) and gold.example.options[:1] == _PLACEHOLDERS[:1]:
+        text = LETTERS[int(text)]
+    return score_answer(text, gold.example)
 
 
 def _number(names: Iterable[Hashable]) -> tuple[list[Any], NDArray[np.int64]]:

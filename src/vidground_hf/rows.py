@@ -6,10 +6,12 @@ Media cells are read as their path, or as a digest of their bytes; nothing is de
 from __future__ import annotations
 
 import hashlib
+import marshal
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 import pyarrow as pa
+import xxhash
 from datasets import Features, List, Value
 
 ADDED_FEATURES = Features(
@@ -45,8 +47,11 @@ def read_cells(table: pa.Table, columns: Sequence[str]) -> list[list[Any]]:
     """
     cells = []
     for name in columns:
-        values = table[name].to_pylist()
-        cells.append([read_media(value) for value in values] if pa.types.is_struct(table[name].type) else values)
+        column = table[name]
+        if pa.types.is_temporal(column.type) or pa.types.is_decimal(column.type):
+            column = column.cast(pa.string())
+        values = column.to_pylist()
+        cells.append([read_media(value) for value in values] if pa.types.is_struct(column.type) else values)
     return cells
 
 
@@ -61,10 +66,11 @@ def hash_rows(cells: Sequence[Sequence[Any]]) -> list[bytes]:
 
     Example:
         >>> hash_rows([["why?"], [["a", "b"]]])[0].hex()
-        'd847702ff12c51fabcb25154eb31f8ce'
+        '560f3f6e056dde98054bacbc15bf6d7d'
     """
-    texts = (repr(row).encode("utf-8", "surrogatepass") for row in zip(*cells, strict=True))
-    return [hashlib.blake2b(text, digest_size=16).digest() for text in texts]
+    # This runs for every row of every `map`. Version 2 of marshal writes a value and nothing about the object that
+    # holds it, in half the time of `repr`; it is never read back.
+    return [xxhash.xxh3_128_digest(marshal.dumps(row, 2)) for row in zip(*cells, strict=True)]
 
 
 def iterate_rows(columns: Sequence[str], cells: Sequence[Sequence[Any]]) -> Iterator[dict[str, Any]]:

@@ -5,9 +5,9 @@ Nothing here reads files or decides anything.
 
 from __future__ import annotations
 
-import re
 import unicodedata
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Literal, NamedTuple, get_args
 
 ProblemType = Literal["multiple_choice", "numerical", "ocr", "free_form", "regression"]
@@ -20,7 +20,6 @@ BLIND_VIEWS: tuple[View, ...] = ("options_only", "text", "subtitles")
 LETTERS = "ABCDEFGHIJKLMNOPQRSTUVWXYZ"
 """What options are called when they are shown."""
 
-_SPACES = re.compile(r"\s+")
 
 
 def normalize_text(text: str) -> str:
@@ -36,11 +35,12 @@ def normalize_text(text: str) -> str:
         >>> normalize_text("  The RED  one. ")
         'the red one'
     """
-    folded = _SPACES.sub(" ", unicodedata.normalize("NFKC", text).casefold()).strip()
+    plain = text.lower() if text.isascii() else unicodedata.normalize("NFKC", text).casefold()
+    folded = " ".join(plain.split())
     return folded.strip(" .,;:!?\"'") or folded
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@dataclass(frozen=True, kw_only=True)
 class Example:
     """One question about one video (or image).
 
@@ -80,12 +80,12 @@ class Example:
     defect: str | None = None
     flags: tuple[str, ...] = ()
 
-    @property
+    @cached_property
     def option_classes(self) -> tuple[int, ...]:
         """For each option, the position of the first option with the same normalised text (`int`)."""
         return classify_options(self.options)
 
-    @property
+    @cached_property
     def num_distinct_options(self) -> int:
         """How many different answers the options offer (0 for open-ended questions)."""
         return len(set(self.option_classes))

@@ -83,7 +83,7 @@ def test_both_formats_give_the_same_and_the_curve_falls(pairs: list[tuple[list[i
     [
         ({"box_format": "cxcywh"}, "Got box_format='cxcywh'; allowed are 'xyxy' (corners) and 'xywh'"),
         ({"iou_thresholds": [50]}, "Got the threshold 50"),
-        ({"references": []}, "Got 1 rows of predictions and 0 of references"),
+        ({"references": []}, "references has 0 rows and predictions has 1: row 0"),
         ({"predictions": [[1, 2, 3]]}, "Got [1, 2, 3] in row 0 of predictions; allowed are four numbers"),
     ],
 )

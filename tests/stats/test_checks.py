@@ -1,4 +1,4 @@
-"""Every refusal of what the grounding metrics are given."""
+"""Every refusal that the metrics share."""
 
 from __future__ import annotations
 
@@ -16,17 +16,24 @@ def test_both_modes_pass_and_others_are_refused() -> None:
         check_mode("lenient")
 
 
-def test_columns_of_different_length_name_the_first_row_without_a_partner() -> None:
+def test_columns_of_different_length_name_the_rows_without_a_partner() -> None:
     check_rows(predictions=[1, 2], references=[3, 4])
     with pytest.raises(
-        ValueError, match=re.escape("Got 3 rows of predictions and 2 of references; row 2 is the first without")
+        ValueError,
+        match=re.escape(
+            "references has 2 rows and predictions has 3: row 2 stands alone; pass one of each per row, missing or not"
+        ),
     ):
         check_rows(predictions=[1, 2, 3], references=[4, 5])
+    with pytest.raises(ValueError, match=re.escape("rows 1, 2, 3, 4, 5 and 4 more stand alone")):
+        check_rows(predictions=[1] * 10, references=[1])
 
 
-def test_none_is_refused_with_its_row() -> None:
+def test_none_is_refused_with_its_rows() -> None:
     with pytest.raises(ValueError, match=re.escape("Got None in row 1 of predictions; an empty list stands for")):
         check_rows(predictions=[[], None], references=[[], []])
+    with pytest.raises(ValueError, match=re.escape("Got None in rows 0, 1 of references")):
+        check_rows(predictions=[[], []], references=[None, None])
 
 
 @pytest.mark.parametrize("threshold", [0, -0.5, 50, float("nan")])

@@ -111,7 +111,7 @@ def test_nothing_grounded_has_no_acc_iop_and_nothing_scored_no_figure() -> None:
     ("changes", "message"),
     [
         ({"mode": "loose"}, "Got mode 'loose'"),
-        ({"windows": []}, "Got 1 rows of predictions and 0 of windows"),
+        ({"windows": []}, "windows has 0 rows and predictions has 1: row 0"),
         ({"windows": [[1]]}, "Got the window [1] in row 0 of windows"),
         ({"reference_windows": [[[1]]]}, "Got the window [1] in row 0 of reference_windows"),
     ],

@@ -126,11 +126,11 @@ def test_windows_add_moment_map_and_nothing_else() -> None:
     ("changes", "message"),
     [
         ({"mode": "loose"}, "Got mode 'loose'"),
-        ({"references": []}, "Got 1 rows of predictions and 0 of references"),
+        ({"references": []}, "references has 0 rows and predictions has 1: row 0"),
         ({"windows": [[[0, 1]]]}, "Got only one of windows and reference_windows"),
         (
             {"windows": [[[0, 1]]] * 2, "reference_windows": [[[0, 1]]] * 2},
-            "Got 1 rows of predictions and 2 of windows",
+            "windows has 2 rows and predictions has 1: row 1",
         ),
         ({"references": [[[1, 2], [3]]]}, "Got references with 2 annotators (row 0) and 1 annotators (row 0)"),
     ],

@@ -115,7 +115,7 @@ def test_rows_without_a_reference_are_left_out_and_nothing_to_score_is_none() ->
 
 
 def test_bad_rows_are_refused() -> None:
-    with pytest.raises(ValueError, match=re.escape("Got 1 rows of predictions and 2 of references")):
+    with pytest.raises(ValueError, match=re.escape("references has 2 rows and predictions has 1: row 1")):
         score_video_segmentation([[BOTH]], [[BOTH], [BOTH]])
     with pytest.raises(ValueError, match=re.escape("Got 1 predicted and 2 annotated masks in row 1; allowed is one")):
         score_video_segmentation([[BOTH], [BOTH]], [[BOTH], [BOTH, BOTH]])

@@ -162,7 +162,7 @@ def test_chunks_do_not_change_the_figures(monkeypatch: pytest.MonkeyPatch) -> No
     [
         ({"mode": "loose"}, "Got mode 'loose'"),
         ({"iou_thresholds": [50]}, "Got the threshold 50"),
-        ({"references": []}, "Got 1 rows of predictions and 0 of references"),
+        ({"references": []}, "references has 0 rows and predictions has 1: row 0"),
         ({"predictions": [[[1]]]}, "Got the window [1] in row 0 of predictions"),
     ],
 )

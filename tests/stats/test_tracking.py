@@ -193,9 +193,9 @@ def test_bad_options_are_refused(options: dict[str, Any], message: str) -> None:
 
 
 def test_bad_rows_are_refused() -> None:
-    with pytest.raises(ValueError, match=re.escape("Got 1 rows of predictions and 2 of references")):
+    with pytest.raises(ValueError, match=re.escape("references has 2 rows and predictions has 1: row 1")):
         score_object_tracking([TRUTH], [TRUTH, TRUTH])
-    with pytest.raises(ValueError, match=re.escape("Got 1 rows of predictions and 2 of absent")):
+    with pytest.raises(ValueError, match=re.escape("absent has 2 rows and predictions has 1: row 1")):
         score_object_tracking([TRUTH], [TRUTH], absent=[[0], [0]])
     with pytest.raises(ValueError, match=re.escape("Got [1, 2] in row 1 of predictions of video 0; allowed are four")):
         score_one([TRUTH[0], [1, 2], TRUTH[2]])
