@@ -12,17 +12,18 @@ MODULES = sorted(path for path in SOURCE.rglob("*.py") if "metrics" not in path.
 
 # A module imports only from the floors below its own; a folder stands for all that is in it.
 FLOORS = [
-    {"schema", "environment"},
+    {"schema", "environment", "mounts"},
     {"stats"},
     {"options", "extraction", "drawing", "prompts", "rules", "rows", "fits", "rendering", "metric_loading", "tables"},
     {"examples", "scoring", "answerers", "toy_world", "toy_questions", "wording", "gap_checks", "prediction_files"},
+    {"cache"},
     {"layouts", "judging", "toy", "figures", "gap", "pairing"},
     {"adapters", "deciding", "pages"},
     {"loading", "filtering", "predictions"},
     {"luck", "tally", "folders", "gap_report"},
     {"report"},
     {"curation"},
-    {"gap_command"},
+    {"gap_command", "cache_command"},
     {"cli"},
 ]
 HEAVY = ("torch", "transformers", "trl", "vllm", "ray", "torchcodec", "decord", "gradio")

@@ -13,6 +13,8 @@ if TYPE_CHECKING:
     from vidground_hf.answerers import TextBiasProbe as TextBiasProbe
     from vidground_hf.answerers import load_answerer as load_answerer
     from vidground_hf.answerers.base import Answer as Answer
+    from vidground_hf.answerers.endpoint import EndpointAnswerer as EndpointAnswerer
+    from vidground_hf.cache import AnswerCache as AnswerCache
     from vidground_hf.curation import Curation as Curation
     from vidground_hf.curation import curate as curate
     from vidground_hf.filtering import GroundFilter as GroundFilter
@@ -34,9 +36,11 @@ _HOMES = {
     "ADAPTERS": "adapters",
     "find_adapter": "adapters",
     "Answer": "answerers.base",
+    "AnswerCache": "cache",
     "ConstantAnswerer": "answerers",
     "TextBiasProbe": "answerers",
     "load_answerer": "answerers",
+    "EndpointAnswerer": "answerers.endpoint",
     "Curation": "curation",
     "curate": "curation",
     "GroundFilter": "filtering",

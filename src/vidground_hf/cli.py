@@ -18,13 +18,19 @@ from typing import Any
 import click
 import datasets
 
+from vidground_hf.cache_command import cache
 from vidground_hf.environment import describe_environment
 from vidground_hf.gap_command import gap
 from vidground_hf.schema import BLIND_VIEWS
 
 _SOURCE_OPTIONS = [
     click.argument("data", nargs=-1, required=True),
-    click.option("--answerer", default="probe", show_default=True, help="Who answers blind: probe or constant:TEXT."),
+    click.option("--answerer", default="probe", show_default=True, help="Who answers blind: probe, constant:TEXT, "
+                 "endpoint:MODEL@URL or provider:MODEL."),
+    click.option("--concurrency", type=click.IntRange(min=1), help="Requests in flight at most; 64 when left out."),
+    click.option("--max-requests", type=click.IntRange(min=1), help="Stop after this many requests; what was "
+                 "answered is kept for the next run."),
+    click.option("--dry-run", is_flag=True, help="Print what a model would be asked, and ask nothing."),
     click.option("--rule", default="calibrated", show_default=True, help="calibrated, calibrated(0.1), single_shot, "
                  "bias_at_least(0.5) or drop_fraction(0.3)."),
     click.option("--alpha", type=float, help="The error that calibrated allows, in (0, 1); 0.05 when left out."),
@@ -71,7 +77,7 @@ def audit(output: Path | None, as_json: bool, **options: Any) -> None:
 
     if output is not None:
         check_output_dir(output)
-    curation = _curate(**options)
+    curation = _curate(as_json=as_json, **options)
     if output is not None:
         with write_whole(output) as partial:
             write_report(curation.report, partial)
@@ -90,7 +96,7 @@ def curate(output: Path, as_json: bool, **options: Any) -> None:
     from vidground_hf.folders import check_output_dir
 
     check_output_dir(output)
-    curation = _curate(**options)
+    curation = _curate(as_json=as_json, **options)
     curation.save(output)
     _print_report(curation.report, as_json, output)
 
@@ -139,11 +145,15 @@ def env(as_json: bool) -> None:
 
 
 cli.add_command(gap)
+cli.add_command(cache)
 
 
 def _curate(
     data: Sequence[str],
     answerer: str,
+    concurrency: int | None,
+    max_requests: int | None,
+    dry_run: bool,
     rule: str,
     alpha: float | None,
     view: Any,
@@ -156,14 +166,16 @@ def _curate(
     data_files: Sequence[str],
     limit: int | None,
     seed: int,
+    as_json: bool,
 ) -> Any:
     from vidground_hf.answerers import load_answerer
     from vidground_hf.curation import curate
+    from vidground_hf.filtering import GroundFilter
     from vidground_hf.loading import open_dataset
     from vidground_hf.rules import parse_rule
 
     columns = _parse_mapping(mapping)
-    made = load_answerer(answerer, seed=seed)
+    made = load_answerer(answerer, seed=seed, concurrency=concurrency, max_requests=max_requests)
     if alpha is not None and rule != "calibrated":
         raise click.UsageError(f"--alpha goes with --rule calibrated, got --rule {rule}")
     chosen = parse_rule(rule if alpha is None else f"calibrated({alpha})")
@@ -179,6 +191,10 @@ def _curate(
         )
     if limit is not None:
         rows = rows.select(range(min(limit, len(rows))))
+    if dry_run:
+        ground_filter = GroundFilter(made, chosen, view=view, adapter=adapter, columns=columns)
+        _print_plan(ground_filter.plan(rows), as_json)
+        raise click.exceptions.Exit(0)
     # Two parts of a path tell sets apart without telling whose disk they were on.
     source = {"id": ", ".join("/".join(Path(name).parts[-2:]) for name in data), "revision": revision}
     with _progress(f"{len(rows):,} questions, asking {made.id}"):
@@ -209,6 +225,16 @@ def _print_report(report: dict[str, Any], as_json: bool, output: Path | None) ->
     click.echo(json.dumps(report, indent=2, allow_nan=False) if as_json else format_table(report))
     if output is not None:
         click.echo(f"report: {output / 'report.html'}", err=as_json)
+
+
+def _print_plan(plan: dict[str, int | None], as_json: bool) -> None:
+    if as_json:
+        click.echo(json.dumps(plan, indent=2))
+        return
+    for name, value in plan.items():
+        unit = " (about)" if name == "num_prompt_tokens" else ""
+        shown = "unknown" if value is None else f"{value:,}"
+        click.echo(f"{name.removeprefix('num_').replace('_', ' '):18} {shown:>12}{unit}")
 
 
 def main() -> None:

@@ -6,6 +6,7 @@ It adds columns and nothing else: it never drops, reorders or decodes. Splitting
 from __future__ import annotations
 
 import uuid
+import warnings
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -15,11 +16,13 @@ import numpy as np
 import pyarrow as pa
 from datasets import Dataset, DatasetDict, Features, IterableDataset, IterableDatasetDict, Video
 from datasets.formatting.formatting import LazyDict
+from multiprocess import parent_process  # type: ignore[import-untyped]  # what `Dataset.map` makes its processes with
 from numpy.typing import NDArray
 
 from vidground_hf.adapters import Adapter, find_adapter
-from vidground_hf.answerers.base import Answer, Answerer
+from vidground_hf.answerers.base import Answer, Answerer, ModelAnswerer
 from vidground_hf.answerers.probe import ProbeFit, TextBiasProbe
+from vidground_hf.cache import AnswerCache
 from vidground_hf.deciding import (
     RowRule,
     fit_rule,
@@ -31,7 +34,7 @@ from vidground_hf.deciding import (
     unpack_rule,
 )
 from vidground_hf.fits import SCHEMA_VERSION, Fit, load_fit, save_fit
-from vidground_hf.judging import answer_examples, check_answers, list_row, make_trial
+from vidground_hf.judging import answer_examples, check_answers, count_requests, list_row, make_trial
 from vidground_hf.rows import (
     ADDED_FEATURES,
     append_columns,
@@ -153,6 +156,21 @@ class GroundFilter:
             `ValueError`: when the layout is unknown or the set is empty.
             `AnswerError`: when questions got no answer and `on_error` is `"raise"`.
         """
+        return self._decide(*self._read(dataset), progress)
+
+    def plan(self, dataset: AnyDataset) -> dict[str, int | None]:
+        """Says how many questions a model would be asked, and asks none; see `judging.count_requests`.
+
+        Raises:
+            `ValueError`: when the answerer is no model, the layout is unknown or the set is empty.
+        """
+        if not isinstance(self.answerer, ModelAnswerer):
+            raise ValueError(f"{self.answerer.id} sends no requests; there is nothing to plan")
+        _, _, examples = self._read(dataset)
+        with AnswerCache() as cache:
+            return count_requests(self.answerer, examples, self.view, cache)
+
+    def _read(self, dataset: AnyDataset) -> tuple[Adapter, list[bytes], list[Example]]:
         parts = list(dataset.values()) if isinstance(dataset, dict) else [dataset]
         adapter = find_adapter(_list_columns(parts[0]), name=self.adapter, mapping=self.columns)
         keys: list[bytes] = []
@@ -166,14 +184,14 @@ class GroundFilter:
             examples = [replace(example, media_root=self.media_root) for example in examples]
         if not examples:
             raise ValueError("the dataset has no rows; there is nothing to fit")
-        return self._decide(adapter, keys, examples, progress)
+        return adapter, keys, examples
 
     def _decide(self, adapter: Adapter, keys: list[bytes], examples: list[Example], progress: bool) -> Judgement:
         probe = self.answerer.fit(examples, view=self.view) if isinstance(self.answerer, TextBiasProbe) else None
         if probe is not None:
             answers = probe.answers
         else:
-            answers = answer_examples(self.answerer, examples, self.view, progress=progress)
+            answers = self._answer(self.answerer, examples, progress)
             if self.on_error == "raise":
                 check_answers(answers)
         trials = [make_trial(example, answer) for example, answer in zip(examples, answers, strict=True)]
@@ -191,6 +209,18 @@ class GroundFilter:
             rule=rule,
             probe=probe,
         )
+
+    def _answer(self, answerer: Answerer, examples: Sequence[Example], progress: bool = False) -> list[Answer]:
+        if not isinstance(answerer, ModelAnswerer):
+            return answer_examples(answerer, examples, self.view, progress=progress)
+        if parent_process() is not None:
+            raise RuntimeError(
+                f"{answerer.id} was asked from a process of map(..., num_proc=N); leave num_proc out: one process "
+                "keeps the model busy. Or call ground_filter = ground_filter.fit(dataset) first, which asks; a map "
+                "of the fitted rows only reads"
+            )
+        with AnswerCache() as cache:
+            return answer_examples(answerer, examples, self.view, cache=cache, progress=progress)
 
     def fit(self, dataset: AnyDataset, *, progress: bool = False) -> GroundFilter:
         """Judges a set and returns a frozen filter that knows the result; this one stays as it is.
@@ -281,7 +311,11 @@ class GroundFilter:
             return known
         rows = iterate_rows(loaded.adapter.columns, cells)
         examples = [loaded.adapter.convert(row) for row, seen in zip(rows, is_seen, strict=True) if not seen]
-        answers = answer_examples(loaded.answerer, examples, self.view)
+        if len(positions) == 1 and isinstance(loaded.answerer, ModelAnswerer):
+            warnings.warn(
+                f"{loaded.answerer.id} is asked one question at a time; pass batched=True to map", stacklevel=2
+            )
+        answers = self._answer(loaded.answerer, examples)
         if self.on_error == "raise" and not isinstance(loaded.answerer, ProbeFit):
             check_answers(answers)
         trials = [make_trial(example, answer) for example, answer in zip(examples, answers, strict=True)]

@@ -12,7 +12,8 @@ from typing import Any
 import numpy as np
 from tqdm.auto import tqdm
 
-from vidground_hf.answerers.base import Answer, Answerer
+from vidground_hf.answerers.base import Answer, Answerer, ModelAnswerer
+from vidground_hf.cache import AnswerCache, answer_through_cache, make_key
 from vidground_hf.prompts import make_prompt
 from vidground_hf.rules import Trial
 from vidground_hf.schema import Example, Verdict, View
@@ -32,7 +33,12 @@ def lacks_view(example: Example, view: View) -> bool:
 
 
 def answer_examples(
-    answerer: Answerer, examples: Sequence[Example], view: View, *, progress: bool = False
+    answerer: Answerer,
+    examples: Sequence[Example],
+    view: View,
+    *,
+    cache: AnswerCache | None = None,
+    progress: bool = False,
 ) -> list[Answer]:
     """Asks an answerer every question once, in the data's option order.
 
@@ -40,6 +46,7 @@ def answer_examples(
         answerer (`Answerer`): who is asked.
         examples (`Sequence[Example]`): N questions.
         view (`str`): a blind view; rows that lack it get an answer with the error `no_subtitles`.
+        cache (`AnswerCache`, *optional*): where a model's answers are looked up, and kept one by one as they come.
         progress (`bool`, *optional*, defaults to `False`): show a bar on stderr.
 
     Returns:
@@ -47,14 +54,41 @@ def answer_examples(
     """
     answers = [Answer(text=None, error="no_subtitles")] * len(examples)
     asked = [index for index, example in enumerate(examples) if not lacks_view(example, view)]
+    prompts = [make_prompt(examples[index], view) for index in asked]
     with tqdm(total=len(asked), desc="Asking", unit=" questions", disable=not progress) as bar:
-        for start in range(0, len(asked), _ROWS_PER_BATCH):
-            batch = asked[start : start + _ROWS_PER_BATCH]
-            given = answerer.answer([make_prompt(examples[index], view) for index in batch])
-            for index, answer in zip(batch, given, strict=True):
-                answers[index] = answer
-            bar.update(len(batch))
+        if cache is not None and isinstance(answerer, ModelAnswerer):
+            given = answer_through_cache(answerer, prompts, cache, on_answer=bar.update)
+        else:
+            given = []
+            for start in range(0, len(asked), _ROWS_PER_BATCH):
+                given += answerer.answer(prompts[start : start + _ROWS_PER_BATCH])
+                bar.update(len(given) - start)
+    for index, answer in zip(asked, given, strict=True):
+        answers[index] = answer
     return answers
+
+
+def count_requests(
+    answerer: ModelAnswerer, examples: Sequence[Example], view: View, cache: AnswerCache
+) -> dict[str, int | None]:
+    """What asking would take, without asking.
+
+    Returns:
+        `dict`: `num_questions`, `num_cached`, `num_requests` (without tries that fail), `num_prompt_tokens` (about:
+        four characters a token, our guess for English) and `max_answer_tokens` (`None` where the model sets no bound).
+    """
+    prompts = [make_prompt(example, view) for example in examples if not lacks_view(example, view)]
+    keys = [make_key(answerer.id, answerer.sampling, prompt, trial_index=0) for prompt in prompts]
+    found = cache.get_many(keys)
+    missing = {key: len(prompt.text) for key, prompt in zip(keys, prompts, strict=True) if key not in found}
+    max_tokens = answerer.sampling.get("max_tokens")
+    return {
+        "num_questions": len(prompts),
+        "num_cached": sum(key in found for key in keys),
+        "num_requests": len(missing),
+        "num_prompt_tokens": -(-sum(missing.values()) // 4),
+        "max_answer_tokens": None if max_tokens is None else len(missing) * max_tokens,
+    }
 
 
 def find_bias_score(example: Example, answer: Answer) -> float | None:

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Protocol
+from typing import Any, Protocol, runtime_checkable
 
 from vidground_hf.prompts import Prompt
 
@@ -20,12 +20,14 @@ class Answer:
             sum to 1.
         confidence (`float`, *optional*): how sure the answerer is of `text`, without having seen the gold answer;
             comparable across option counts, higher is surer.
+        finish_reason (`str`, *optional*): why a model stopped writing; `"length"` means that `text` was cut off.
         error (`str`, *optional*): why there is no answer.
     """
 
     text: str | None
     option_logprobs: tuple[float, ...] | None = None
     confidence: float | None = None
+    finish_reason: str | None = None
     error: str | None = None
 
 
@@ -41,6 +43,24 @@ class Answerer(Protocol):
 
     def answer(self, prompts: Sequence[Prompt]) -> list[Answer]:
         """Answers a batch of prompts."""
+
+
+@runtime_checkable
+class ModelAnswerer(Answerer, Protocol):
+    """An answerer whose answers cost enough to be kept: it hands each of them over as soon as it is there.
+
+    One of them keeps its model or server busy; it is not used from several processes at once.
+    """
+
+    @property
+    def sampling(self) -> Mapping[str, Any]:
+        """What changes an answer besides model and prompt, as JSON; part of the cache key."""
+
+    def answer_each(self, prompts: Sequence[Prompt], on_answer: Callable[[int, Answer], None]) -> None:
+        """Answers prompts in any order and calls `on_answer(position, answer)` once for each, one call at a time.
+
+        The next question is not asked before `on_answer` has returned, so that what it saves is never asked again.
+        """
 
 
 @dataclass(frozen=True, slots=True)

@@ -1,0 +1,201 @@
+"""A chat-completion server on the loopback address, with faults on request, for tests and benchmarks.
+
+It answers at once and always the same to the same prompt, or fails in a seeded way; it knows no model.
+`python tests/chat_server.py` serves without faults, prints its address, and ends when its input closes.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import hashlib
+import json
+import random
+import re
+import socket
+import struct
+import sys
+import threading
+from collections import Counter
+from typing import Any
+
+FAULTS = ("429", "500", "reset", "hang", "truncated", "empty")
+_LETTER = re.compile(r"^([A-Z])\. ", re.MULTILINE)
+
+
+def answer_prompt(prompt: str) -> str:
+    """A letter of an option chosen by the prompt's hash, or a number where there are no options."""
+    digest = int.from_bytes(hashlib.sha256(prompt.encode()).digest()[:8], "big")
+    letters = _LETTER.findall(prompt)
+    return letters[digest % len(letters)] if letters else str(digest % 10)
+
+
+class ChatServer:
+    """Serves `POST .../chat/completions` from a thread of its own, as a context manager.
+
+    Args:
+        fault_share (`float`, *optional*, defaults to 0): how often a request fails; which ones is decided by the
+            seed, the prompt and how often it was asked before, whatever the order of requests.
+        seed (`int`, *optional*, defaults to 0): of the faults.
+        delay_seconds (`float`, *optional*, defaults to 0): how long an answer takes.
+        key (`str`, *optional*): requests with another `Authorization` get 401 and the header back.
+        model (`str`, *optional*): requests for another model get 404.
+        max_in_flight (`int`, *optional*): more requests at once get 429.
+        reply (`tuple`, *optional*): a status, headers and a body to give to every request instead.
+
+    Attributes:
+        num_requests (`int`): all that came in.
+        asked, answered (`Counter`): requests and whole answers by prompt.
+        authorizations (`set`): the header of every request.
+        max_seen (`int`): most requests in flight at once.
+    """
+
+    def __init__(
+        self,
+        *,
+        fault_share: float = 0.0,
+        seed: int = 0,
+        delay_seconds: float = 0.0,
+        key: str | None = None,
+        model: str | None = None,
+        max_in_flight: int | None = None,
+        reply: tuple[int, dict[str, str], bytes] | None = None,
+    ) -> None:
+        self.fault_share = fault_share
+        self.seed = seed
+        self.delay_seconds = delay_seconds
+        self.key = key
+        self.model = model
+        self.max_in_flight = max_in_flight
+        self.reply = reply
+        self.num_requests = 0
+        self.asked: Counter[str] = Counter()
+        self.answered: Counter[str] = Counter()
+        self.faults: Counter[str] = Counter()
+        self.authorizations: set[str | None] = set()
+        self.bodies: list[dict[str, Any]] = []
+        self.num_in_flight = 0
+        self.max_seen = 0
+        self._loop = asyncio.new_event_loop()
+        self._thread = threading.Thread(target=self._loop.run_forever, daemon=True)
+
+    @property
+    def url(self) -> str:
+        return f"http://127.0.0.1:{self.port}/v1"
+
+    def __enter__(self) -> ChatServer:
+        self._thread.start()
+        self._server = self._run(asyncio.start_server(self._serve, "127.0.0.1", 0, limit=2**24, backlog=512))
+        self.port: int = self._server.sockets[0].getsockname()[1]
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._run(self._stop())
+        self._loop.call_soon_threadsafe(self._loop.stop)
+        self._thread.join()
+        self._loop.close()
+
+    def _run(self, work: Any) -> Any:
+        return asyncio.run_coroutine_threadsafe(work, self._loop).result()
+
+    async def _stop(self) -> None:
+        self._server.close()
+        await asyncio.sleep(0.02)  # what is being accepted gets its task
+        tasks = asyncio.all_tasks() - {asyncio.current_task()}
+        for task in tasks:
+            task.cancel()
+        await asyncio.gather(*tasks, return_exceptions=True)
+        await asyncio.sleep(0.02)  # transports close one turn later
+
+    async def _serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        try:
+            while True:
+                head = (await reader.readuntil(b"\r\n\r\n")).decode("latin-1").split("\r\n")
+                headers = {name.lower(): value for name, _, value in (line.partition(": ") for line in head[1:])}
+                body = json.loads(await reader.readexactly(int(headers["content-length"])))
+                self.num_in_flight += 1
+                self.max_seen = max(self.max_seen, self.num_in_flight)
+                try:
+                    if not await self._respond(headers, body, reader, writer):
+                        break
+                finally:
+                    self.num_in_flight -= 1
+        except (asyncio.IncompleteReadError, ConnectionError, asyncio.CancelledError):
+            pass
+        finally:
+            writer.transport.abort()
+
+    async def _respond(
+        self, headers: dict[str, str], body: Any, reader: asyncio.StreamReader, writer: asyncio.StreamWriter
+    ) -> bool:
+        prompt = body["messages"][0]["content"]
+        self.num_requests += 1
+        self.authorizations.add(headers.get("authorization"))
+        self.bodies.append(body)
+        self.asked[prompt] += 1
+        fault = self._choose_fault(prompt)
+        if self.delay_seconds:
+            await asyncio.sleep(self.delay_seconds)
+        if self.reply is not None:
+            status, more, content = self.reply
+            return await self._write(writer, status, content, more)
+        if self.key is not None and headers.get("authorization") != f"Bearer {self.key}":
+            return await self._write_error(writer, 401, f"bad key {headers.get('authorization')}")
+        if self.model is not None and body["model"] != self.model:
+            return await self._write_error(writer, 404, f"no model {body['model']}")
+        if self.max_in_flight is not None and self.num_in_flight > self.max_in_flight:
+            return await self._write_error(writer, 429, "too many requests")
+        if fault is not None:
+            self.faults[fault] += 1
+            return await self._fail(fault, prompt, reader, writer)
+        self.answered[prompt] += 1
+        return await self._write(writer, 200, make_completion(answer_prompt(prompt)))
+
+    def _choose_fault(self, prompt: str) -> str | None:
+        rng = random.Random(f"{self.seed} {self.asked[prompt]} {prompt}")
+        return rng.choice(FAULTS) if rng.random() < self.fault_share else None
+
+    async def _fail(self, fault: str, prompt: str, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> bool:
+        if fault == "429":
+            return await self._write_error(writer, 429, "slow down", {"Retry-After": "0"})
+        if fault == "500":
+            return await self._write_error(writer, 500, "something broke")
+        if fault == "reset":
+            writer.get_extra_info("socket").setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+            writer.transport.abort()
+            return False
+        if fault == "hang":
+            await reader.read(1)  # until the client gives up
+            return False
+        if fault == "truncated":
+            content = make_completion(answer_prompt(prompt))
+            return await self._write(writer, 200, content[: len(content) // 2])
+        return await self._write(writer, 200, make_completion(" \n"))
+
+    async def _write_error(
+        self, writer: asyncio.StreamWriter, status: int, message: str, headers: dict[str, str] | None = None
+    ) -> bool:
+        return await self._write(writer, status, json.dumps({"error": {"message": message}}).encode(), headers)
+
+    async def _write(
+        self, writer: asyncio.StreamWriter, status: int, content: bytes, headers: dict[str, str] | None = None
+    ) -> bool:
+        lines = {"Content-Type": "application/json", "Content-Length": str(len(content)), **(headers or {})}
+        head = "".join(f"{name}: {value}\r\n" for name, value in lines.items())
+        writer.write(f"HTTP/1.1 {status} Status\r\n{head}\r\n".encode() + content)
+        await writer.drain()
+        return True
+
+
+def make_completion(text: str | None, finish_reason: str = "stop") -> bytes:
+    """The JSON of a chat completion with one choice."""
+    choice = {"index": 0, "finish_reason": finish_reason, "message": {"role": "assistant", "content": text}}
+    return json.dumps(
+        {"id": "1", "object": "chat.completion", "created": 0, "model": "m", "choices": [choice]}
+    ).encode()
+
+
+if __name__ == "__main__":
+    with ChatServer() as server:
+        sys.stdout.write(server.url + "\n")
+        sys.stdout.flush()
+        sys.stdin.read()
