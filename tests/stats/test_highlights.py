@@ -103,8 +103,10 @@ def test_scores_beyond_the_video_are_cut_before_the_best_clip_is_taken_unless_of
     assert (official["hit1@very_good"], official["map@very_good"]) == (0.0, 1.0)
 
 
-def test_nan_ranks_last() -> None:
+def test_nan_ranks_last_and_nothing_but_nan_is_no_prediction() -> None:
     assert score_highlights([[float("nan"), 0.1]], [[[0], [4]]])["hit1@very_good"] == 1.0
+    nothing = score_highlights([[float("nan")] * 2], [[[4], [0]]])
+    assert (nothing["map@very_good"], nothing["hit1@very_good"], nothing["num_missing"]) == (0.0, 0.0, 1)
 
 
 def test_rows_without_ratings_are_left_out_and_nothing_to_score_is_none() -> None:

@@ -185,6 +185,7 @@ def test_nothing_to_score_is_none() -> None:
     [
         ({"mode": "loose"}, "Got mode 'loose'"),
         ({"absent": [0, 1]}, "Got 2 absent flags for the 3 frames of video 0"),
+        ({"image_sizes": [100]}, "Got the image size [100] of video 0; allowed are [width, height] in pixels"),
     ],
 )
 def test_bad_options_are_refused(options: dict[str, Any], message: str) -> None:

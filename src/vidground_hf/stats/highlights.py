@@ -101,8 +101,8 @@ def score_highlights(
     """Scores predicted saliency with mAP and Hit@1 at each level of `SALIENCY_LEVELS`.
 
     Args:
-        predictions (`Sequence[Sequence[float]]`): per query, one score per clip of the video, higher is better; an
-            empty list is a missing prediction.
+        predictions (`Sequence[Sequence[float]]`): per query, one score per clip of the video, higher is better; nan
+            is a clip without one, and an empty list or nothing but nan a missing prediction.
         references (`Sequence` of `Sequence` of `Sequence[float]`): per query and clip, one rating of 0 to 4 per
             annotator; see `fill_saliency`. The number of annotators is the same everywhere.
         windows (`Sequence[Windows]`, *optional*): predicted windows of the same queries, for moment mAP.
@@ -130,7 +130,7 @@ def score_highlights(
     if (windows is None) != (reference_windows is None):
         raise ValueError("Got only one of windows and reference_windows; pass both for moment mAP, or neither.")
     num_annotators = _count_annotators(references)
-    has_prediction = np.array([len(row) > 0 for row in predictions], dtype=bool)
+    has_prediction = np.array([not np.isnan(np.asarray(row, dtype=np.float64)).all() for row in predictions], dtype=bool)
     scored = np.array([len(row) > 0 for row in references], dtype=bool)
     if mode == "official":
         scored &= has_prediction

@@ -84,7 +84,8 @@ def score_video_segmentation(
         reference, `num_frames` scored, `num_empty_frames` of these with both masks empty, which score 1.
 
     Raises:
-        ValueError: when the numbers of objects or frames or the sizes of two masks differ; names the row and frame.
+        ValueError: when the numbers of objects or frames or the sizes of two masks differ, or a mask cannot be read;
+            names the row and frame.
 
     Example:
         >>> left, both = '{"size": [1, 2], "counts": [0, 1, 1]}', '{"size": [1, 2], "counts": [0, 2]}'
@@ -127,7 +128,10 @@ def _score_frame(
     predicted_text: str | None, annotated_text: str | None, row: int, frame: int
 ) -> tuple[float, float] | None:
     """Returns J and F, or `None` when both masks are empty."""
-    predicted, annotated = decode_mask(predicted_text), decode_mask(annotated_text)
+    try:
+        predicted, annotated = decode_mask(predicted_text), decode_mask(annotated_text)
+    except (ValueError, OSError) as error:
+        raise ValueError(f"Got a mask that cannot be read in frame {frame} of row {row}: {error}") from error
     if predicted is None and annotated is None:
         return None
     predicted = np.zeros_like(annotated) if predicted is None else predicted

@@ -81,7 +81,8 @@ def score_object_tracking(
         predicted box.
 
     Raises:
-        ValueError: for columns or videos of different length, a malformed box, or a mode that is not allowed.
+        ValueError: for columns or videos of different length, a malformed box or image size, or a mode that is not
+            allowed.
 
     Example:
         >>> reference = [[0, 0, 10, 10], [5, 0, 10, 10], [9, 0, 10, 10]]
@@ -96,7 +97,7 @@ def score_object_tracking(
     videos, num_frames = [], 0
     for index, annotated in enumerate(references):
         flags = np.zeros(len(annotated), dtype=bool) if absent is None else np.asarray(absent[index], dtype=bool)
-        size = None if image_sizes is None else np.asarray(image_sizes[index], dtype=np.float64)
+        size = None if image_sizes is None else _read_size(index, image_sizes[index])
         boxes = _read_video(index, predictions[index], annotated, flags, mode)
         if boxes is not None:
             video = (_compare_strictly if mode == "strict" else _compare_officially)(*boxes, flags, size)
@@ -112,6 +113,12 @@ def score_object_tracking(
         "num_unscored_frames": num_frames - num_scored_frames,
         "num_missing_frames": sum(video.num_missing for video in videos),
     }
+
+
+def _read_size(index: int, size: Sequence[int]) -> Array:
+    if len(size) != 2:
+        raise ValueError(f"Got the image size {size} of video {index}; allowed are [width, height] in pixels.")
+    return np.asarray(size, dtype=np.float64)
 
 
 def _read_video(
