@@ -10,7 +10,7 @@ import warnings
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any, Literal, TypeAlias
+from typing import Any, Literal, TypeAlias, cast
 
 import numpy as np
 import pyarrow as pa
@@ -187,8 +187,9 @@ class GroundFilter:
         return adapter, keys, examples
 
     def _decide(self, adapter: Adapter, keys: list[bytes], examples: list[Example], progress: bool) -> Judgement:
-        probe = self.answerer.fit(examples, view=self.view) if isinstance(self.answerer, TextBiasProbe) else None
-        if probe is not None:
+        probe = None
+        if isinstance(self.answerer, TextBiasProbe):
+            probe = self.answerer.fit(examples, view=self.view)
             answers = probe.answers
         else:
             answers = self._answer(self.answerer, examples, progress)
@@ -336,7 +337,7 @@ class GroundFilter:
                 self._loaded = _Loaded(
                     adapter=find_adapter(fit.settings["columns"], name=self.adapter, mapping=self.columns),
                     rule=unpack_rule(fit.settings["fitted_rule"], self.rule),
-                    answerer=ProbeFit.from_bytes(fit.answerer) if fit.answerer is not None else self.answerer,
+                    answerer=ProbeFit.from_bytes(fit.answerer) if fit.answerer else cast(Answerer, self.answerer),
                     rows=fit.rows.drop_columns(["key"]),
                     positions={key: index for index, key in enumerate(fit.rows["key"].to_pylist())},
                 )

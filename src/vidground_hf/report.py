@@ -148,10 +148,10 @@ def _measure_refit(
     judgement: Judgement, probe: ProbeFit, keep: NDArray[np.bool_], seed: int
 ) -> dict[str, float | None]:
     answers = probe.refit(keep, seed=seed + 1)
-    rows = np.flatnonzero(keep)
-    trials = [make_trial(judgement.examples[row], answers[row]) for row in rows]
+    rows = zip(judgement.examples, answers, strict=True)
+    trials = [make_trial(example, answer) for example, answer in rows if answer is not None]
     scores = np.array([trial.score for trial in trials], dtype=np.float64)
-    return bootstrap_mean(scores, clusters=judgement.clusters[rows], seed=seed)._asdict()
+    return bootstrap_mean(scores, clusters=judgement.clusters[keep], seed=seed)._asdict()
 
 
 def bin_confidence(judgement: Judgement) -> dict[str, Any] | None:
