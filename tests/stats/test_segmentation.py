@@ -120,9 +120,7 @@ def test_bad_rows_are_refused() -> None:
     with pytest.raises(ValueError, match=re.escape("Got 1 predicted and 2 annotated masks in row 1; allowed is one")):
         score_video_segmentation([[BOTH], [BOTH]], [[BOTH], [BOTH, BOTH]])
     for text, reason in (("nothing.png", "No such file"), ("{size", "Expecting property name"), ("{}", "the keys []")):
-        with pytest.raises(
-            ValueError, match=re.escape("Got a mask that cannot be read in frame 1 of row 0: ") + f".*{re.escape(reason)}"
-        ):
+        with pytest.raises(ValueError, match=f"cannot be read in frame 1 of row 0: .*{re.escape(reason)}"):
             score_video_segmentation([[BOTH, BOTH]], [[BOTH, text]])
     other = '{"size": [2, 1], "counts": [0, 2]}'
     with pytest.raises(

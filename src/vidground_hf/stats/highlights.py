@@ -130,7 +130,7 @@ def score_highlights(
     if (windows is None) != (reference_windows is None):
         raise ValueError("Got only one of windows and reference_windows; pass both for moment mAP, or neither.")
     num_annotators = _count_annotators(references)
-    has_prediction = np.array([not np.isnan(np.asarray(row, dtype=np.float64)).all() for row in predictions], dtype=bool)
+    has_prediction = np.array([not np.isnan(np.asarray(row, dtype=float)).all() for row in predictions], dtype=bool)
     scored = np.array([len(row) > 0 for row in references], dtype=bool)
     if mode == "official":
         scored &= has_prediction
