@@ -5,13 +5,18 @@ Features, folds and questions are not known here.
 
 from __future__ import annotations
 
+from itertools import pairwise
+
 import numpy as np
+import scipy.sparse as sp
 from numpy.typing import NDArray
 
 Floats = NDArray[np.float64]
 _CHOICES_PER_CHUNK = 8192  # keeps one chunk's products in the processor's cache
 _MAX_STEPS = 30
+_MAX_HALVINGS = 30
 _TOLERANCE = 1e-9
+_SLACK = 1e-12  # of the loss: what rounding may add to it near the optimum
 _DECIMALS = 6  # weights are rounded, so that the last bits of a matrix product cannot change an answer
 
 
@@ -54,7 +59,7 @@ def fit_conditional_logit(
     Example:
         >>> features = np.array([[1.0], [0.0], [1.0], [0.0]], dtype=np.float32)
         >>> fit_conditional_logit(features, np.array([0, 2, 4]), np.array([0, 2]), l2=1.0).tolist()
-        [0.639232]
+        [0.674832]
     """
     weights = np.zeros(features.shape[1])
     loss, gradient, hessian = _differentiate(features, starts, gold, weights, l2)
@@ -63,13 +68,12 @@ def fit_conditional_logit(
         if np.abs(step).max(initial=0.0) < _TOLERANCE:
             weights -= step
             break
-        length = 1.0
-        while True:
-            candidate = weights - length * step
+        for _ in range(_MAX_HALVINGS):
+            candidate = weights - step
             derivatives = _differentiate(features, starts, gold, candidate, l2)
-            if derivatives[0] <= loss or length < _TOLERANCE:
+            if derivatives[0] <= loss + _SLACK * abs(loss):
                 break
-            length /= 2
+            step /= 2
         weights, (loss, gradient, hessian) = candidate, derivatives
     return np.round(weights, _DECIMALS) + 0.0  # no minus zeros
 
@@ -82,17 +86,17 @@ def _differentiate(
     gradient = l2 * weights
     hessian = l2 * np.eye(len(weights))
     cuts = np.unique(np.searchsorted(starts, np.arange(0, starts[-1], _CHOICES_PER_CHUNK)))
-    for first, last in zip(cuts, [*cuts[1:], len(starts) - 1], strict=True):
+    for first, last in pairwise([*cuts.tolist(), len(starts) - 1]):
         begin = starts[first]
         block = features[begin : starts[last]].astype(np.float64)
         local = starts[first : last + 1] - begin
         chosen = gold[first:last] - begin
         log_probabilities = find_log_probabilities(block @ weights, local)
-        probabilities = np.exp(log_probabilities)[:, None]
-        means = np.add.reduceat(probabilities * block, local[:-1]) if len(block) else block
+        probabilities = np.exp(log_probabilities)
+        means = sp.csr_array((probabilities, np.arange(len(block)), local), shape=(last - first, len(block))) @ block
         loss -= float(log_probabilities[chosen].sum())
         gradient += means.sum(axis=0) - block[chosen].sum(axis=0)
         block -= np.repeat(means, np.diff(local), axis=0)
-        block *= np.sqrt(probabilities)
+        block *= np.sqrt(probabilities)[:, None]
         hessian += block.T @ block
     return loss, gradient, hessian

@@ -202,7 +202,7 @@ def assign_folds(groups: Ints, keep: NDArray[np.bool_], num_folds: int, seed: in
 
     Example:
         >>> assign_folds(np.array([0, 0, 1, 2]), np.array([True, True, True, False]), 5, seed=0).tolist()
-        [1, 1, 0, -1]
+        [0, 0, 1, -1]
     """
     present, codes = np.unique(groups[keep], return_inverse=True)
     if len(present) < 2:

@@ -219,11 +219,11 @@ def _hash_token(token: str) -> int:
 
 
 def stem(word: str) -> str:
-    """Takes common English endings off, so that "plays" and "playing" count as one word; needs no dictionary.
+    """Takes common English endings off, so that "plays" and "playing" count as one word.
 
     Example:
         >>> [stem(word) for word in ("playing", "plays", "stopped", "carries")]
-        ['play', 'play', 'stop', 'carri']
+        ['pla', 'pla', 'stop', 'carr']
     """
     for suffix in _SUFFIXES:
         if word.endswith(suffix) and len(word) - len(suffix) >= 3:
@@ -231,4 +231,4 @@ def stem(word: str) -> str:
             break
     if len(word) > 3 and word[-1] == word[-2] and word[-1] not in "lse":
         word = word[:-1]
-    return word[:-1] if len(word) > 3 and word[-1] in "ey" else word
+    return word[:-1] if len(word) > 3 and word[-1] in "eiy" else word

@@ -19,7 +19,7 @@ from vidground_hf.prompts import Prompt
 from vidground_hf.schema import normalize_text
 
 _PARTS = ("words", "bigrams", "whole")
-_MAX_ANSWERS = 50  # the commonest answers a part of a question votes for; our guess, it bounds time and size
+_MAX_ANSWERS = 50  # the commonest answers that a part of a question votes for; our guess, it bounds time and size
 _ROWS_PER_BATCH = 2048
 
 
@@ -35,21 +35,15 @@ class VoteModel:
 
     Attributes:
         keys (`int32[F]`): buckets of parts of questions, sorted; a problem type has its own.
-        weights (`float64[F]`): squared rarity of each.
-        totals (`float64[F]`): training questions that have it.
-        votes (`float64[F, A]`): how many of them have each answer, the commonest only.
+        votes (`float64[F, A]`): by the training questions that have a part, for each answer; the commonest only.
+        totals (`float64[F]`): votes by all training questions that have it.
         answers (`list[str]`): the A answers.
     """
 
     def __init__(
-        self,
-        keys: NDArray[np.int32],
-        weights: NDArray[Any],
-        totals: NDArray[Any],
-        votes: sp.csr_array,
-        answers: list[str],
+        self, keys: NDArray[np.int32], votes: sp.csr_array, totals: NDArray[np.float64], answers: list[str]
     ) -> None:
-        self.keys, self.weights, self.totals, self.votes, self.answers = keys, weights, totals, votes, answers
+        self.keys, self.votes, self.totals, self.answers = keys, votes, totals, answers
 
     def vote(self, prompts: Sequence[Prompt]) -> list[Vote]:
         """One vote per prompt, in order."""
@@ -62,17 +56,15 @@ class VoteModel:
     def count(self, parts: sp.csr_array) -> list[Vote]:
         """Counts the votes for rows given by their parts (`[R, F]` of 0 and 1)."""
         found: list[Vote] = []
-        if not self.answers:
-            return [Vote(None, None)] * parts.shape[0]
         for start in range(0, parts.shape[0], _ROWS_PER_BATCH):
-            weighted = parts[start : start + _ROWS_PER_BATCH] * self.weights
-            scores = (weighted @ self.votes).tocsr()
-            totals = weighted @ self.totals
-            best, ids = scores.max(axis=1).toarray().ravel(), scores.argmax(axis=1)
-            for score, index, total in zip(best, ids, totals, strict=True):
-                found.append(
-                    Vote(self.answers[index], float(np.log(score / total))) if score > 0 else Vote(None, None)
-                )
+            some = parts[start : start + _ROWS_PER_BATCH]
+            scores = some @ self.votes
+            best, ids = scores.max(axis=1).toarray().ravel(), np.asarray(scores.argmax(axis=1)).ravel()
+            for score, index, total in zip(best, ids, some @ self.totals, strict=True):
+                if score > 0:
+                    found.append(Vote(self.answers[index], float(np.log(score / total))))
+                else:
+                    found.append(Vote(None, None))
         return found
 
     def explain(self, prompt: Prompt, text: str) -> list[tuple[str, float]]:
@@ -86,11 +78,11 @@ class VoteModel:
         index = {int(key): k for k, key in enumerate(self.keys)}
         shares: dict[str, float] = {}
         total = 0.0
-        for bucket, name in zip(buckets, names, strict=True):
-            k = index.get(int(bucket))
+        for bucket, name in dict(zip(buckets.tolist(), names, strict=True)).items():
+            k = index.get(bucket)
             if k is not None:
-                total += float(self.weights[k] * self.totals[k])
-                shares[name] = shares.get(name, 0.0) + float(self.weights[k] * self.votes[k, column])
+                total += float(self.totals[k])
+                shares[name] = shares.get(name, 0.0) + float(self.votes[k, column])
         clues = [(name, share / total) for name, share in shares.items() if share > 0]
         return sorted(clues, key=lambda clue: (-clue[1], clue[0]))
 
@@ -98,7 +90,6 @@ class VoteModel:
         """What `from_arrays` needs beside the answers, as plain arrays."""
         return {
             "keys": self.keys,
-            "weights": self.weights,
             "totals": self.totals,
             "vote_counts": self.votes.data,
             "vote_answers": self.votes.indices.astype(np.int32),
@@ -109,7 +100,7 @@ class VoteModel:
     def from_arrays(cls, arrays: Mapping[str, NDArray[Any]], answers: list[str]) -> VoteModel:
         parts = (arrays["vote_counts"], arrays["vote_answers"], arrays["vote_starts"])
         votes = sp.csr_array(parts, shape=(len(arrays["keys"]), len(answers)))
-        return cls(arrays["keys"], arrays["weights"], arrays["totals"], votes, answers)
+        return cls(arrays["keys"], votes, arrays["totals"], answers)
 
 
 class VoteRows:
@@ -125,10 +116,10 @@ class VoteRows:
             some = prompts[start : start + _ROWS_PER_BATCH]
             found.append(_find_parts(PromptBatch(some), some))
         counts, buckets = (np.concatenate(parts) for parts in zip(*found, strict=True))
-        self.keys, frequency = np.unique(buckets, return_counts=True)
+        self.keys = np.unique(buckets)
         self.parts = _make_matrix(counts, buckets, self.keys)
         # Never 0: where all ask the same, the commonest answer is still the best.
-        self.weights = np.log((2 + len(prompts)) / (1 + frequency)) ** 2
+        self.weights = np.log((2 + len(prompts)) / (1 + self.parts.sum(axis=0))) ** 2
 
     def fit(self, answers: Sequence[str | None], is_training: NDArray[np.bool_]) -> VoteModel:
         """Counts the answers of the training rows.
@@ -149,7 +140,8 @@ class VoteRows:
         given = sp.csr_array((np.ones(len(rows)), (np.arange(len(rows)), columns)), shape=(len(rows), len(ids)))
         trained = self.parts[rows]
         votes = _keep_commonest((trained.T @ given).tocsr())
-        return VoteModel(self.keys, self.weights, np.asarray(trained.sum(axis=0)).ravel(), votes, texts)
+        votes.data *= np.repeat(self.weights, np.diff(votes.indptr))
+        return VoteModel(self.keys, votes, self.weights * trained.sum(axis=0), texts)
 
 
 def _find_parts(batch: PromptBatch, prompts: Sequence[Prompt]) -> tuple[Ints, NDArray[np.int32]]:
@@ -169,7 +161,10 @@ def _make_matrix(counts: Ints, buckets: NDArray[np.int32], keys: NDArray[np.int3
     columns = np.minimum(np.searchsorted(keys, buckets), len(keys) - 1)
     is_known = keys[columns] == buckets
     ends = np.concatenate([[0], np.cumsum(is_known)])[np.concatenate([[0], np.cumsum(counts)])]
-    return sp.csr_array((np.ones(int(ends[-1])), columns[is_known], ends), shape=(len(counts), len(keys)))
+    matrix = sp.csr_array((np.ones(int(ends[-1])), columns[is_known], ends), shape=(len(counts), len(keys)))
+    matrix.sum_duplicates()
+    matrix.data[:] = 1
+    return matrix
 
 
 def _keep_commonest(votes: sp.csr_array) -> sp.csr_array:
