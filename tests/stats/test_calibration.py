@@ -20,7 +20,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from vidground_hf.stats.calibration import Calibration, calibrate, list_cuts
-from vidground_hf.stats.intervals import Interval
+from vidground_hf.stats.resampling import Interval
 
 ROOT = Path(__file__).resolve().parents[2]
 MLVU = ROOT.parent / "shared" / "data" / "mlvu-blind-and-video-predictions"
@@ -202,7 +202,7 @@ def test_interval_holds_the_estimate_and_widens_with_clusters() -> None:
     assert by_video.low is not None
     assert by_video.low < by_row.low
     # Every resample adds the largest weight once, so none falls below it.
-    assert by_video.low >= 0.25 / 400
+    assert by_video.low >= 0.25 / 400 - 1e-12
     assert calibrate(**arguments, clusters=[0] * 400).estimated_error == Interval(by_row.value, None, None)
 
 
@@ -210,7 +210,7 @@ def test_same_seed_same_interval() -> None:
     rng = np.random.default_rng(0)
     arrays = rng.random(200) < 0.9, rng.random(200), np.full(200, 0.5)
     assert calibrate(*arrays, alpha=0.2, seed=1) == calibrate(*arrays, alpha=0.2, seed=1)
-    assert calibrate(*arrays, alpha=0.2, seed=1) != calibrate(*arrays, alpha=0.2, seed=2)
+    assert len({calibrate(*arrays, alpha=0.2, seed=seed).estimated_error for seed in range(5)}) > 1
 
 
 def test_long_curves_are_thinned_and_keep_the_chosen_cut() -> None:

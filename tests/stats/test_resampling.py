@@ -11,8 +11,7 @@ from hypothesis import strategies as st
 from numpy.typing import NDArray
 
 from vidground_hf.stats import resampling
-from vidground_hf.stats.intervals import Interval, bootstrap_ratio
-from vidground_hf.stats.resampling import bootstrap_ratios
+from vidground_hf.stats.resampling import Interval, bootstrap_ratios
 
 RIGHT_WRONG = np.array([[1.0], [0.0]])
 ONES = np.ones((2, 1))
@@ -26,16 +25,23 @@ def make_rows(num_clusters: int, rows_in_each: int, seed: int = 0) -> tuple[NDAr
     return kinds, clusters
 
 
+def draw_one_by_one(kinds: NDArray[np.int64], clusters: NDArray[np.int64], num_resamples: int) -> list[float]:
+    """Bounds of the share of right rows, from the definition."""
+    rng, num_clusters = np.random.default_rng(9), clusters.max() + 1
+    rights, sizes = np.bincount(clusters, weights=kinds == 0), np.bincount(clusters)
+    drawn = rng.integers(num_clusters, size=(num_resamples, num_clusters))
+    return np.quantile(rights[drawn].sum(axis=1) / sizes[drawn].sum(axis=1), [0.025, 0.975]).tolist()
+
+
 @pytest.mark.parametrize("is_clustered", [True, False])
 def test_agrees_with_drawing_clusters_one_by_one(is_clustered: bool) -> None:
     kinds, clusters = make_rows(num_clusters=200, rows_in_each=4)
-    ours = bootstrap_ratios(RIGHT_WRONG, ONES, kinds, clusters if is_clustered else None, num_resamples=20_000)[0]
-    other = bootstrap_ratio(
-        RIGHT_WRONG[kinds, 0], np.ones(len(kinds)), clusters=clusters if is_clustered else None, num_resamples=4_000
-    )
-    assert ours.value == other.value
-    assert ours.low == pytest.approx(other.low, abs=0.004)
-    assert ours.high == pytest.approx(other.high, abs=0.004)
+    value, *bounds = bootstrap_ratios(
+        RIGHT_WRONG, ONES, kinds, clusters if is_clustered else None, num_resamples=20_000
+    )[0]
+    assert value == 1 - kinds.mean()
+    expected = draw_one_by_one(kinds, clusters if is_clustered else np.arange(800), num_resamples=4_000)
+    assert bounds == pytest.approx(expected, abs=0.004)
 
 
 def test_both_ways_of_drawing_agree(monkeypatch: pytest.MonkeyPatch) -> None:

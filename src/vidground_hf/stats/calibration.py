@@ -12,7 +12,8 @@ from typing import Any, NamedTuple
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from vidground_hf.stats.intervals import Interval, bootstrap_ratio
+from vidground_hf.stats.intervals import bootstrap_ratio
+from vidground_hf.stats.resampling import Interval
 
 MAX_CURVE_POINTS = 200
 

@@ -12,8 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy.special import bdtr
 
-from vidground_hf.stats.intervals import Interval
-from vidground_hf.stats.resampling import BLOCK_VALUES, ROUNDING, bootstrap_ratios
+from vidground_hf.stats.resampling import BLOCK_VALUES, ROUNDING, Interval, bootstrap_ratios
 
 # From this score on an answer is right in the two-by-two table, in VG and in TA. Choices score 0 or 1; for graded
 # scores (word error rate, ROUGE, relative error) the middle is our choice.

@@ -1,29 +1,16 @@
-"""Percentile bootstrap intervals of a mean and of a ratio of sums, resampled by cluster.
+"""Percentile bootstrap intervals of a mean and of a ratio of sums, from one value per row.
 
-Paired comparisons and p-values are not here.
+How resamples are drawn is in `resampling`; paired comparisons and p-values are not here.
 """
 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-
-class Interval(NamedTuple):
-    """An estimate and the interval around it.
-
-    Attributes:
-        value (`float`, *optional*): the estimate; `None` when there was nothing to estimate from.
-        low (`float`, *optional*): lower bound; `None` when no interval can be stated.
-        high (`float`, *optional*): upper bound; `None` exactly when `low` is.
-    """
-
-    value: float | None
-    low: float | None
-    high: float | None
+from vidground_hf.stats.resampling import Interval, bootstrap_ratios
 
 
 def bootstrap_mean(
@@ -77,7 +64,7 @@ def bootstrap_ratio(
 
     The bounds are percentiles of the resampled ratios (Efron and Tibshirani 1993, section 13.3; by cluster: Davison
     and Hinkley 1997, section 3.8). They are too narrow with few clusters, and have no width where every cluster has
-    the same ratio. A resample whose denominator sums to 0 has no ratio and is left out.
+    the same ratio.
 
     Args:
         numerator (`float64[N]`): one value per row; nan leaves the row out.
@@ -89,8 +76,7 @@ def bootstrap_ratio(
         seed (`int`, *optional*, defaults to 0): the same seed gives the same interval.
 
     Returns:
-        `Interval`: all `None` when no row is left or the denominator sums to 0; `low` and `high` `None` with a single
-        cluster, which cannot show how much clusters differ.
+        `Interval`: `None` where `resampling.bootstrap_ratios` has `None`.
 
     Raises:
         `ValueError`: for lengths that differ, or settings out of range.
@@ -107,30 +93,15 @@ def bootstrap_ratio(
             f"got shapes {top.shape}, {bottom.shape} and {names.shape} for numerator, denominator and clusters; "
             "pass one value per row in each"
         )
-    if num_resamples < 1:
-        raise ValueError(f"{num_resamples = } is too few; pass at least 1")
-    if not 0 < confidence < 1:
-        raise ValueError(f"{confidence = } is out of range; pass a number in (0, 1)")
-
     scored = ~(np.isnan(top) | np.isnan(bottom))
-    total = float(bottom[scored].sum())
-    if total == 0:
-        return Interval(None, None, None)
-    value = float(top[scored].sum()) / total
+    rows, kinds = np.unique(np.stack([top[scored], bottom[scored]], axis=1), axis=0, return_inverse=True)
     _, cluster_of_row = np.unique(names[scored], return_inverse=True)
-    sums = np.stack([np.bincount(cluster_of_row, weights=column[scored]) for column in (top, bottom)], axis=1)
-    num_clusters = len(sums)
-    if num_clusters == 1:
-        return Interval(value, None, None)
-
-    rng = np.random.default_rng(seed)
-    resampled = np.empty((num_resamples, 2))
-    for index in range(num_resamples):  # one resample at a time: memory stays at one draw per cluster
-        times_drawn = np.bincount(rng.integers(num_clusters, size=num_clusters), minlength=num_clusters)
-        resampled[index] = times_drawn @ sums
-    resampled = resampled[resampled[:, 1] > 0]
-    if not len(resampled):
-        return Interval(value, None, None)
-    tail = (1 - confidence) / 2
-    low, high = np.quantile(resampled[:, 0] / resampled[:, 1], [tail, 1 - tail])
-    return Interval(value, float(low), float(high))
+    return bootstrap_ratios(
+        rows[:, :1],
+        rows[:, 1:],
+        kinds,
+        None if clusters is None else cluster_of_row,
+        num_resamples=num_resamples,
+        confidence=confidence,
+        seed=seed,
+    )[0]

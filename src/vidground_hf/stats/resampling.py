@@ -1,14 +1,14 @@
 """Bootstrap intervals of many ratios of sums at once, resampled by cluster, fast enough for millions of rows.
 
-One ratio alone is the business of `stats.intervals`; p-values are not here.
+Rows come in kinds here; one value per row is what `intervals` takes. P-values are not here.
 """
 
 from __future__ import annotations
 
+from typing import NamedTuple
+
 import numpy as np
 from numpy.typing import NDArray
-
-from vidground_hf.stats.intervals import Interval
 
 # Resamples are drawn in blocks of at most this many values (64 MiB), however many are asked for.
 BLOCK_VALUES = 2**23
@@ -17,6 +17,20 @@ BLOCK_VALUES = 2**23
 DRAWN_SORTS = 0.1
 # Sums of a million fractions that cancel exactly are off by less than this.
 ROUNDING = 1e-9
+
+
+class Interval(NamedTuple):
+    """An estimate and the interval around it.
+
+    Attributes:
+        value (`float`, *optional*): the estimate; `None` when there was nothing to estimate from.
+        low (`float`, *optional*): lower bound; `None` when no interval can be stated.
+        high (`float`, *optional*): upper bound; `None` exactly when `low` is.
+    """
+
+    value: float | None
+    low: float | None
+    high: float | None
 
 
 def bootstrap_ratios(
