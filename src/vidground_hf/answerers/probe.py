@@ -108,7 +108,7 @@ class ProbeFit:
         examples (`Sequence[Example]`): the N rows; empty when read from bytes.
         answers (`list[Answer]`): for each row the answer of the model that did not see its group. Multiple choice:
             the text of an option, with `option_logprobs` and a confidence that is comparable across option counts:
-            the log-odds of the option less the log-odds of guessing. Open-ended: the training answer with most
+            its log-odds against the next likeliest option. Open-ended: the training answer with most
             votes, and the logarithm of its share of them. Errors: `no_options`, `no_subtitles`, `nothing_learned`
             (no row to train on), `no_similar_question`. Empty when read from bytes.
         label_invariance (`float`, *optional*): share of the labelled rows of one fold whose answer stays the same

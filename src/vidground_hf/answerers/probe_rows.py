@@ -224,8 +224,8 @@ def make_choice(prompt: Prompt, classes: Sequence[int], positions: Ints, scores:
     others = np.delete(scores, best)
     confidence = None
     if len(others):
-        # What the log-odds are above those of guessing; see docs/design/probe.md for what else was compared.
-        confidence = float(scores[best] - np.log(np.exp(others).mean()))
+        # The runner-up alone, not all the rest, as it ranks sure answers better; see docs/design/probe.md.
+        confidence = float(scores[best] - others.max())
     return Answer(
         text=prompt.options[positions[best]],
         option_logprobs=tuple(of_class[index] for index in classes),
