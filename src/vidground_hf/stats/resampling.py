@@ -10,8 +10,8 @@ from typing import NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-# Resamples are drawn in blocks of at most this many values (64 MiB), however many are asked for.
-BLOCK_VALUES = 2**23
+# Resamples are drawn in blocks of at most this many values (32 MiB), however many are asked for.
+BLOCK_VALUES = 2**22
 # From this share of sorts among clusters on, clusters are drawn one by one: a multinomial count costs 10 to 15 times
 # as much as drawing one cluster and counting it (measured with numpy 2.4 on x86-64).
 DRAWN_SORTS = 0.1
@@ -120,23 +120,21 @@ def _resample_sums(
 ) -> NDArray[np.float64]:
     """Draws `sum(times)` clusters with replacement, `num_resamples` times, and sums their columns `[R, 2S]`."""
     rng = np.random.default_rng(seed)
-    num_sorts, num_clusters = len(times), int(times.sum())
-    draws_clusters = num_sorts > num_clusters * DRAWN_SORTS
-    sort_of_cluster = np.repeat(np.arange(num_sorts), times)
-    block = max(1, BLOCK_VALUES // num_sorts)
+    num_clusters = int(times.sum())
+    draws_clusters = len(times) > num_clusters * DRAWN_SORTS
+    if draws_clusters:
+        sums = np.repeat(sums, times, axis=0)
+    block = max(1, BLOCK_VALUES // len(sums))
+    drawn = np.empty((min(block, num_resamples), len(sums)))
     resampled = np.empty((num_resamples, sums.shape[1]))
     for start in range(0, num_resamples, block):
         size = min(block, num_resamples - start)
         if draws_clusters:
-            drawn = np.stack(
-                [
-                    np.bincount(sort_of_cluster[rng.integers(num_clusters, size=num_clusters)], minlength=num_sorts)
-                    for _ in range(size)
-                ]
-            )
+            for row in drawn[:size]:
+                row[:] = np.bincount(rng.integers(num_clusters, size=num_clusters), minlength=num_clusters)
         else:
-            drawn = rng.multinomial(num_clusters, times / num_clusters, size=size)
-        resampled[start : start + size] = drawn.astype(np.float64) @ sums
+            drawn[:size] = rng.multinomial(num_clusters, times / num_clusters, size=size)
+        resampled[start : start + size] = drawn[:size] @ sums
     return resampled
 
 
