@@ -76,6 +76,14 @@ def test_json_is_what_the_report_holds(questions: Path, tmp_path: Path, capsys: 
     assert printed["source"]["id"] == f"{questions.parent.name}/questions.jsonl"
 
 
+def test_several_files_are_named_by_their_folder(questions: Path, capsys: Any, monkeypatch: Any) -> None:
+    copy = questions.with_name("more.jsonl")
+    copy.write_text(questions.read_text(encoding="utf-8").replace("clip_", "other_"), encoding="utf-8")
+    report = json.loads(run(capsys, monkeypatch, "audit", questions, copy, "--json").out)
+    assert report["num_rows"] == 240
+    assert report["source"]["id"] == f"{'/'.join(questions.parent.parts[-2:])} (2 files)"
+
+
 def test_limit_map_adapter_and_answerer(tmp_path: Path, capsys: Any, monkeypatch: Any) -> None:
     path = tmp_path / "a.csv"
     path.write_text("q,x,y,gold\n" + "".join(f"which {k}?,this,that,{k % 2}\n" for k in range(50)), encoding="utf-8")

@@ -195,13 +195,20 @@ def _curate(
         ground_filter = GroundFilter(made, chosen, view=view, adapter=adapter, columns=columns)
         _print_plan(ground_filter.plan(rows), as_json)
         raise click.exceptions.Exit(0)
-    # Two parts of a path tell sets apart without telling whose disk they were on.
-    source = {"id": ", ".join("/".join(Path(name).parts[-2:]) for name in data), "revision": revision}
+    source = {"id": _name_source(data), "revision": revision}
     with _progress(f"{len(rows):,} questions, asking {made.id}"):
         return curate(
             rows, answerer=made, rule=chosen, view=view, adapter=adapter, columns=columns, media_root=media_root,
             seed=seed, source=source, progress=True,
         )  # fmt: skip
+
+
+def _name_source(data: Sequence[str]) -> str:
+    """Two parts of a path tell sets apart without telling whose disk they were on."""
+    if len(data) == 1:
+        return "/".join(Path(data[0]).parts[-2:])
+    parents = dict.fromkeys("/".join(Path(name).parent.parts[-2:]) for name in data)
+    return f"{', '.join(parents)} ({len(data)} files)"
 
 
 def _parse_mapping(pairs: Sequence[str]) -> dict[str, str]:
