@@ -77,7 +77,10 @@ def gap(
     printed = {**result, "ids": pairs.columns["ids"], "unmatched": pairs.unmatched}
     if output is not None:
         named = {"Without the video": blind, "With the video": visual, "References": references}
-        sources = {name: path.name for name, path in named.items() if path is not None}
+        sources = {name: path.name for name, path in named.items() if path is not None} | {
+            "Intervals": f"{confidence:.4g} confidence, {num_resamples:,} resamples "
+            f"{'by video' if 'clusters' in pairs.columns else 'by question'}, seed {seed}"
+        }
         _write_report(output, printed, sources if with_html else None)
     click.echo(json.dumps(printed, indent=2, allow_nan=False) if as_json else format_gap_table(result))
     if output is not None:

@@ -71,13 +71,15 @@ def list_facts(result: Result) -> list[Fact]:
         return format_interval({"value": result[key], "low": result[f"{key}_low"], "high": result[f"{key}_high"]})
 
     p_value = MISSING if result["p_value"] is None else f"{result['p_value']:.2g}"
-    counts = "{both:,} with and without, {visual_only:,} only with, {blind_only:,} only without, {neither:,} never"
     return [
         Fact("With the video", "right answers", share("visual_accuracy")),
         Fact("Without the video", "right answers of the same model to the same questions", share("blind_accuracy")),
         Fact("Gap", "the difference", format_gap(result)),
         Fact("p-value", "how likely so large a gap is if the video changes nothing", p_value),
-        Fact("Right", "questions by which run is right", counts.format(**result)),
+        Fact("Right both times", "questions", format_count(result["both"])),
+        Fact("Right only with the video", "questions", format_count(result["visual_only"])),
+        Fact("Right only without", "questions", format_count(result["blind_only"])),
+        Fact("Never right", "questions", format_count(result["neither"])),
         Fact("Chance", "what a uniform guess gets", format_percent(result["chance"])),
         Fact("With the video, above chance", "0 is guessing, 100 % perfect", share("visual_accuracy_above_chance")),
         Fact("Without the video, above chance", "the same", share("blind_accuracy_above_chance")),
@@ -85,10 +87,10 @@ def list_facts(result: Result) -> list[Fact]:
         Fact("VG, luck taken out", "the same, guessed questions weighted", share("vg_accuracy_corrected")),
         Fact("TA", "with the video, where the blind answer is right", share("ta_accuracy")),
         Fact("TA, luck taken out", "above 100 % luck repeats itself with the video", share("ta_accuracy_corrected")),
-        Fact("Missing answers", "count as wrong", "{num_visual_unanswered:,} with the video, "
-             "{num_blind_unanswered:,} without".format(**result)),
+        Fact("No answer with the video", "counts as wrong", format_count(result["num_visual_unanswered"])),
+        Fact("No answer without the video", "counts as wrong", format_count(result["num_blind_unanswered"])),
         Fact("Not scored", "the reference cannot be scored", _list_reasons(result)),
-    ]  # fmt: skip
+    ]
 
 
 def _list_reasons(result: Result) -> str:
