@@ -40,6 +40,7 @@ def write(on: Figure | Axes, x: float, y: float, text: str, *, color: str = INK,
 
 
 def name_axes(axes: Axes, x_name: str, y_name: str) -> None:
+    """Names both axes in the quiet colour."""
     axes.set_xlabel(x_name, color=SOFT, fontsize=10, family=_FONT)
     axes.set_ylabel(y_name, color=SOFT, fontsize=10, family=_FONT)
 
@@ -52,15 +53,27 @@ def write_key(figure: Figure, y: float, *entries: tuple[float, str, str, str]) -
 
 
 def format_share(share: float, digits: int = 0) -> str:
+    """A share in [0, 1] as a percentage.
+
+    Example:
+        >>> format_share(0.5), format_share(0.567, digits=1)
+        ('50 %', '56.7 %')
+    """
     return f"{100 * share:.{digits}f} %"
 
 
 def mark_percent(axis: Axis) -> None:
+    """Marks an axis of shares in percent."""
     axis.set_major_formatter(lambda value, _: format_share(value))
 
 
 def fit_font(text: str, max_characters: int) -> str:
-    """A stranger's text as the font can draw it: what it lacks becomes a box, what is long loses its middle."""
+    """A stranger's text as the font can draw it: what it lacks becomes a box, what is long loses its middle.
+
+    Example:
+        >>> fit_font("a long name of a group", 9), fit_font("色 red", 9)
+        ('a lo…oup', '□ red')
+    """
     half = max_characters // 2
     cut = text if len(text) <= max_characters else f"{text[:half]}…{text[1 - half :]}"
     known = _list_characters()

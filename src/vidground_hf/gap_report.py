@@ -65,7 +65,13 @@ def format_gap(result: Result) -> str:
 
 
 def list_facts(result: Result) -> list[Fact]:
-    """The figures of a result in reading order."""
+    """The figures of a result in reading order.
+
+    Example:
+        >>> from vidground_hf.gap import measure_gap
+        >>> print(list_facts(measure_gap(["A", "B"], ["A", "C"], ["A", "B"], num_options=4))[0].value)
+        100.0 % (100.0 to 100.0)
+    """
 
     def share(key: str) -> str:
         return format_interval({"value": result[key], "low": result[f"{key}_low"], "high": result[f"{key}_high"]})
@@ -99,13 +105,26 @@ def _list_reasons(result: Result) -> str:
 
 
 def list_groups(result: Result) -> list[tuple[str, Result]]:
-    """The largest groups, those with the largest gap first."""
+    """The largest groups, those with the largest gap first.
+
+    Example:
+        >>> from vidground_hf.gap import measure_gap
+        >>> result = measure_gap(["A", "B"], ["A", "C"], ["A", "B"], num_options=4, groups=["count", "order"])
+        >>> [(name, group["gap"]) for name, group in list_groups(result)]
+        [('order', 1.0), ('count', 0.0)]
+    """
     largest = sorted(result["groups"].items(), key=lambda item: -item[1]["num_examples"])[:MAX_GROUPS]
     return sorted(largest, key=lambda item: 2 if item[1]["gap"] is None else -item[1]["gap"])
 
 
 def format_gap_table(result: Result) -> str:
-    """The result in plain text, for the terminal."""
+    """The result in plain text, for the terminal.
+
+    Example:
+        >>> from vidground_hf.gap import measure_gap
+        >>> print(format_gap_table(measure_gap(["A", "B"], ["A", "C"], ["A", "B"], num_options=4)).splitlines()[4])
+          Gap                              +50.0 points (+0.0 to +100.0)
+    """
     facts = list_facts(result)
     width = max(len(fact.name) for fact in facts)
     lines = [f"{result['num_examples']:,} questions, answered with and without the video", ""]
@@ -131,6 +150,11 @@ def draw_gap(result: Result) -> bytes:
 
     Returns:
         `bytes`: a PNG picture; the same result gives the same bytes.
+
+    Example:
+        >>> from vidground_hf.gap import measure_gap
+        >>> draw_gap(measure_gap(["A"], ["B"], ["A"], num_options=4))[1:4]
+        b'PNG'
     """
     rows = [("all questions", result), *list_groups(result)]
     height_inches = 1.2 + 0.32 * len(rows)
@@ -185,6 +209,12 @@ def render_gap_page(result: Result, unmatched: Mapping[str, list[str]], sources:
 
     Returns:
         `str`: the page.
+
+    Example:
+        >>> from vidground_hf.gap import measure_gap
+        >>> page = render_gap_page(measure_gap(["A"], ["B"], ["A"], num_options=4), {}, {"With the video": "run.csv"})
+        >>> "run.csv" in page
+        True
     """
     return render_html_page(
         "gap.html.j2",

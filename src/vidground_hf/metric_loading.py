@@ -15,7 +15,12 @@ _FOLDERS = (_PACKAGE / "metrics", _PACKAGE.parents[1] / "metrics")
 
 
 def list_metrics() -> dict[str, Path]:
-    """The metrics that come with the package: name to module file."""
+    """The metrics that come with the package: name to module file.
+
+    Example:
+        >>> list_metrics()["grounded_qa"].name
+        'grounded_qa.py'
+    """
     modules = (module for folder in _FOLDERS for module in sorted(folder.glob("*/*.py")))
     return {module.stem: module for module in modules if module.stem == module.parent.name}
 

@@ -122,7 +122,12 @@ def join_runs(
 
 
 def cut_list(names: Sequence[str], num_listed: int = _NUM_LISTED) -> str:
-    """Lists names for a message, the first ones only."""
+    """Lists names for a message, the first ones only.
+
+    Example:
+        >>> cut_list(["a", "b", "c"], num_listed=2)
+        'a, b and 1 more'
+    """
     more = f" and {len(names) - num_listed} more" if len(names) > num_listed else ""
     return ", ".join(names[:num_listed]) + more
 

@@ -44,6 +44,14 @@ def read_rows(path: str | Path) -> list[Row]:
     Raises:
         `ValueError`: for another extension, or a file that cannot be read as its extension says.
         `ImportError`: for an inspect_ai log without inspect_ai.
+
+    Example:
+        >>> from tempfile import TemporaryDirectory
+        >>> with TemporaryDirectory() as folder:
+        ...     path = Path(folder, "run.csv")
+        ...     _ = path.write_text("id,prediction\\nq1,B\\nq2,\\n")
+        ...     read_rows(path)
+        [{'id': 'q1', 'prediction': 'B'}, {'id': 'q2', 'prediction': None}]
     """
     path = Path(path)
     reader = _READERS.get(path.suffix.lower())

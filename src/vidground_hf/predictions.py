@@ -63,6 +63,15 @@ def read_pairs(
     Raises:
         `ValueError`: when a column is not found, an id is repeated, one id names two questions, or none is in every
             file.
+
+    Example:
+        >>> from tempfile import TemporaryDirectory
+        >>> with TemporaryDirectory() as folder:
+        ...     path = Path(folder, "wide.csv")
+        ...     _ = path.write_text("id,text,frames,answer\\nq1,A,B,B\\nq2,C,C,C\\n")
+        ...     pairs = read_pairs(path, path, blind_column="text", visual_column="frames")
+        >>> pairs.columns["blind_predictions"], pairs.columns["predictions"], pairs.columns["references"]
+        (['A', 'C'], ['B', 'C'], ['B', 'C'])
     """
     mapping = columns or {}
     paths = [Path(blind), Path(visual)] + ([Path(references)] if references is not None else [])
@@ -99,7 +108,11 @@ def read_table(
         `dict[str, PredictionRow]`: by id, in the file's order.
 
     Raises:
-        `ValueError`: when ids or answers are not found, or an id is repeated.
+        `ValueError`: when ids or answers are not found, or an id is missing or repeated.
+
+    Example:
+        >>> read_table("run.csv", [{"qid": "q1", "pred": "B", "gold": "A"}], {}, "")["q1"].answer
+        'B'
     """
     found = list(dict.fromkeys(column for row in rows for column in row))
     roles = _find_roles(found, mapping)

@@ -43,7 +43,12 @@ class Cuts(NamedTuple):
 
 
 def list_cuts(is_right: ArrayLike, confidence: ArrayLike, decoy_weight: ArrayLike) -> Cuts:
-    """Lists what every threshold would drop; takes the arguments of `calibrate`."""
+    """Lists what every threshold would drop; takes the arguments of `calibrate`.
+
+    Example:
+        >>> list_cuts([True, True, False], [0.9, 0.6, 0.6], [0.5, 0.5, 0.5]).estimated_error.tolist()
+        [0.5, 0.5]
+    """
     right = np.asarray(is_right, dtype=bool)
     confidence = np.asarray(confidence, dtype=np.float64)
     weight = np.asarray(decoy_weight, dtype=np.float64)

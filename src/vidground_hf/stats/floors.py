@@ -88,6 +88,11 @@ def score_floors(options: Sequence[Sequence[str]], gold: Sequence[int | None]) -
 
     Raises:
         `ValueError`: for lengths that differ, or a gold position outside the options.
+
+    Example:
+        >>> scores = score_floors([["yes", "no"], ["red", "green", "blue"]], [0, 1])
+        >>> scores.chance.round(3).tolist(), scores.longest_option.tolist()
+        ([0.5, 0.333], [1.0, 1.0])
     """
     if len(options) != len(gold):
         raise ValueError(f"got {len(options)} rows of options and {len(gold)} gold positions; pass one per row")
