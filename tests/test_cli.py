@@ -214,13 +214,16 @@ def write_readme_files(folder: Path) -> None:
     (folder / "NExTQA").mkdir()
     (folder / "NExTQA" / "val.csv").write_text("\n".join(nextqa), encoding="utf-8")
     (folder / "my.csv").write_text("\n".join(mine), encoding="utf-8")
+    for name, letter in (("blind", "A"), ("visual", "B")):
+        rows = [{"id": k, "prediction": letter, "answer": "AB"[k % 2], "options": ["x", "y"]} for k in range(20)]
+        (folder / f"{name}.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows), encoding="utf-8")
 
 
 def test_the_commands_of_the_readme_run_as_written(tmp_path: Path) -> None:
     readme = (ROOT / "README.md").read_text(encoding="utf-8")
     blocks = re.findall(r"```bash\n(.*?)```", readme, re.DOTALL)
     commands = [line for block in blocks for line in block.splitlines() if line.startswith("vidground ")]
-    assert len(commands) >= 4
+    assert len(commands) >= 5
     write_readme_files(tmp_path)
     for command in commands:
         arguments = [sys.executable, "-m", "vidground_hf.cli", *shlex.split(command)[1:]]

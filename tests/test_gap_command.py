@@ -109,7 +109,7 @@ def test_known_data_files_give_options_and_columns_can_be_mapped(tmp_path: Path)
     ("arguments", "message"),
     [
         (["--html"], "--html writes gap.html to a folder; say which with --output DIR"),
-        (["--map", "id"], "--map takes KEY=COLUMN, got 'id'; for example --map id=sample_id"),
+        (["--map", "id"], "--map takes KEY=COLUMN, got 'id'; for example --map question=q"),
         (["--problem-type", "bbox"], "'bbox' is not one of 'multiple_choice', 'numerical'"),
         (["--confidence", "1"], "1.0 is not in the range 0<x<1"),
         (["--references", "absent.csv"], "File 'absent.csv' does not exist"),

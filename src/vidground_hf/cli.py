@@ -20,7 +20,7 @@ import datasets
 
 from vidground_hf.cache_command import cache
 from vidground_hf.environment import describe_environment
-from vidground_hf.gap_command import gap
+from vidground_hf.gap_command import gap, parse_mapping
 from vidground_hf.schema import BLIND_VIEWS
 
 _SOURCE_OPTIONS = [
@@ -174,7 +174,7 @@ def _curate(
     from vidground_hf.loading import open_dataset
     from vidground_hf.rules import parse_rule
 
-    columns = _parse_mapping(mapping)
+    columns = parse_mapping(mapping)
     made = load_answerer(answerer, seed=seed, concurrency=concurrency, max_requests=max_requests)
     if alpha is not None and rule != "calibrated":
         raise click.UsageError(f"--alpha goes with --rule calibrated, got --rule {rule}")
@@ -209,13 +209,6 @@ def _name_source(data: Sequence[str]) -> str:
         return "/".join(Path(data[0]).parts[-2:])
     parents = dict.fromkeys("/".join(Path(name).parent.parts[-2:]) for name in data)
     return f"{', '.join(parents)} ({len(data)} files)"
-
-
-def _parse_mapping(pairs: Sequence[str]) -> dict[str, str]:
-    for pair in pairs:
-        if "=" not in pair:
-            raise click.UsageError(f"--map takes KEY=COLUMN, got {pair!r}; for example --map question=q")
-    return dict(pair.split("=", 1) for pair in pairs)
 
 
 @contextmanager

@@ -67,7 +67,7 @@ def gap(
             references,
             blind_column=blind_column,
             visual_column=visual_column,
-            columns=_parse_mapping(mapping),
+            columns=parse_mapping(mapping),
             problem_type=problem_type,
         )
     except ImportError as error:
@@ -87,10 +87,11 @@ def gap(
         click.echo(f"report: {output / ('gap.html' if with_html else 'gap.json')}", err=as_json)
 
 
-def _parse_mapping(pairs: Sequence[str]) -> dict[str, str]:
+def parse_mapping(pairs: Sequence[str]) -> dict[str, str]:
+    """Reads what `--map` was given; refuses what is not KEY=COLUMN."""
     for pair in pairs:
         if "=" not in pair:
-            raise click.UsageError(f"--map takes KEY=COLUMN, got {pair!r}; for example --map id=sample_id")
+            raise click.UsageError(f"--map takes KEY=COLUMN, got {pair!r}; for example --map question=q")
     return dict(pair.split("=", 1) for pair in pairs)
 
 
