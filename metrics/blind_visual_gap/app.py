@@ -7,8 +7,7 @@ import io
 from typing import Any
 
 import gradio
-
-from vidground_hf.metric_loading import load_metric
+from blind_visual_gap import BlindVisualGap
 
 EXAMPLE = """reference,visual,blind,num_options,group,video
 A,A,A,4,colour,clip-1
@@ -18,7 +17,7 @@ D,A,D,4,order,clip-3
 """
 
 
-def compute_gap(table: str) -> dict[str, Any]:
+def compute_scores(table: str) -> dict[str, Any]:
     """Computes the metric from csv text with the columns `reference, visual, blind` and any of the others."""
     rows = list(csv.DictReader(io.StringIO(table.strip())))
     columns = {name: [row[name] for row in rows] for name in (rows[0] if rows else {})}
@@ -26,7 +25,7 @@ def compute_gap(table: str) -> dict[str, Any]:
     if missing:
         raise gradio.Error(f"no column {', '.join(missing)}; the first line names reference, visual and blind")
     try:
-        return load_metric("blind_visual_gap").compute(
+        return BlindVisualGap(keep_in_memory=True).compute(
             predictions=columns["visual"],
             blind_predictions=columns["blind"],
             references=columns["reference"],
@@ -39,7 +38,7 @@ def compute_gap(table: str) -> dict[str, Any]:
 
 
 demo = gradio.Interface(
-    fn=compute_gap,
+    fn=compute_scores,
     inputs=gradio.Textbox(EXAMPLE, lines=8, label="One question a line, as csv"),
     outputs=gradio.JSON(label="Result"),
     title="Blind-visual gap",

@@ -5,7 +5,7 @@ The figures are computed in `vidground_hf.stats.boxes`.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from typing import Any
 
 import datasets
 import evaluate
@@ -62,16 +62,5 @@ class BoxGrounding(evaluate.Metric):
             reference_urls=["https://arxiv.org/abs/1608.00272"],
         )
 
-    def _compute(
-        self,
-        predictions: Sequence[Sequence[float]],
-        references: Sequence[Sequence[float]],
-        box_format: str = "xyxy",
-        iou_thresholds: Sequence[float] = (0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7, 0.8, 0.9),
-    ) -> dict[str, float | int | None]:
-        return score_box_grounding(
-            predictions,
-            references,
-            box_format=box_format,  # type: ignore[arg-type]
-            iou_thresholds=iou_thresholds,
-        )
+    def _compute(self, **columns: Any) -> dict[str, Any]:
+        return score_box_grounding(**columns)

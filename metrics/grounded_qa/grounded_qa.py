@@ -5,7 +5,7 @@ The figures are computed in `vidground_hf.stats.grounded_qa`.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from typing import Any
 
 import datasets
 import evaluate
@@ -75,18 +75,5 @@ class GroundedQA(evaluate.Metric):
             reference_urls=["https://arxiv.org/abs/2309.01327"],
         )
 
-    def _compute(
-        self,
-        predictions: Sequence[str],
-        references: Sequence[str],
-        windows: Sequence[Sequence[float]],
-        reference_windows: Sequence[Sequence[Sequence[float]]],
-        mode: str = "strict",
-    ) -> dict[str, float | int | None]:
-        return score_grounded_qa(
-            predictions,
-            references,
-            windows,
-            reference_windows,
-            mode=mode,  # type: ignore[arg-type]
-        )
+    def _compute(self, **columns: Any) -> dict[str, Any]:
+        return score_grounded_qa(**columns)

@@ -5,7 +5,6 @@ The figures are computed in `vidground_hf.stats.highlights`.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from typing import Any
 
 import datasets
@@ -70,18 +69,5 @@ class HighlightDetection(evaluate.Metric):
             reference_urls=["https://arxiv.org/abs/2107.09609"],
         )
 
-    def _compute(
-        self,
-        predictions: Sequence[Sequence[float]],
-        references: Sequence[Sequence[Sequence[float]]],
-        windows: Sequence[Sequence[Sequence[float]]] | None = None,
-        reference_windows: Sequence[Sequence[Sequence[float]]] | None = None,
-        mode: str = "strict",
-    ) -> dict[str, Any]:
-        return score_highlights(
-            predictions,
-            references,
-            windows=windows,
-            reference_windows=reference_windows,
-            mode=mode,  # type: ignore[arg-type]
-        )
+    def _compute(self, **columns: Any) -> dict[str, Any]:
+        return score_highlights(**columns)

@@ -5,7 +5,7 @@ The figures are computed in `vidground_hf.stats.tracking`.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from typing import Any
 
 import datasets
 import evaluate
@@ -77,18 +77,5 @@ class ObjectTracking(evaluate.Metric):
             reference_urls=["https://arxiv.org/abs/1809.07845", "https://arxiv.org/abs/1810.11981"],
         )
 
-    def _compute(
-        self,
-        predictions: Sequence[Sequence[Sequence[float]]],
-        references: Sequence[Sequence[Sequence[float]]],
-        absent: Sequence[Sequence[int]] | None = None,
-        image_sizes: Sequence[Sequence[int]] | None = None,
-        mode: str = "strict",
-    ) -> dict[str, float | int | None]:
-        return score_object_tracking(
-            predictions,
-            references,
-            absent=absent,
-            image_sizes=image_sizes,
-            mode=mode,  # type: ignore[arg-type]
-        )
+    def _compute(self, **columns: Any) -> dict[str, Any]:
+        return score_object_tracking(**columns)

@@ -5,7 +5,6 @@ The figures are computed in `vidground_hf.stats.temporal`.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
 from typing import Any
 
 import datasets
@@ -74,18 +73,5 @@ class TemporalGrounding(evaluate.Metric):
             reference_urls=["https://arxiv.org/abs/1705.02101", "https://arxiv.org/abs/2107.09609"],
         )
 
-    def _compute(
-        self,
-        predictions: Sequence[Sequence[Sequence[float]]],
-        references: Sequence[Sequence[Sequence[float]]],
-        iou_thresholds: Sequence[float] = (0.3, 0.5, 0.7),
-        length_ranges: Mapping[str, tuple[float, float]] | None = None,
-        mode: str = "strict",
-    ) -> dict[str, Any]:
-        return score_temporal_grounding(
-            predictions,
-            references,
-            iou_thresholds=iou_thresholds,
-            length_ranges=length_ranges,
-            mode=mode,  # type: ignore[arg-type]
-        )
+    def _compute(self, **columns: Any) -> dict[str, Any]:
+        return score_temporal_grounding(**columns)

@@ -5,7 +5,6 @@ The figures are computed in `vidground_hf.stats.segmentation`.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from typing import Any
 
 import datasets
@@ -71,5 +70,5 @@ class VideoSegmentation(evaluate.Metric):
             reference_urls=["https://arxiv.org/abs/1704.00675"],
         )
 
-    def _compute(self, predictions: Sequence[Sequence[str]], references: Sequence[Sequence[str]]) -> dict[str, Any]:
-        return score_video_segmentation(predictions, references)
+    def _compute(self, **columns: Any) -> dict[str, Any]:
+        return score_video_segmentation(**columns)
