@@ -21,7 +21,6 @@ LETTERS = "ABCDEFGHIJKLMNOPQRSTUVWXYZ"
 """What options are called when they are shown."""
 
 
-
 def normalize_text(text: str) -> str:
     """Folds what does not distinguish two answers: case, Unicode form, surrounding punctuation, runs of spaces.
 
