@@ -19,6 +19,7 @@ from numpy.typing import NDArray
 from scipy.stats import bootstrap
 
 from vidground_hf.gap import measure_gap
+from vidground_hf.metric_loading import load_metric
 from vidground_hf.stats.gap import GapSettings, summarize_gap
 from vidground_hf.stats.resampling import bootstrap_ratios
 
@@ -41,15 +42,29 @@ def make_scores(num_rows: int) -> tuple[NDArray[np.float64], NDArray[np.float64]
 
 
 def time_metric(num_rows: int) -> float:
-    """Everything: checks, scoring of letters, twelve ratios with intervals, both tests."""
+    """The metric of `evaluate`, which writes the answers to an Arrow table and reads them again."""
+    return _time_answers(num_rows, load_metric("blind_visual_gap").compute)
+
+
+def time_measure_gap(num_rows: int) -> float:
+    """The same without `evaluate`: checks, scoring of letters, twelve ratios with intervals, both tests."""
+    return _time_answers(num_rows, measure_gap)
+
+
+def _time_answers(num_rows: int, measure: Callable[..., Any]) -> float:
     visual, blind, videos = make_scores(num_rows)
     letters = np.array(["A", "B", "C", "D"])
     gold = np.random.default_rng(1).integers(4, size=num_rows)
     predictions, blind_predictions = (letters[(gold + (scores == 0)) % 4].tolist() for scores in (visual, blind))
-    references, clusters = letters[gold].tolist(), [f"video-{number}" for number in videos.tolist()]
+    clusters = [f"video-{number}" for number in videos.tolist()]
     started = time.perf_counter()
-    measure_gap(
-        predictions, blind_predictions, references, num_options=4, clusters=clusters, num_resamples=NUM_RESAMPLES
+    measure(
+        predictions=predictions,
+        blind_predictions=blind_predictions,
+        references=letters[gold].tolist(),
+        num_options=4,
+        clusters=clusters,
+        num_resamples=NUM_RESAMPLES,
     )
     return (time.perf_counter() - started) / NUM_RESAMPLES
 
@@ -118,6 +133,7 @@ def time_scipy_twelve(num_rows: int) -> float:
 
 PARTS: dict[str, Callable[[int], float]] = {
     "metric": time_metric,
+    "measure_gap": time_measure_gap,
     "statistics": time_statistics,
     "mixed_options": time_mixed_options,
     "any_options": time_any_options,
@@ -133,7 +149,7 @@ def main(num_rows: int) -> None:
     for part in PARTS:
         command = [sys.executable, __file__, str(num_rows), part]
         parts[part] = json.loads(subprocess.run(command, check=True, capture_output=True, text=True).stdout)
-    twelve = ("metric", "statistics", "mixed_options", "any_options")
+    twelve = ("metric", "measure_gap", "statistics", "mixed_options", "any_options")
     pairs = (("gap_alone", "scipy"), *((part, "scipy_twelve") for part in twelve))
     key = "microseconds_per_resample"
     report = {
