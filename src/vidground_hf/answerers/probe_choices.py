@@ -5,7 +5,7 @@ Gold answers come in as positions beside the features, fold by fold; open-ended 
 
 from __future__ import annotations
 
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from itertools import pairwise
 from typing import Any, NamedTuple
 
@@ -28,8 +28,6 @@ Floats = NDArray[np.float64]
 _PRIOR_COUNT = 2.0  # occurrences that a clue is worth beforehand; chosen on the tuning sets
 _L2 = 30.0  # chosen on the tuning sets and on samples of 60 to 400 rows of them; 1 to 100 did about as well
 _ROWS_PER_BATCH = 2048
-# In standard errors, about: below the first nothing was learned, above the second there is no need to look further.
-_MIN_STRENGTH, _CLEAR_STRENGTH = 1.0, 4.0
 _MIN_COUNT = 2  # a clue that one option alone has tells nothing about another
 
 
@@ -194,99 +192,53 @@ class ChoiceTally:
         chosen = np.flatnonzero(is_trained[rows.rows])
         expected[chosen, folds[rows.rows[chosen]]] = 1 / np.diff(rows.starts)[rows.rows[chosen]]
         self.trained = is_trained
-        self._leads: dict[frozenset[int], dict[int, Floats]] = {}
         self.won = {name: family.matrix.T @ won for name, family in rows.families.items()}
         self.expected = {name: family.matrix.T @ expected for name, family in rows.families.items()}
 
-    def weigh_clues(self, family: str, without: Collection[int]) -> NDArray[np.float32]:
+    def weigh_clues(self, family: str, without: Sequence[int]) -> NDArray[np.float32]:
         """What each clue of a family is worth (`float32[F]`), counted in all folds but those of `without`."""
         kept = [fold for fold in range(self.num_folds) if fold not in without]
         won, expected = self.won[family][:, kept].sum(axis=1), self.expected[family][:, kept].sum(axis=1)
         return np.log((won + np.float32(_PRIOR_COUNT)) / (expected + np.float32(_PRIOR_COUNT)))
 
-    def can_fit(self, without: Collection[int]) -> bool:
-        """Whether there is a row to train on outside some folds."""
-        return bool((self.trained & ~np.isin(self.folds, list(without))).any())
+    def can_fit(self, held_out: int | None) -> bool:
+        """Whether there is a row to train on outside a fold."""
+        return bool((self.trained & (self.folds != held_out)).any())
 
-    def fit(self, without: frozenset[int]) -> tuple[ChoiceModel, Floats]:
-        """Fits on all folds but some.
-
-        Where models of some training folds do not see the gold answers of the others coming, nothing was learned that
-        holds: then every option of a question is equally probable.
+    def fit(self, held_out: int | None) -> tuple[ChoiceModel, Floats]:
+        """Fits on all folds but one, or on all.
 
         Returns:
-            `tuple[ChoiceModel, float64[C]]`: the model, and the log-probability of every choice of the folds left
-            out; those of the others are nan.
+            `tuple[ChoiceModel, float64[C]]`: the model, and the log-probability of every choice of the held-out fold;
+            those of other folds are nan.
         """
-        features, coefficients = self._fit_without(without)
-        if not self._is_predictable(without):
-            coefficients = np.zeros_like(coefficients)
-        clues = {
-            name: (family.buckets, self.weigh_clues(name, without)) for name, family in self.rows.families.items()
-        }
-        log_probabilities = np.full(len(self.rows.rows), np.nan)
-        chosen, starts = self._select(np.isin(self.folds, list(without)))
-        scores = features[chosen].astype(np.float64) @ coefficients
-        log_probabilities[chosen] = find_log_probabilities(scores, starts)
-        return ChoiceModel(self.rows.counts, clues, coefficients), log_probabilities
-
-    def _is_predictable(self, without: frozenset[int]) -> bool:
-        """Whether the gold options of each training fold lead by the scores of models of the other training folds."""
-        leads = np.zeros(0)
-        strength = np.inf  # what cannot be checked is taken on trust
-        for fold in range(self.num_folds):
-            if fold in without or not self.can_fit(without | {fold}):
-                continue
-            leads = np.concatenate([leads, self._find_leads(without | {fold})[fold]])
-            if len(leads):
-                strength = leads.sum() / max(np.sqrt((leads**2).sum()), 1e-12)
-            if strength > _CLEAR_STRENGTH:
-                break
-        return bool(strength > _MIN_STRENGTH)
-
-    def _find_leads(self, without: frozenset[int]) -> dict[int, Floats]:
-        """By how much gold options score above their question's average, in each fold of `without`; kept for reuse."""
-        if without not in self._leads:
-            features, coefficients = self._fit_without(without)
-            found = {}
-            for fold in without:
-                is_row = self.trained & (self.folds == fold)
-                chosen, starts = self._select(is_row)
-                scores = features[chosen].astype(np.float64) @ coefficients
-                centered = center_within(scores[:, None], starts)[:, 0]
-                found[fold] = centered[np.isin(chosen, self.gold[is_row])]
-            self._leads[without] = found
-        return self._leads[without]
-
-    def _fit_without(self, without: frozenset[int]) -> tuple[NDArray[np.float32], Floats]:
-        """The features of every choice and their coefficients, learned without some folds."""
-        features = self._find_features(without)
-        return features, self._train(features, self.trained & ~np.isin(self.folds, list(without)))
-
-    def _find_features(self, without: frozenset[int]) -> NDArray[np.float32]:
-        """Features of every choice (`float32[C, D]`), its clues weighed without its own fold and some others."""
         rows = self.rows
+        fold_of_choice = self.folds[rows.rows]
         sums = np.zeros((len(rows.rows), len(FAMILIES)), np.float32)
         for own in range(self.num_folds):
-            chosen = np.flatnonzero(self.folds[rows.rows] == own)
+            chosen = np.flatnonzero(fold_of_choice == own)
+            without = {own} if held_out is None else {own, held_out}
             for column, (name, family) in enumerate(rows.families.items()):
-                sums[chosen, column] = family.matrix[chosen] @ self.weigh_clues(name, without | {own})
+                sums[chosen, column] = family.matrix[chosen] @ self.weigh_clues(name, sorted(without))
         sizes = np.column_stack([family.sizes for family in rows.families.values()])
-        return _join_features(rows.measures, sums, sizes, rows.starts)
-
-    def _train(self, features: NDArray[np.float32], is_row: NDArray[np.bool_]) -> Floats:
-        """Fits coefficients (`float64[D]`) on some rows."""
-        chosen, starts = self._select(is_row)
-        block = features[chosen]
+        features = _join_features(rows.measures, sums, sizes, rows.starts)
+        is_training = self.trained & (self.folds != held_out)
+        training = np.flatnonzero(is_training[rows.rows])
+        block = features[training]
         spread = block.std(axis=0, dtype=np.float64)
         scale = np.where(spread > 0, spread, 1.0)
-        gold = self.gold[is_row] - self.rows.starts[:-1][is_row] + starts[:-1]
-        return fit_conditional_logit((block / scale).astype(np.float32), starts, gold, l2=_L2) / scale
-
-    def _select(self, is_row: NDArray[np.bool_]) -> tuple[Ints, Ints]:
-        """The choices of some rows, and where each row's choices start among them."""
-        sizes = np.diff(self.rows.starts)[is_row]
-        return np.flatnonzero(is_row[self.rows.rows]), np.concatenate([[0], np.cumsum(sizes)])
+        kept = np.flatnonzero(is_training)
+        starts = np.concatenate([[0], np.cumsum(np.diff(rows.starts)[kept])])
+        gold = self.gold[kept] - rows.starts[kept] + starts[:-1]
+        weights = fit_conditional_logit((block / scale).astype(np.float32), starts, gold, l2=_L2)
+        coefficients = weights / scale
+        left_out = [] if held_out is None else [held_out]
+        clues = {name: (family.buckets, self.weigh_clues(name, left_out)) for name, family in rows.families.items()}
+        scores = np.full(len(rows.rows), np.nan)
+        held = np.flatnonzero(fold_of_choice == (self.num_folds if held_out is None else held_out))
+        held_starts = np.concatenate([[0], np.cumsum(np.diff(rows.starts)[self.folds == held_out])])
+        scores[held] = find_log_probabilities(features[held].astype(np.float64) @ coefficients, held_starts)
+        return ChoiceModel(rows.counts, clues, coefficients), scores
 
 
 def _collect_clues(batches: Sequence[PromptBatch], name: str) -> Family:

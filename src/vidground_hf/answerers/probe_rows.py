@@ -124,8 +124,8 @@ class ProbeRows:
         models = []
         for fold in held_out:
             choices = None
-            if tally is not None and tally.can_fit({fold}):
-                choices, scores = tally.fit(frozenset({fold}))
+            if tally is not None and tally.can_fit(fold):
+                choices, scores = tally.fit(fold)
                 self._answer_choices(scores, folds, fold, answers)
             votes = self._fit_votes(labels, folds, fold)
             if votes is not None and self._votes is not None:
@@ -138,7 +138,7 @@ class ProbeRows:
     def fit(self, labels: Labels, folds: Ints) -> ProbeModel:
         """Trains on all folds."""
         tally = self._tally(labels, folds)
-        choices = tally.fit(frozenset())[0] if tally is not None and tally.can_fit(()) else None
+        choices = tally.fit(None)[0] if tally is not None and tally.can_fit(None) else None
         return ProbeModel(choices, self._fit_votes(labels, folds, None))
 
     def exchange_labels(self, folds: Ints, fold: int, seed: int) -> Labels:
