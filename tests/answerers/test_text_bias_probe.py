@@ -479,3 +479,25 @@ def test_explain_names_the_shortcut(shortcut_examples: list[Example], shortcut_f
 def test_explain_takes_as_many_prompts_as_answers(shortcut_examples: list[Example], shortcut_fit: ProbeFit) -> None:
     with pytest.raises(ValueError, match="argument 2 is shorter"):
         shortcut_fit.explain([make_prompt(shortcut_examples[0])], [])
+
+
+def test_a_question_without_a_group_does_not_answer_itself_with_its_options_in_another_order() -> None:
+    rng = np.random.default_rng(0)
+    examples = []
+    for index in range(150):
+        options = tuple(f"{word}{index}" for word in ("ab", "cd", "ef", "gh"))
+        gold = options[int(rng.integers(4))]
+        for copy in range(2):
+            shown = tuple(options[k] for k in rng.permutation(4))
+            example = Example(
+                id=f"{index}-{copy}",
+                question=f"which one is {index}",
+                problem_type="multiple_choice",
+                options=shown,
+                answer=gold,
+                answer_index=shown.index(gold),
+            )
+            examples.append(example)
+    answers = TextBiasProbe().fit(examples).answers
+    num_right = sum(answer.text == example.answer for answer, example in zip(answers, examples, strict=True))
+    assert num_right < 120  # 75 by chance; each copy would know the other's answer

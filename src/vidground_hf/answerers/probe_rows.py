@@ -259,5 +259,6 @@ def _refuse(prompt: Prompt | None) -> Answer:
 
 
 def _find_group(example: Example) -> object:
-    # Rows without a group would teach each other their answers if they are the same question.
-    return (example.question, example.options) if example.group is None else example.group
+    # Rows without a group would teach each other their answers if they are the same question, in whatever order its
+    # options stand.
+    return (example.question, *sorted(example.options)) if example.group is None else example.group
