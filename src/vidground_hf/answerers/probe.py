@@ -275,4 +275,10 @@ def _measure_invariance(rows: ProbeRows, folds: Ints, answers: Sequence[Answer],
 def _is_same(first: Answer, second: Answer | None) -> bool:
     if second is None or first.text != second.text or first.error != second.error:
         return False
-    return bool(np.allclose(first.option_logprobs or (), second.option_logprobs or (), rtol=0, atol=1e-6))
+    return all(
+        np.allclose(one, other, rtol=0, atol=1e-6)
+        for one, other in (
+            (first.option_logprobs or (), second.option_logprobs or ()),
+            (first.confidence or 0.0, second.confidence or 0.0),
+        )
+    )
