@@ -15,7 +15,17 @@ FLOORS = [
     {"schema", "environment", "mounts"},
     {"stats"},
     {"options", "extraction", "drawing", "prompts", "rules", "rows", "fits", "rendering", "metric_loading", "tables"},
-    {"examples", "scoring", "answerers", "toy_world", "toy_questions", "wording", "gap_checks", "prediction_files"},
+    {
+        "examples",
+        "scoring",
+        "answerers",
+        "rule_parsing",
+        "toy_world",
+        "toy_questions",
+        "wording",
+        "gap_checks",
+        "prediction_files",
+    },
     {"cache"},
     {"layouts", "judging", "toy", "figures", "gap", "pairing"},
     {"adapters", "deciding", "pages"},
@@ -87,7 +97,7 @@ def test_modules_and_functions_stay_small() -> None:
     lengths = []
     for path in MODULES:
         text = path.read_text(encoding="utf-8")
-        lengths.append(text.count("\n"))
+        lengths.append(len(text.splitlines()))
         assert lengths[-1] <= 400, f"{path.name} has {lengths[-1]} lines"
         for node in ast.walk(ast.parse(text)):
             if isinstance(node, (ast.FunctionDef, ast.AsyncFunctionDef)):

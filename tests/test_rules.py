@@ -13,6 +13,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from vidground_hf.rule_parsing import parse_rule
 from vidground_hf.rules import (
     FittedCalibrated,
     FittedDropFraction,
@@ -21,7 +22,6 @@ from vidground_hf.rules import (
     bias_at_least,
     calibrated,
     drop_fraction,
-    parse_rule,
     single_shot,
 )
 from vidground_hf.schema import Verdict

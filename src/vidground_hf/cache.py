@@ -96,7 +96,7 @@ class AnswerCache:
             self._database = sqlite3.connect(self.path, timeout=60, isolation_level=None, check_same_thread=False)
             try:
                 self._prepare()
-            except BaseException:
+            except (sqlite3.Error, CacheError):
                 self._database.close()
                 raise
 

@@ -172,7 +172,7 @@ def _curate(
     from vidground_hf.curation import curate
     from vidground_hf.filtering import GroundFilter
     from vidground_hf.loading import open_dataset
-    from vidground_hf.rules import parse_rule
+    from vidground_hf.rule_parsing import parse_rule
 
     columns = parse_mapping(mapping)
     made = load_answerer(answerer, seed=seed, concurrency=concurrency, max_requests=max_requests)
