@@ -49,7 +49,7 @@ def read_examples(paths: list[str]) -> list[Example]:
 def find_folds(examples: list[Example]) -> Ints:
     """The folds that the probe makes with the same seed: rows of one group have one number, counted as they come."""
     codes: dict[object, int] = {}
-    keys = [(e.question, e.options) if e.group is None else e.group for e in examples]
+    keys = [(e.question, *sorted(e.options)) if e.group is None else e.group for e in examples]
     groups = [codes.setdefault(key, len(codes)) for key in keys]
     return assign_folds(np.array(groups), np.ones(len(examples), bool), NUM_FOLDS, SEED)
 

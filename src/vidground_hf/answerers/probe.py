@@ -35,7 +35,8 @@ class TextBiasProbe:
     """Settings of the probe; `fit` learns and answers.
 
     Args:
-        num_folds (`int`, *optional*, defaults to 5): 2 or more; a set with fewer groups gets one fold for each.
+        num_folds (`int`, *optional*, defaults to 5): 2 or more; a set with fewer groups gets one fold for each. With
+            2, no training fold is left to count words in, and lengths, overlaps and the like are all that is weighed.
         seed (`int`, *optional*, defaults to 0): shuffles the groups into folds.
 
     Example:

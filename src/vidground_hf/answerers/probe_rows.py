@@ -126,7 +126,7 @@ class ProbeRows:
             choices = None
             if tally is not None and tally.can_fit(fold):
                 choices, scores = tally.fit(fold)
-                self._answer_choices(scores, folds, fold, answers)
+                self._answer_choices(tally.rows, scores, folds == fold, answers)
             votes = self._fit_votes(labels, folds, fold)
             if votes is not None and self._votes is not None:
                 rows = np.flatnonzero(folds[self.voted] == fold)
@@ -175,12 +175,12 @@ class ProbeRows:
             is_training &= fold_of_row != held_out
         return self._votes.fit(labels.texts, is_training) if is_training.any() else None
 
-    def _answer_choices(self, scores: Floats, folds: Ints, fold: int, answers: list[Answer | None]) -> None:
-        rows = self._choices
-        assert rows is not None
+    def _answer_choices(
+        self, rows: ChoiceRows, scores: Floats, is_asked: NDArray[np.bool_], answers: list[Answer | None]
+    ) -> None:
         for held, k in enumerate(self.chosen[rows.order]):
             prompt = self.prompts[k]
-            if folds[k] == fold and prompt is not None:
+            if is_asked[k] and prompt is not None:
                 span = slice(rows.starts[held], rows.starts[held + 1])
                 answers[k] = make_choice(prompt, rows.classes[held], rows.positions[span], scores[span])
 
