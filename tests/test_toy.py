@@ -70,7 +70,8 @@ def read_rows(path: Path) -> list[dict[str, Any]]:
 
 def decode(path: Path) -> Frames:
     with av.open(str(path)) as container:
-        return np.stack([frame.to_ndarray(format="rgb24") for frame in container.decode(video=0)])
+        frames = [frame.reformat(format="rgb24", threads=1) for frame in container.decode(video=0)]
+        return np.stack([frame.to_ndarray() for frame in frames])
 
 
 def read_cells(frames: Frames) -> Labels:
