@@ -71,5 +71,5 @@ def write_report(report: dict[str, Any], folder: Path) -> None:
     for name, content in figures.items():
         (folder / "figures" / f"{name}.png").write_bytes(content)
     (folder / "report.html").write_text(render_html(report, figures), encoding="utf-8")
-    (folder / "README.md").write_text(render_card(report, figures, command=report.get("command")), encoding="utf-8")
+    (folder / "README.md").write_text(render_card(report, figures), encoding="utf-8")
     (folder / "report.json").write_text(json.dumps(report, indent=2, allow_nan=False) + "\n", encoding="utf-8")

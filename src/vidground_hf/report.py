@@ -20,8 +20,9 @@ from vidground_hf.filtering import Judgement
 from vidground_hf.judging import make_trial
 from vidground_hf.luck import count_luck
 from vidground_hf.prompts import make_prompt
-from vidground_hf.rules import RIGHT_SCORE, FittedCalibrated
+from vidground_hf.rules import FittedCalibrated
 from vidground_hf.schema import Example, View, normalize_text
+from vidground_hf.stats.gap import RIGHT_SCORE
 from vidground_hf.stats.intervals import bootstrap_mean
 from vidground_hf.tally import Tally
 

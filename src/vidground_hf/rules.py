@@ -28,10 +28,8 @@ from numpy.typing import ArrayLike, NDArray
 
 from vidground_hf.schema import Verdict
 from vidground_hf.stats.calibration import Calibration, calibrate
+from vidground_hf.stats.gap import RIGHT_SCORE
 from vidground_hf.stats.pruning import Pruning, prune_bias
-
-# Multiple-choice and numerical scores are 0 or 1. For graded scores (word error, ROUGE) the half is our guess.
-RIGHT_SCORE = 0.5
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
