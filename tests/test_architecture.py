@@ -14,7 +14,19 @@ MODULES = sorted(path for path in SOURCE.rglob("*.py") if "metrics" not in path.
 FLOORS = [
     {"schema", "environment", "mounts"},
     {"stats"},
-    {"options", "extraction", "drawing", "prompts", "rules", "rows", "fits", "rendering", "metric_loading", "tables"},
+    {
+        "options",
+        "extraction",
+        "drawing",
+        "prompts",
+        "orders",
+        "rules",
+        "rows",
+        "fits",
+        "rendering",
+        "metric_loading",
+        "tables",
+    },
     {
         "examples",
         "scoring",

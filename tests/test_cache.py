@@ -35,7 +35,7 @@ def make_prompts(count: int) -> list[Prompt]:
 
 
 def find_key(prompt: Prompt = PROMPT, answerer: str = "m@1", trial_index: int = 0, **sampling: Any) -> bytes:
-    return make_key(answerer, {"temperature": 0, "max_tokens": 9} | sampling, prompt, trial_index)
+    return make_key(answerer, {"temperature": 0, "max_tokens": 9} | sampling, replace(prompt, trial_index=trial_index))
 
 
 @pytest.fixture
@@ -48,6 +48,7 @@ class CountingModel:
 
     id = "counting@1"
     sampling = {"temperature": 0}  # noqa: RUF012
+    num_in_flight = 0
 
     def __init__(self) -> None:
         self.asked: list[str] = []
@@ -82,7 +83,7 @@ def test_the_key_is_everything_that_changes_an_answer() -> None:
 
 def test_the_key_is_nothing_else() -> None:
     assert find_key(replace(PROMPT, example_id="8", group=None, order=(1, 0))) == find_key()
-    assert make_key("m@1", {"max_tokens": 9, "temperature": 0}, PROMPT, 0) == find_key()
+    assert make_key("m@1", {"max_tokens": 9, "temperature": 0}, PROMPT) == find_key()
 
 
 def test_the_key_is_the_same_in_every_version_of_this_schema() -> None:
@@ -277,7 +278,7 @@ def test_only_what_is_missing_is_asked_and_equal_prompts_once(path: Path) -> Non
         assert [answer.text for answer in answers] == [p.question for p in prompts + prompts[::-1]]
         assert sorted(model.asked) == [prompt.question for prompt in prompts]
         assert sum(counts) == 14
-        answer_through_cache(model, prompts[:1], cache, trial_index=1, on_answer=counts.append)
+        answer_through_cache(model, [replace(prompts[0], trial_index=1)], cache, on_answer=counts.append)
         assert model.asked[-1] == prompts[0].question
 
 

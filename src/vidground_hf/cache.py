@@ -37,14 +37,13 @@ class CacheError(RuntimeError):
     """The cache cannot be used; the message says why and what to do."""
 
 
-def make_key(answerer_id: str, sampling: Mapping[str, Any], prompt: Prompt, trial_index: int) -> bytes:
+def make_key(answerer_id: str, sampling: Mapping[str, Any], prompt: Prompt) -> bytes:
     """Hashes everything that changes an answer, and nothing else.
 
     Args:
         answerer_id (`str`): model and revision, or model and server.
         sampling (`Mapping`): JSON; temperature, token limit and their like.
-        prompt (`Prompt`): its text, options and view count; the names of its row and group do not.
-        trial_index (`int`): which of several answers to the same prompt, from 0.
+        prompt (`Prompt`): its text, options, view and trial index count; the names of its row and group do not.
 
     Returns:
         `bytes`: 32 of them, a sha256 of canonical JSON.
@@ -56,7 +55,7 @@ def make_key(answerer_id: str, sampling: Mapping[str, Any], prompt: Prompt, tria
         "view": prompt.view,
         "text": prompt.text,
         "options": prompt.options,  # an option may hold line breaks, so the text alone does not tell them apart
-        "trial_index": trial_index,
+        "trial_index": prompt.trial_index,
     }
     return hashlib.sha256(json.dumps(content, sort_keys=True, separators=(",", ":")).encode()).digest()
 
@@ -76,7 +75,7 @@ class AnswerCache:
     Example:
         >>> import tempfile
         >>> prompt = Prompt(example_id="1", view="text", problem_type="numerical", question="How many?")
-        >>> key = make_key("model@1", {"temperature": 0}, prompt, trial_index=0)
+        >>> key = make_key("model@1", {"temperature": 0}, prompt)
         >>> with AnswerCache(Path(tempfile.mkdtemp()) / "answers.sqlite") as cache:
         ...     cache.put(key, Answer(text="3"), "model@1")
         ...     cache.get_many([key])[key].text
@@ -217,7 +216,6 @@ def answer_through_cache(
     prompts: Sequence[Prompt],
     cache: AnswerCache,
     *,
-    trial_index: int = 0,
     on_answer: Callable[[int], object],
 ) -> list[Answer]:
     """Answers prompts, asking only for what the cache lacks, and equal prompts once.
@@ -228,14 +226,13 @@ def answer_through_cache(
         answerer (`ModelAnswerer`): who is asked.
         prompts (`Sequence[Prompt]`): N prompts.
         cache (`AnswerCache`): where answers are looked up and kept.
-        trial_index (`int`, *optional*, defaults to 0): which of several answers to the same prompt.
         on_answer (`Callable`): called with the number of prompts that each answer is for.
 
     Returns:
         `list[Answer]`: N answers in the same order.
     """
     sampling = answerer.sampling
-    keys = [make_key(answerer.id, sampling, prompt, trial_index) for prompt in prompts]
+    keys = [make_key(answerer.id, sampling, prompt) for prompt in prompts]
     found = cache.get_many(keys)
     missing: dict[bytes, list[int]] = {}
     for index, key in enumerate(keys):

@@ -78,7 +78,7 @@ def count_requests(
         four characters a token, our guess for English) and `max_answer_tokens` (`None` where the model sets no bound).
     """
     prompts = [make_prompt(example, view) for example in examples if not lacks_view(example, view)]
-    keys = [make_key(answerer.id, answerer.sampling, prompt, trial_index=0) for prompt in prompts]
+    keys = [make_key(answerer.id, answerer.sampling, prompt) for prompt in prompts]
     found = cache.get_many(keys)
     missing = {key: len(prompt.text) for key, prompt in zip(keys, prompts, strict=True) if key not in found}
     max_tokens = answerer.sampling.get("max_tokens")

@@ -9,7 +9,8 @@ from dataclasses import dataclass
 
 from vidground_hf.schema import BLIND_VIEWS, LETTERS, Example, ProblemType, View
 
-# How to answer, by problem type. Our own wording: VidGround's text-only prompt is not published.
+# How to answer, by problem type, and what goes before it where a model may think first. Our own wording: VidGround's
+# text-only prompt is not published.
 INSTRUCTIONS: dict[ProblemType, str] = {
     "multiple_choice": "Answer with the letter of one option.",
     "numerical": "Answer with one number.",
@@ -17,6 +18,7 @@ INSTRUCTIONS: dict[ProblemType, str] = {
     "free_form": "Answer in one sentence.",
     "regression": "Answer with one number.",
 }
+REASONING = "Think it through between <think> and </think>, then answer between <answer> and </answer>."
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -32,6 +34,7 @@ class Prompt:
         order (`tuple[int, ...]`): `options[k]` is the example's option `order[k]`.
         group (`str`, *optional*): the example's fold group.
         subtitles (`str`, *optional*): given under the `subtitles` view only.
+        trial_index (`int`, *optional*, defaults to 0): which of several answers to the same prompt this asks for.
     """
 
     example_id: str
@@ -42,27 +45,45 @@ class Prompt:
     order: tuple[int, ...] = ()
     group: str | None = None
     subtitles: str | None = None
+    trial_index: int = 0
 
     @property
     def text(self) -> str:
-        """The prompt as plain text (`str`)."""
+        """The prompt as plain text (`str`), to be answered at once."""
+        return self.render()
+
+    def render(self, *, reasoning: bool = False) -> str:
+        """The prompt as plain text.
+
+        Args:
+            reasoning (`bool`, *optional*, defaults to `False`): let the model think first, inside `<think>` tags.
+
+        Returns:
+            `str`: evidence, question, options and how to answer, in this order, so that two orders of the options
+            share all that comes before them.
+        """
         parts = []
         if self.subtitles is not None:
             parts.append(f"Subtitles of the video:\n{self.subtitles}")
         if self.question is not None:
             parts.append(f"Question: {self.question}")
         parts.extend(f"{LETTERS[k]}. {option}" for k, option in enumerate(self.options))
+        if reasoning:
+            parts.append(REASONING)
         parts.append(INSTRUCTIONS[self.problem_type])
         return "\n".join(parts)
 
 
-def make_prompt(example: Example, view: View = "text", order: tuple[int, ...] | None = None) -> Prompt:
+def make_prompt(
+    example: Example, view: View = "text", order: tuple[int, ...] | None = None, trial_index: int = 0
+) -> Prompt:
     """Shows an example through a blind view.
 
     Args:
         example (`Example`): the question.
         view (`str`, *optional*, defaults to `"text"`): one of `schema.BLIND_VIEWS`.
         order (`tuple[int, ...]`, *optional*): a permutation of the option positions; defaults to the data's order.
+        trial_index (`int`, *optional*, defaults to 0): which of several answers to the same prompt this asks for.
 
     Returns:
         `Prompt`: without the gold answer.
@@ -94,4 +115,5 @@ def make_prompt(example: Example, view: View = "text", order: tuple[int, ...] | 
         order=order,
         group=example.group,
         subtitles=example.subtitles if view == "subtitles" else None,
+        trial_index=trial_index,
     )

@@ -570,7 +570,7 @@ def find_kept(url: str, texts: list[str]) -> list[str]:
             question=row["question"],
             options=tuple(row["options"]),
         )
-        keys[prompt.text] = make_key(answerer.id, answerer.sampling, prompt, 0)
+        keys[prompt.text] = make_key(answerer.id, answerer.sampling, prompt)
     with AnswerCache() as cache:
         found = cache.get_many([keys[text] for text in texts])
     return [text for text in texts if keys[text] in found]

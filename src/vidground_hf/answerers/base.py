@@ -56,6 +56,10 @@ class ModelAnswerer(Answerer, Protocol):
     def sampling(self) -> Mapping[str, Any]:
         """What changes an answer besides model and prompt, as JSON; part of the cache key."""
 
+    @property
+    def num_in_flight(self) -> int:
+        """How many prompts are being answered at this moment."""
+
     def answer_each(self, prompts: Sequence[Prompt], on_answer: Callable[[int, Answer], None]) -> None:
         """Answers prompts in any order and calls `on_answer(position, answer)` once for each, one call at a time.
 

@@ -119,9 +119,10 @@ class EndpointAnswerer:
         self.temperature = temperature
         self.max_tokens = max_tokens
         self.num_sent = 0
+        self._num_in_flight = 0
 
     def __getstate__(self) -> dict[str, Any]:
-        return {**self.__dict__, "num_sent": 0}
+        return {**self.__dict__, "num_sent": 0, "_num_in_flight": 0}
 
     @property
     def id(self) -> str:
@@ -133,6 +134,10 @@ class EndpointAnswerer:
     def sampling(self) -> Mapping[str, Any]:
         """What is sent besides model and prompt (`Mapping`)."""
         return {"temperature": self.temperature, "max_tokens": self.max_tokens}
+
+    @property
+    def num_in_flight(self) -> int:
+        return self._num_in_flight
 
     def answer(self, prompts: Sequence[Prompt]) -> list[Answer]:
         """Answers a batch of prompts; the same length, in the same order."""
@@ -241,7 +246,11 @@ class _Run:
             if self.settings.num_sent == self.settings.max_requests:
                 return _Failure("stop", f"the budget of {self.settings.max_requests} requests is spent")
             self.settings.num_sent += 1
-            outcome = await self._send(prompt)
+            self.settings._num_in_flight += 1
+            try:
+                outcome = await self._send(prompt)
+            finally:
+                self.settings._num_in_flight -= 1
             if isinstance(outcome, Answer):
                 self.num_answered += 1
                 self.throttle.grow()

@@ -1,0 +1,44 @@
+"""In which orders the options of a question are shown, one order a trial.
+
+The data's own order is nobody's choice: it mixes a model's habit of preferring letters with where the gold was put.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import random
+
+from vidground_hf.schema import Example
+
+
+def draw_orders(example: Example, num_trials: int, seed: int = 0) -> list[tuple[int, ...]]:
+    """Draws the orders of a row's trials.
+
+    The first is a random rotation of the options, then come the other rotations, and then random permutations. They
+    depend on the seed and on the words of the row, not on its place in a dataset, and more trials begin with the
+    same orders.
+
+    Args:
+        example (`Example`): N options.
+        num_trials (`int`): how many orders, at least 0.
+        seed (`int`, *optional*, defaults to 0): another seed, other orders.
+
+    Returns:
+        `list[tuple[int, ...]]`: `num_trials` permutations of 0 to N - 1; of a question without options `()` each.
+
+    Example:
+        >>> example = Example(id="1", question="Sky?", problem_type="multiple_choice", options=("red", "blue", "sea"))
+        >>> draw_orders(example, 4)
+        [(2, 0, 1), (0, 1, 2), (1, 2, 0), (0, 1, 2)]
+    """
+    num_options = len(example.options)
+    content = "\x1f".join([str(seed), example.question, *example.options])
+    rng = random.Random(hashlib.sha256(content.encode("utf-8", "surrogatepass")).digest())
+    first = rng.randrange(num_options) if num_options else 0
+    orders = []
+    for trial in range(num_trials):
+        if trial < max(num_options, 1):
+            orders.append(tuple((first + trial + k) % num_options for k in range(num_options)))
+        else:
+            orders.append(tuple(rng.sample(range(num_options), num_options)))
+    return orders
