@@ -284,6 +284,7 @@ def test_a_question_that_is_refused_fails_alone_and_once(status: int) -> None:
         (200, b'{"choices": []}', "the reply is no chat completion (IndexError)"),
         (200, b'{"choices": [7]}', "the reply is no chat completion (ValueError)"),
         (200, b'{"choices": [{}]}', "the reply is no chat completion (AttributeError)"),
+        (200, b'{"choices": [{"index": NaN}]}', "the reply is no chat completion (RecursionError)"),
         (200, make_completion(None), "the reply holds no text"),
         (200, make_completion(" \n"), "the reply holds no text"),
         (500, b"[1]", "the reply is no chat completion (AttributeError)"),

@@ -191,6 +191,7 @@ class EndpointAnswerer:
             return Failure("retry", f"the connection failed ({type(error).__name__})")
         except UnicodeEncodeError:
             return Failure("leave", "the question is no valid Unicode text and cannot be sent")
-        except (ValueError, TypeError, AttributeError, LookupError) as error:
-            # The client parses whatever the server sent, and fails in as many ways as there are kinds of nonsense.
+        except (ValueError, TypeError, AttributeError, LookupError, RecursionError) as error:
+            # The client parses whatever the server sent, and fails in as many ways as there are kinds of nonsense;
+            # a NaN makes it call itself for ever.
             return Failure("retry", f"the reply is no chat completion ({type(error).__name__})")
