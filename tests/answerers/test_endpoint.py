@@ -26,7 +26,8 @@ from tests.chat_server import FAULTS, ChatServer, answer_prompt, make_completion
 from tests.questions import make_dataset
 from vidground_hf.answerers import load_answerer
 from vidground_hf.answerers.base import Answer, ModelAnswerer
-from vidground_hf.answerers.endpoint import EndpointAnswerer, read_retry_after
+from vidground_hf.answerers.endpoint import EndpointAnswerer
+from vidground_hf.answerers.endpoint_reply import read_retry_after
 from vidground_hf.answerers.endpoint_throttle import Throttle
 from vidground_hf.cache import AnswerCache, answer_through_cache, make_key
 from vidground_hf.filtering import GroundFilter
@@ -41,7 +42,7 @@ ADDED = list(ADDED_FEATURES)
 
 @pytest.fixture(autouse=True)
 def _hurry(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("vidground_hf.answerers.endpoint._BACKOFF_SECONDS", 0.01)
+    monkeypatch.setattr("vidground_hf.answerers.endpoint_run._BACKOFF_SECONDS", 0.01)
     monkeypatch.delenv("VIDGROUND_ENDPOINT_KEY", raising=False)
 
 
@@ -133,10 +134,10 @@ def test_a_provider_gets_the_hub_token(monkeypatch: pytest.MonkeyPatch) -> None:
 
     answerer = load_answerer("provider:a/b")
     assert isinstance(answerer, EndpointAnswerer)
-    monkeypatch.setattr("vidground_hf.answerers.endpoint.get_token", lambda: None)
+    monkeypatch.setattr("vidground_hf.answerers.endpoint_server.get_token", lambda: None)
     with pytest.raises(ValueError, match="provider:a/b@auto needs a Hub token, none is stored; run `hf auth login`"):
         answerer.answer(make_prompts(1))
-    monkeypatch.setattr("vidground_hf.answerers.endpoint.get_token", lambda: "hf_secret_of_the_user")
+    monkeypatch.setattr("vidground_hf.answerers.endpoint_server.get_token", lambda: "hf_secret_of_the_user")
     with ChatServer() as server:
         monkeypatch.setattr(CONVERSATIONAL_AUTO_ROUTER, "base_url", server.url.removesuffix("/v1"))
         assert answerer.answer(make_prompts(2)) == expect_answers(make_prompts(2))
@@ -283,6 +284,7 @@ def test_a_question_that_is_refused_fails_alone_and_once(status: int) -> None:
         (200, b'{"choices": []}', "the reply is no chat completion (IndexError)"),
         (200, b'{"choices": [7]}', "the reply is no chat completion (ValueError)"),
         (200, b'{"choices": [{}]}', "the reply is no chat completion (AttributeError)"),
+        (200, b'{"choices": [{"index": NaN}]}', "the reply is no chat completion (RecursionError)"),
         (200, make_completion(None), "the reply holds no text"),
         (200, make_completion(" \n"), "the reply holds no text"),
         (500, b"[1]", "the reply is no chat completion (AttributeError)"),
