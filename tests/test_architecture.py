@@ -49,6 +49,7 @@ FLOORS = [
     {"report"},
     {"curation"},
     {"gap_command", "cache_command"},
+    {"curate_command"},
     {"cli"},
 ]
 HEAVY = ("torch", "transformers", "trl", "vllm", "ray", "torchcodec", "decord", "gradio")

@@ -54,6 +54,9 @@ class CountingModel:
     def __init__(self) -> None:
         self.asked: list[str] = []
 
+    def describe(self) -> dict[str, Any]:
+        return {}
+
     def answer(self, prompts: Sequence[Prompt]) -> list[Answer]:
         raise NotImplementedError
 

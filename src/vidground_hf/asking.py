@@ -5,7 +5,6 @@ A row is asked only as long as its verdict is open. What its answers mean is `ju
 
 from __future__ import annotations
 
-import math
 from collections.abc import Iterator, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
@@ -21,7 +20,7 @@ from vidground_hf.progress import AskingBar
 from vidground_hf.prompts import Prompt, make_prompt
 from vidground_hf.rules import AtMost, Circular, Majority, SingleShot
 from vidground_hf.schema import Example, View
-from vidground_hf.set_rules import Calibrated, FittedCalibrated
+from vidground_hf.set_rules import FOLLOWED_SHARE, Calibrated, FittedCalibrated
 from vidground_hf.trials import Trial
 
 # Our guess at a part of a wave that keeps any answerer busy and needs little memory.
@@ -56,7 +55,7 @@ class Asking:
     def followed_share(self) -> float:
         """The share of the rows with a wrong first answer that are asked again, in (0, 1]."""
         asks_again = self.samples != 1 or len(self.answerers) > 1
-        return self.rule.follow_up if isinstance(self.rule, Calibrated) and asks_again else 1.0
+        return FOLLOWED_SHARE if isinstance(self.rule, Calibrated) and asks_again else 1.0
 
     def make_prompts(self, example: Example, answerer: Answerer, num_trials: int) -> list[Prompt]:
         """The first prompts that an answerer is asked about a row.
@@ -102,11 +101,9 @@ class Asking:
         if any(trial.choice != first.choice for trial in trials):
             return False
         if isinstance(self.rule, Calibrated):
-            return bool(first.is_right) or draw_share(example, self.seed) < self.rule.follow_up
-        threshold = self.rule.calibration.threshold if isinstance(self.rule, FittedCalibrated) else None
-        if threshold is None or not first.is_right:
-            return False
-        return (len(trials) - 1) * math.log(first.num_options) < threshold
+            return bool(first.is_right) or draw_share(example, self.seed) < FOLLOWED_SHARE
+        can_drop = isinstance(self.rule, FittedCalibrated) and self.rule.calibration.threshold is not None
+        return can_drop and bool(first.is_right)
 
 
 def lacks_view(example: Example, view: View) -> bool:
@@ -180,7 +177,7 @@ def ask_rows(asking: Asking, examples: Sequence[Example], *, progress: bool = Fa
     calls = {name: bar.counts[name] for name in ("asked", "cached", "failed", "saved")}
     again = [len(trials) > 1 or asking.followed_share == 1.0 for trials in rows]
     is_calibrated = isinstance(asking.rule, (Calibrated, FittedCalibrated))
-    return Asked(weigh_trials(rows, confident=[is_calibrated and again[index] for index in range(len(rows))]), calls)
+    return Asked(weigh_trials(examples, rows, confident=[is_calibrated and was_again for was_again in again]), calls)
 
 
 def _open_cache(answerers: Sequence[Answerer]) -> AbstractContextManager[AnswerCache | None]:

@@ -82,7 +82,7 @@ def join_splits(dataset: Dataset | DatasetDict) -> Dataset:
 def curate(
     dataset: Dataset | DatasetDict,
     *,
-    answerer: Answerer | TextBiasProbe | Sequence[Answerer] | None = None,
+    answerer: Answerer | TextBiasProbe | Sequence[Answerer | TextBiasProbe] | None = None,
     rule: RowRule | None = None,
     samples: int | None = None,
     shortcut_kinds: bool = False,

@@ -124,7 +124,7 @@ class GroundFilter:
 
     def __init__(
         self,
-        answerer: Answerer | TextBiasProbe | Sequence[Answerer] | None = None,
+        answerer: Answerer | TextBiasProbe | Sequence[Answerer | TextBiasProbe] | None = None,
         rule: RowRule | None = None,
         *,
         samples: int | None = None,

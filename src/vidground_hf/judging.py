@@ -16,8 +16,11 @@ from vidground_hf.answerers.base import Answer
 from vidground_hf.extraction import extract_choice
 from vidground_hf.schema import Example, Verdict
 from vidground_hf.scoring import score_answer
-from vidground_hf.stats.agreement import measure_agreement
+from vidground_hf.stats.agreement import measure_agreement, measure_log_odds
 from vidground_hf.trials import Trial
+
+# Servers write nothing, -inf or -9999 for a probability of 0; this is beyond what 32-bit floats can tell from it.
+_LEAST_LOGPROB = -1000.0
 
 
 class AnswerError(RuntimeError):
@@ -92,56 +95,62 @@ def find_bias_score(example: Example, option_logprobs: Sequence[float] | None) -
     return math.exp(option_logprobs[example.answer_index])
 
 
-def weigh_trials(rows: Sequence[Sequence[Trial]], *, confident: Sequence[bool]) -> list[list[Trial]]:
+def weigh_trials(
+    examples: Sequence[Example], rows: Sequence[Sequence[Trial]], *, confident: Sequence[bool]
+) -> list[list[Trial]]:
     """Gives the first trial of each row the confidence and the bias score that all of its trials have together.
 
-    The confidence is how often in a row the first answer was repeated under other orders and by other answerers (see
-    [`~vidground_hf.stats.agreement.measure_agreement`]); the bias score is the mean over the orders. An answerer that
+    The confidence is what the first answer gains from being repeated under other orders and by other answerers (see
+    [`~vidground_hf.stats.agreement.measure_agreement`]); the bias score is the mean over the trials. An answerer that
     states a confidence of its own keeps it.
 
     Args:
-        rows (`Sequence[Sequence[Trial]]`): the trials of each of the N rows, in the order they were asked.
+        examples (`Sequence[Example]`): N rows.
+        rows (`Sequence[Sequence[Trial]]`): the trials of each, in the order they were asked.
         confident (`Sequence[bool]`): N; which rows to give a confidence.
 
     Returns:
         `list[list[Trial]]`: the same trials, but for the first of each row.
     """
-    wanted = [
-        index
-        for index, trials in enumerate(rows)
-        if confident[index] and trials and trials[0].choice is not None and trials[0].confidence is None
-    ]
     weighed = [list(trials) for trials in rows]
     for trials in weighed:
         scores = [trial.bias_score for trial in trials if trial.bias_score is not None]
         if scores:
             trials[0] = replace(trials[0], bias_score=float(np.mean(scores)))
+    wanted = [
+        index
+        for index, trials in enumerate(rows)
+        if confident[index] and trials[0].choice is not None and trials[0].confidence is None
+    ]
     if not wanted:
         return weighed
     choices = np.full((len(wanted), max(len(rows[index]) for index in wanted)), np.nan)
-    probabilities = np.full(len(wanted), np.nan)
+    is_stated = np.zeros(choices.shape, dtype=bool)
+    stated: list[list[float]] = []
     for place, index in enumerate(wanted):
-        # What counts is whether an answer is the first one, so 1 may stand for all the others.
-        same = [_count_as(trial.choice, rows[index][0]) for trial in rows[index]]
-        choices[place, : len(same)] = same
-        probabilities[place] = _average_probability(rows[index])
+        for turn, trial in enumerate(rows[index]):
+            if trial.choice is not None:
+                # What counts is whether an answer is the first one, so 1 may stand for all the others.
+                choices[place, turn] = float(trial.choice != rows[index][0].choice)
+            if trial.option_logprobs is not None:
+                is_stated[place, turn] = True
+                stated.append(_list_logprobs(examples[index], trial.option_logprobs, rows[index][0]))
+    log_odds = np.full(choices.shape, np.nan)
+    if stated:
+        width = max(len(values) for values in stated)
+        padded = np.array([values + [-np.inf] * (width - len(values)) for values in stated])
+        log_odds[is_stated] = measure_log_odds(padded, np.zeros(len(stated), dtype=np.int64))
     counts = [rows[index][0].num_options for index in wanted]
-    for index, confidence in zip(wanted, measure_agreement(choices, counts, probabilities), strict=True):
+    for index, confidence in zip(wanted, measure_agreement(choices, counts, log_odds), strict=True):
         weighed[index][0] = replace(weighed[index][0], confidence=float(confidence))
     return weighed
 
 
-def _count_as(choice: int | None, first: Trial) -> float:
-    return math.nan if choice is None else float(choice != first.choice)
-
-
-def _average_probability(trials: Sequence[Trial]) -> float:
-    """The mean probability, over a row's trials, of its first answer; nan unless all of them state one."""
-    candidate = trials[0].choice
-    stated = [trial.option_logprobs for trial in trials]
-    if candidate is None or any(logprobs is None for logprobs in stated):
-        return math.nan
-    return float(np.mean([math.exp(logprobs[candidate]) for logprobs in stated if logprobs is not None]))
+def _list_logprobs(example: Example, logprobs: Sequence[float], first: Trial) -> list[float]:
+    """The log-probabilities of the distinct options, that of the first answer first."""
+    classes = dict.fromkeys(example.option_classes)
+    others = [logprobs[option] for option in classes if option != first.choice]
+    return [max(value, _LEAST_LOGPROB) for value in (logprobs[first.choice or 0], *others)]
 
 
 def list_row(trials: Sequence[Trial], verdict: Verdict) -> dict[str, Any]:

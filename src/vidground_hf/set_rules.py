@@ -18,6 +18,10 @@ from vidground_hf.stats.calibration import Calibration, calibrate
 from vidground_hf.stats.pruning import Pruning, prune_bias
 from vidground_hf.trials import Trial, find_defect
 
+FOLLOWED_SHARE = 0.5
+"""A model is asked again about every right first answer, and about this share of the wrong ones, each of which then
+stands for 1 / `FOLLOWED_SHARE` of them; chosen in `docs/design/calibrated.md`."""
+
 
 @dataclass(frozen=True, slots=True)
 class Calibrated:
@@ -29,11 +33,9 @@ class Calibrated:
 
     Args:
         alpha (`float`, *optional*, defaults to 0.05): largest share of lucky drops allowed, in (0, 1).
-        follow_up (`float`, *optional*, defaults to 0.5): a model is asked again about every right candidate, and about
-            this share, in (0, 1], of the wrong ones, each of which then stands for 1 / `follow_up` of them.
 
     Raises:
-        `ValueError`: for `alpha` or `follow_up` out of range.
+        `ValueError`: for `alpha` out of range.
 
     Example:
         >>> sure = [[Trial(score=1.0, confidence=2.0, num_options=4)]] * 20
@@ -44,13 +46,10 @@ class Calibrated:
     """
 
     alpha: float = 0.05
-    follow_up: float = 0.5
 
     def __post_init__(self) -> None:
         if not 0 < self.alpha < 1:
             raise ValueError(f"alpha = {self.alpha} is out of range; calibrated allows (0, 1), for example 0.05")
-        if not 0 < self.follow_up <= 1:
-            raise ValueError(f"follow_up = {self.follow_up} is out of range; calibrated allows (0, 1]")
 
     def count_trials(self, num_options: int) -> int:
         """Every rotation of each answerer, at most."""

@@ -46,6 +46,10 @@ def _hurry(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.delenv("VIDGROUND_ENDPOINT_KEY", raising=False)
 
 
+def ignore(count: int, source: str) -> None:
+    """Nobody watches the progress of these."""
+
+
 def make_prompts(count: int, start: int = 0) -> list[Prompt]:
     return [
         Prompt(
@@ -197,7 +201,7 @@ def test_a_stop_in_the_middle_keeps_what_was_answered() -> None:
     prompts = make_prompts(400)
     num_done = 0
 
-    def count(number: int) -> None:
+    def count(number: int, source: str) -> None:
         nonlocal num_done
         num_done += number
         if num_done == 100:
@@ -219,13 +223,13 @@ def test_a_budget_is_never_exceeded_and_the_next_run_goes_on() -> None:
     prompts = make_prompts(50)
     with ChatServer(fault_share=0.2) as server, AnswerCache() as cache:
         answerer = make_answerer(server, max_requests=30, timeout_seconds=0.3)
-        answers = answer_through_cache(answerer, prompts, cache, on_answer=int)
+        answers = answer_through_cache(answerer, prompts, cache, on_answer=ignore)
         assert server.num_requests == 30
         assert {answer.error for answer in answers} == {None, "the budget of 30 requests is spent"}
         num_answered = server.answered.total()
         assert cache.describe()["num_answers"] == num_answered
         assert make_answerer(server).answer(prompts[:1])[0].error is None
-        answers = answer_through_cache(make_answerer(server, timeout_seconds=0.3), prompts, cache, on_answer=int)
+        answers = answer_through_cache(make_answerer(server, timeout_seconds=0.3), prompts, cache, on_answer=ignore)
         assert answers == expect_answers(prompts)
 
 
@@ -303,7 +307,7 @@ def test_nonsense_is_asked_again_and_then_an_error(status: int, content: bytes, 
 def test_an_answer_that_was_cut_off_says_so_and_is_kept() -> None:
     with ChatServer(reply=(200, {}, make_completion("B, bec", "length"))) as server, AnswerCache() as cache:
         for _ in range(2):
-            (answer,) = answer_through_cache(make_answerer(server), make_prompts(1), cache, on_answer=int)
+            (answer,) = answer_through_cache(make_answerer(server), make_prompts(1), cache, on_answer=ignore)
             assert answer == Answer(text="B, bec", finish_reason="length")
         assert server.num_requests == 1
 

@@ -120,6 +120,10 @@ class EndpointAnswerer:
             sampling["reasoning_tokens"] = self.reasoning_tokens
         return sampling | ({"logprobs": True} if self.logprobs else {})
 
+    def describe(self) -> Mapping[str, Any]:
+        """What is sent besides model and prompt (`Mapping`), for a report."""
+        return self.sampling
+
     @property
     def num_sent(self) -> int:
         """How many requests were sent, tries included."""
