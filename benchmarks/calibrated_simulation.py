@@ -241,7 +241,7 @@ class Strategy:
 
 
 STRATEGIES = (
-    Strategy(has_log_odds=True, follow_up_share=1.0, num_orders=1),
+    *(Strategy(has_log_odds=has_log_odds, follow_up_share=1.0, num_orders=1) for has_log_odds in (True, False)),
     *(
         Strategy(has_log_odds=has_log_odds, follow_up_share=share)
         for has_log_odds, share in product((True, False), (None, 1.0, 0.75, 0.5, 0.25))
@@ -367,7 +367,7 @@ def main() -> None:
         "dependent": summarize(dependent_rows),
         "num_rotation_seeds": NUM_ROTATION_SEEDS,
         "rotations": summarize_strategies(rotation_rows),
-        "small_sets": {num_items: summarize_strategies(rows) for num_items, rows in small_rows.items()},
+        "small_sets": {num_items: summarize_strategies(small) for num_items, small in small_rows.items()},
         "seconds": time.perf_counter() - started,
         "settings": rows,
         "dependent_settings": dependent_rows,
