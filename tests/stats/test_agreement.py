@@ -63,7 +63,8 @@ def test_no_candidate_has_no_confidence() -> None:
 
 def test_a_repeat_is_worth_the_same_probability_for_all_option_counts() -> None:
     # A guess repeats 3 times among 4 options as seldom as twice among 8 or 6 times among 2: 1 in 64.
-    choices = [[0, 0, 0, 0, 1, 1, 1], [0, 0, 0, 1, 1, 1, 1], [0] * 7]
+    choices = np.zeros((3, 7))
+    choices[0, 4:] = choices[1, 3:] = 1
     assert measure_agreement(choices, [4, 8, 2]) == pytest.approx([log(64)] * 3)
 
 
