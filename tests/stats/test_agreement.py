@@ -57,7 +57,9 @@ def test_known_log_odds_take_the_place_of_repeats(
 
 
 def test_no_candidate_has_no_confidence() -> None:
-    confidence = measure_agreement([[NAN, NAN], [NAN, 1], [1, 1]], [3, 3, 3], [[0.5, 0.5], [NAN, 1.0], [NAN, NAN]])
+    confidence = measure_agreement(
+        [[NAN, NAN], [NAN, 1.0], [1.0, 1.0]], [3, 3, 3], [[0.5, 0.5], [NAN, 1.0], [NAN, NAN]]
+    )
     assert_array_equal(confidence, [NAN, NAN, log(3)])
 
 
