@@ -22,7 +22,7 @@ from huggingface_hub import errors  # noqa: E402
 
 from tests.questions import make_rows  # noqa: E402
 from tests.tiny_models import PARTS_TEMPLATE, save_llama, save_mistral, save_qwen_vl  # noqa: E402
-from vidground_hf.answerers import transformers_engine, transformers_loading  # noqa: E402
+from vidground_hf.answerers import transformers_engine  # noqa: E402
 from vidground_hf.answerers.base import Answer, ModelAnswerer  # noqa: E402
 from vidground_hf.answerers.transformers_batches import Cluster, find_clusters, make_batch, pack  # noqa: E402
 from vidground_hf.answerers.transformers_engine import Engine  # noqa: E402
@@ -157,6 +157,15 @@ def test_the_id_of_a_hub_model_is_its_commit(monkeypatch: pytest.MonkeyPatch) ->
     assert TransformersAnswerer("someone/model").id == "transformers:someone/model@0123abcd"
 
 
+def test_a_model_without_a_commit_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+    class Config:
+        _commit_hash = None
+
+    monkeypatch.setattr("transformers.AutoConfig.from_pretrained", lambda *_, **__: Config())
+    with pytest.raises(ModelError, match=re.escape("'someone/model' comes without a commit")):
+        TransformersAnswerer("someone/model").id  # noqa: B018
+
+
 def test_it_says_what_changes_an_answer_and_what_runs(llama: TransformersAnswerer, folders: dict[str, Path]) -> None:
     assert TransformersAnswerer("m", device="cpu", max_batch_tokens=7).sampling == {
         "multiple_choice": "letter_logprobs",
@@ -185,7 +194,7 @@ def test_a_pickle_holds_settings_only(llama: TransformersAnswerer) -> None:
     used = pickle.dumps(llama)
     assert used == fresh
     assert len(used) < 1000
-    assert pickle.loads(used).answer(make_prompts(1)) == llama.answer(make_prompts(1))
+    assert pickle.loads(used).answer(make_prompts(1)) == llama.answer(make_prompts(1))  # noqa: S301
 
 
 def test_loading_and_answering_are_quiet(folders: dict[str, Path], capfd: pytest.CaptureFixture[str]) -> None:
@@ -268,6 +277,13 @@ def test_options_of_one_text_share_their_probability(llama: TransformersAnswerer
     same_twice = make_choice(replace(prompt, options=("red", "RED")), np.log([0.1, 0.9]))
     assert (same_twice.text, same_twice.confidence) == ("A", None)
     assert make_choice(prompt, np.log([0.3, 0.4, 0.3])).text == "A"
+
+
+def test_numbers_that_overflow_are_an_error() -> None:
+    prompt = ask("which?", "multiple_choice", options=("red", "blue"))
+    assert make_choice(prompt, np.array([np.nan, np.nan])) == Answer(
+        text=None, error="the model's numbers are not finite; pass dtype='float32', or 'bfloat16'"
+    )
 
 
 def test_what_cannot_be_scored_is_an_error_of_its_row(
@@ -616,6 +632,23 @@ def test_code_of_a_repository_is_not_run(folders: dict[str, Path], tmp_path: Pat
     (folder / "code.py").write_text("raise SystemExit('this was run')")
     with pytest.raises(ModelError, match="cannot be loaded: "):
         TransformersAnswerer(str(folder)).answer(make_prompts(1))
+
+
+def test_the_template_of_a_processor_is_used(folders: dict[str, Path], tmp_path: Path) -> None:
+    folder = shutil.copytree(folders["qwen_vl"], tmp_path / "model")
+    template = (folder / "chat_template.jinja").read_text()
+    (folder / "chat_template.jinja").unlink()
+    answerer = TransformersAnswerer(str(folder))
+    assert not answerer.describe()["has_chat_template"]
+    (folder / "chat_template.json").write_text(json.dumps({"chat_template": template}))
+    prompts = make_prompts(2)
+    again = TransformersAnswerer(str(folder))
+    assert again.id != answerer.id
+    assert (
+        again.answer(prompts)
+        == TransformersAnswerer(str(folders["qwen_vl"])).answer(prompts)
+        != answerer.answer(prompts)
+    )
 
 
 def test_a_template_that_hides_the_question_is_refused(tmp_path: Path) -> None:

@@ -6,6 +6,7 @@ Safetensors only, no code from repositories; asking it is `transformers_lm.py`'s
 from __future__ import annotations
 
 import inspect
+import json
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -88,7 +89,10 @@ def find_revision(model: str, revision: str | None) -> str:
     """
     folder = Path(model)
     if not folder.is_dir():
-        return str(load_config(model, revision)._commit_hash)
+        commit: str | None = load_config(model, revision)._commit_hash
+        if commit is None:
+            raise ModelError(f"{model!r} comes without a commit, so its answers could not be kept; pass a folder")
+        return commit
     if revision is not None:
         raise ValueError(f"{revision = } was given for the folder {model!r}; only a Hub id has revisions")
     digest = xxhash.xxh3_128()
@@ -119,7 +123,7 @@ def load_model(model: str, revision: str | None, device: str, dtype: str) -> Loa
     """
     config = load_config(model, revision)
     loader = _find_loader(model, config)
-    settings = {"revision": revision, "trust_remote_code": False}
+    settings: dict[str, Any] = {"revision": revision, "trust_remote_code": False}
     from transformers import AutoTokenizer, GenerationConfig
 
     with be_quiet(), _explain(model, revision):
@@ -129,10 +133,13 @@ def load_model(model: str, revision: str | None, device: str, dtype: str) -> Loa
     eos = loaded.generation_config.eos_token_id if loaded.generation_config is not None else None
     loaded.generation_config = GenerationConfig(eos_token_id=tokenizer.eos_token_id if eos is None else eos)
     text_config = config.get_text_config()
+    template = tokenizer.chat_template
+    if template is None and text_config is not config:
+        template = _read_processor_template(model, revision)
     return LoadedModel(
         model=loaded,
         tokenizer=tokenizer,
-        template=tokenizer.chat_template or _find_processor_template(model, settings, text_config is not config),
+        template=template,
         max_length=getattr(text_config, "max_position_embeddings", None),
         arguments=frozenset(inspect.signature(loaded.forward).parameters),
     )
@@ -157,14 +164,16 @@ def _find_loader(model: str, config: Any) -> Any:
     )
 
 
-def _find_processor_template(model: str, settings: dict[str, Any], is_multimodal: bool) -> str | None:
-    """The chat template that a VLM keeps with its processor only."""
-    if not is_multimodal:
-        return None
-    from transformers import AutoProcessor
+def _read_processor_template(model: str, revision: str | None) -> str | None:
+    """The chat template that older VLMs keep with their processor only, which text alone does not need."""
+    from transformers.utils.hub import cached_file, has_file
 
-    with be_quiet(), _explain(model, settings["revision"]):
-        return getattr(AutoProcessor.from_pretrained(model, **settings), "chat_template", None)
+    with be_quiet(), _explain(model, revision):
+        if not has_file(model, "chat_template.json", revision=revision):
+            return None
+        path = Path(cached_file(model, "chat_template.json", revision=revision))
+        template: str = json.loads(path.read_text(encoding="utf-8"))["chat_template"]
+        return template
 
 
 @contextmanager
@@ -173,11 +182,8 @@ def be_quiet() -> Iterator[None]:
     from huggingface_hub.utils import are_progress_bars_disabled, enable_progress_bars
     from transformers.utils import logging
 
-    verbosity, had_bars, had_downloads = (
-        logging.get_verbosity(),
-        logging.is_progress_bar_enabled(),
-        not are_progress_bars_disabled(),
-    )
+    verbosity, had_bars = logging.get_verbosity(), logging.is_progress_bar_enabled()
+    had_downloads = not are_progress_bars_disabled()
     logging.set_verbosity_error()
     logging.disable_progress_bar()
     if had_downloads:
