@@ -19,17 +19,18 @@ torch = pytest.importorskip("torch", reason="torch is not installed; pip install
 pytest.importorskip("transformers", reason="transformers is not installed; pip install 'vidground-hf[models]'")
 
 from huggingface_hub import errors  # noqa: E402
+from safetensors.torch import load_file, save_file  # noqa: E402
 
 from tests.questions import make_rows  # noqa: E402
 from tests.tiny_models import PARTS_TEMPLATE, save_llama, save_mistral, save_qwen_vl  # noqa: E402
-from vidground_hf.answerers import transformers_engine  # noqa: E402
+from vidground_hf.answerers import transformers_engine, transformers_generation  # noqa: E402
 from vidground_hf.answerers.base import Answer, ModelAnswerer  # noqa: E402
 from vidground_hf.answerers.transformers_batches import Cluster, find_clusters, make_batch, pack  # noqa: E402
 from vidground_hf.answerers.transformers_engine import Engine  # noqa: E402
 from vidground_hf.answerers.transformers_generation import FORCED, GumbelNoise  # noqa: E402
+from vidground_hf.answerers.transformers_hub import ModelError  # noqa: E402
 from vidground_hf.answerers.transformers_letters import make_choice  # noqa: E402
 from vidground_hf.answerers.transformers_lm import TransformersAnswerer  # noqa: E402
-from vidground_hf.answerers.transformers_loading import ModelError  # noqa: E402
 from vidground_hf.cache import AnswerCache, answer_through_cache  # noqa: E402
 from vidground_hf.orders import draw_orders  # noqa: E402
 from vidground_hf.prompts import Prompt, make_prompt  # noqa: E402
@@ -411,7 +412,7 @@ def test_a_prompt_that_does_not_fit_is_an_error_of_its_row(
 ) -> None:
     prompts = make_prompts(3)
     prompts.append(replace(prompts[0], question="where " * 30))
-    complete = transformers_engine.complete
+    complete = transformers_generation.complete
     read_logits = transformers_engine.read_logits
 
     def read_little(loaded: Any, ids: Any, batch: Any) -> Any:
@@ -425,7 +426,7 @@ def test_a_prompt_that_does_not_fit_is_an_error_of_its_row(
         return complete(loaded, ids, **settings)
 
     monkeypatch.setattr(transformers_engine, "read_logits", read_little)
-    monkeypatch.setattr(transformers_engine, "complete", write_little)
+    monkeypatch.setattr(transformers_generation, "complete", write_little)
     for asked in (prompts, [ask(prompt.question or "") for prompt in prompts]):
         answers = llama.answer(asked)
         assert [answer.error is None for answer in answers] == [True, True, True, False]
@@ -459,7 +460,7 @@ def test_the_likeliest_words_are_written(answerers: dict[str, TransformersAnswer
 
 def test_the_end_of_a_text_is_read(llama: TransformersAnswerer, monkeypatch: pytest.MonkeyPatch) -> None:
     engine, prompt = get_engine(llama), ask("How many?")
-    (completion,) = transformers_engine.complete(
+    (completion,) = transformers_generation.complete(
         engine.loaded, engine.encoder.encode([prompt.text]), max_tokens=8, temperature=0, seeds=[0]
     )
     ids = completion.ids.tolist()
@@ -621,6 +622,20 @@ def test_pickled_weights_are_refused(folders: dict[str, Path], tmp_path: Path) -
     (folder / "model.safetensors").unlink()
     torch.save({}, folder / "pytorch_model.bin")
     with pytest.raises(ModelError, match=r"cannot be loaded: .*safetensors"):
+        TransformersAnswerer(str(folder)).answer(make_prompts(1))
+
+
+def test_damaged_weights_are_refused(folders: dict[str, Path], tmp_path: Path) -> None:
+    folder = shutil.copytree(folders["llama"], tmp_path / "model")
+    weights = load_file(folder / "model.safetensors")
+    del weights["model.layers.1.mlp.up_proj.weight"]
+    save_file(weights, folder / "model.safetensors", {"format": "pt"})
+    message = "lacks 1 of its weights, the first is model.layers.1.mlp.up_proj.weight; get its files again"
+    with pytest.raises(ModelError, match=re.escape(message)):
+        TransformersAnswerer(str(folder)).answer(make_prompts(1))
+    whole = (folders["llama"] / "model.safetensors").read_bytes()
+    (folder / "model.safetensors").write_bytes(whole[:-100])
+    with pytest.raises(ModelError, match="cannot be loaded: "):
         TransformersAnswerer(str(folder)).answer(make_prompts(1))
 
 
