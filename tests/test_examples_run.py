@@ -44,7 +44,8 @@ def test_the_audit_with_a_served_model_ends_with_the_table(
 def test_a_server_without_log_probabilities_is_asked_again_in_other_orders(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    with ChatServer() as server, pytest.warns(UserWarning, match="gives no log-probabilities"):
-        counts = audit(server, tmp_path, monkeypatch, capsys)
+    with ChatServer() as server:
+        with pytest.warns(UserWarning, match="gives no log-probabilities"):
+            counts = audit(server, tmp_path, monkeypatch, capsys)
         assert server.num_requests > 61
     assert sum(counts.values()) == 60
