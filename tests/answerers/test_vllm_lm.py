@@ -59,7 +59,7 @@ class FakeEngine:
     def complete(self, asked: dict[str, Any]) -> Any:
         allowed = asked.get("allowed_token_ids", [])
         logprobs = {token: SimpleNamespace(logprob=-float(token)) for token in allowed}
-        return SimpleNamespace(text="B", finish_reason="stop", logprobs=[logprobs])
+        return SimpleNamespace(text="B", finish_reason="stop", logprobs=[logprobs] if allowed else None)
 
 
 @pytest.fixture
@@ -181,6 +181,7 @@ def test_the_id_of_a_hub_model_is_its_commit(fake_vllm: list[FakeEngine], monkey
     answerer = VllmAnswerer("a/b", revision="main")
     assert answerer.id == answerer.id == f"vllm:a/b@{'c' * 40}"
     assert asked == [("a/b", "config.json", "main")]
+    assert answerer.describe() == {"model": "a/b", "revision": "c" * 40, **answerer.sampling}
     answerer.answer([OPEN])
     assert (fake_vllm[0].settings["revision"], fake_vllm[0].settings["tokenizer_revision"]) == ("c" * 40, "c" * 40)
 
