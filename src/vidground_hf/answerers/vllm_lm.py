@@ -69,7 +69,9 @@ class VllmAnswerer:
     def id(self) -> str:
         if self._commit is None:
             self._commit = find_revision(self.model, self.revision)
-        return f"vllm:{self.model}@{self._commit}"
+        # Where a folder is says nothing about its answers, and reports and cards go to other people.
+        name = Path(self.model).resolve().name if Path(self.model).is_dir() else self.model
+        return f"vllm:{name}@{self._commit}"
 
     @property
     def sampling(self) -> Mapping[str, Any]:
@@ -83,7 +85,7 @@ class VllmAnswerer:
 
     def describe(self) -> Mapping[str, Any]:
         """What a report says of how it answered (`Mapping`)."""
-        return {"model": self.model, "revision": self.id.rpartition("@")[2], **self.sampling}
+        return self.sampling
 
     def answer(self, prompts: Sequence[Prompt]) -> list[Answer]:
         """Answers a batch of prompts; the same length, in the same order."""
