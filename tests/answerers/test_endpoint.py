@@ -477,7 +477,7 @@ def test_answerers_are_named_on_the_command_line() -> None:
     assert load_answerer("provider:a/b@groq").id == "provider:a/b@groq"
     with pytest.raises(ValueError, match=re.escape("'endpoint:m' names no server; pass endpoint:MODEL@http://HOST")):
         load_answerer("endpoint:m")
-    with pytest.raises(ValueError, match="'probe' sends no requests; bounds on them go with 'endpoint:' and"):
+    with pytest.raises(ValueError, match="'probe' takes no concurrency; allowed are"):
         load_answerer("probe", concurrency=3)
 
 
