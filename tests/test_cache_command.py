@@ -47,9 +47,17 @@ def test_a_served_model_is_audited_and_asked_once(questions: Path, run: Any) -> 
         assert server.max_seen <= 7
     assert report["answerer"] == f"endpoint:tiny@{server.url}"
     letters = {prompt: answer_prompt(prompt) for prompt in server.answered}
-    right = sum(letters[find_prompt(row, letters)] == row["answer"] for row in make_rows(60))
+    shown = {find_prompt(row, letters): row for row in make_rows(60)}
+    right = sum(find_gold(prompt, row) == letters[prompt] for prompt, row in shown.items())
     assert report["blind_accuracy"]["value"] == pytest.approx(right / 60, abs=1e-6)
-    assert {**report, "seconds": 0} == {**again, "seconds": 0}
+    assert (report["calls"]["asked"], again["calls"]["asked"], again["calls"]["cached"]) == (60, 0, 60)
+    assert {**report, "seconds": 0, "calls": 0} == {**again, "seconds": 0, "calls": 0}
+
+
+def find_gold(prompt: str, row: dict[str, Any]) -> str:
+    """The letter that the gold option was shown with."""
+    gold = row["options"]["ABCD".index(row["answer"])]
+    return next(line[0] for line in prompt.splitlines() if line[1:] == f". {gold}")
 
 
 def find_prompt(row: dict[str, Any], prompts: dict[str, str]) -> str:
@@ -67,7 +75,13 @@ def test_a_budget_ends_the_run_with_one_line_and_the_next_goes_on(questions: Pat
         status, out, _ = run(*audit(questions, server, "--dry-run", "--json"))
         plan = json.loads(out)
         assert plan.pop("num_prompt_tokens") == pytest.approx(35 * 45, rel=0.3)
-        assert plan == {"num_questions": 60, "num_cached": 25, "num_requests": 35, "max_answer_tokens": 35 * 1024}
+        assert plan == {
+            "num_questions": 60,
+            "num_cached": 25,
+            "min_requests": 35,
+            "max_requests": 35,
+            "max_answer_tokens": 35 * 1024,
+        }
         assert run(*audit(questions, server))[0] == 0
         assert server.num_requests == 60
 
@@ -78,10 +92,10 @@ def test_a_dry_run_asks_nothing(questions: Path, run: Any) -> None:
         assert server.num_requests == 0
     assert status == 0
     lines = [re.split(r" {2,}", line) for line in out.splitlines()]
-    assert lines[:3] == [["questions", "60"], ["cached", "0"], ["requests", "60"]]
-    assert lines[3][0] == "prompt tokens"
-    assert lines[3][1].endswith(" (about)")
-    assert lines[4] == ["max answer tokens", "61,440"]
+    assert lines[:4] == [["questions", "60"], ["cached", "0"], ["min requests", "60"], ["max requests", "60"]]
+    assert lines[4][0] == "prompt tokens"
+    assert lines[4][1].endswith(" (about)")
+    assert lines[5] == ["max answer tokens", "61,440"]
 
 
 def test_a_refused_key_is_one_line(questions: Path, run: Any) -> None:
@@ -97,7 +111,10 @@ def test_a_refused_key_is_one_line(questions: Path, run: Any) -> None:
     ("arguments", "message"),
     [
         (["--dry-run"], "sends no requests; there is nothing to plan"),
-        (["--concurrency", "5"], "'probe' sends no requests; bounds on them go with 'endpoint:' and 'provider:'"),
+        (["--concurrency", "5"], "error: concurrency does nothing for probe; it goes with endpoint:, provider:"),
+        (["--samples", "2"], "the probe answers once"),
+        (["--shortcut-kinds"], "the probe cannot say why it could answer; shortcut_kinds goes with a model"),
+        (["--answerer", "probe", "--answerer", "constant:A"], "got 2 answerers; pass one or more models, or the"),
         (["--answerer", "endpoint:m"], "'endpoint:m' names no server; pass endpoint:MODEL@http://HOST:PORT/v1"),
         (["--answerer", "endpoint:m@h"], "base_url = 'h' is no address of a server; pass one like http://"),
         (

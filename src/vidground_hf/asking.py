@@ -57,18 +57,15 @@ class Asking:
         is_large = num_rows > MAX_ROWS_FOLLOWED
         return FOLLOWED_SHARE if isinstance(self.rule, Calibrated) and asks_again and is_large else 1.0
 
-    def make_prompts(self, example: Example, answerer: Answerer, num_trials: int) -> list[Prompt]:
-        """The first prompts that an answerer is asked about a row.
+    def make_prompt(self, example: Example, answerer: Answerer, turn: int) -> Prompt:
+        """What an answerer is asked about a row in its trial number `turn`, from 0.
 
         A model that does not sample is asked an equal prompt once: its trial index stays 0, so the answer is found.
         """
         seed = None if isinstance(answerer, ConstantAnswerer) else self.seed
-        orders = draw_orders(example, num_trials, seed)
+        *earlier, order = draw_orders(example, turn + 1, seed)
         samples = not isinstance(answerer, ModelAnswerer) or bool(answerer.sampling.get("temperature", 0))
-        return [
-            make_prompt(example, self.view, order, trial_index=orders[:index].count(order) if samples else 0)
-            for index, order in enumerate(orders)
-        ]
+        return make_prompt(example, self.view, order, trial_index=earlier.count(order) if samples else 0)
 
     def wants_more(
         self, example: Example, trials: Sequence[Trial], left: Sequence[int], followed_share: float
@@ -216,7 +213,7 @@ def _ask_wave(
     answerer = asking.answerers[number]
     for start in range(0, len(asked), _PROMPTS_PER_PART):
         part = asked[start : start + _PROMPTS_PER_PART]
-        prompts = [asking.make_prompts(examples[index], answerer, turn + 1)[turn] for index in part]
+        prompts = [asking.make_prompt(examples[index], answerer, turn) for index in part]
         for index, prompt, answer in zip(part, prompts, _answer(answerer, prompts, cache, bar), strict=True):
             yield index, make_trial(examples[index], answer, prompt.order, answerer=number)
 
@@ -248,7 +245,7 @@ def count_requests(asking: Asking, examples: Sequence[Example], cache: AnswerCac
         max_tokens = answerer.sampling.get("max_tokens")
         for start in range(0, len(rows), _PROMPTS_PER_PART):
             part = rows[start : start + _PROMPTS_PER_PART]
-            asked = [asking.make_prompts(row, answerer, asking.count_trials(row)) for row in part]
+            asked = [[asking.make_prompt(row, answerer, k) for k in range(asking.count_trials(row))] for row in part]
             keys = [[make_key(answerer.id, answerer.sampling, prompt) for prompt in prompts] for prompts in asked]
             found = cache.get_many([key for row in keys for key in row])
             num_cached += len(found)

@@ -145,6 +145,8 @@ class GroundFilter:
             raise ValueError(f"got {len(answerers)} answerers; pass one or more models, or the probe alone")
         if samples is not None and samples < 1:
             raise ValueError(f"{samples = } is out of range; it is at least 1, or None for as many as the rule takes")
+        if samples is not None and isinstance(answerers[0], TextBiasProbe):
+            raise ValueError("the probe answers once; samples goes with models")
         self.answerers: tuple[Answerer | TextBiasProbe, ...] = answerers
         self.samples = samples
         self.seed = seed
