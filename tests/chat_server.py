@@ -9,6 +9,7 @@ from __future__ import annotations
 import asyncio
 import hashlib
 import json
+import math
 import random
 import re
 import socket
@@ -16,17 +17,23 @@ import struct
 import sys
 import threading
 from collections import Counter
-from typing import Any
+from typing import Any, Literal
 
 FAULTS = ("429", "500", "reset", "hang", "truncated", "empty")
 _LETTER = re.compile(r"^([A-Z])\. ", re.MULTILINE)
 
 
-def answer_prompt(prompt: str) -> str:
-    """A letter of an option chosen by the prompt's hash, or a number where there are no options."""
-    digest = int.from_bytes(hashlib.sha256(prompt.encode()).digest()[:8], "big")
+def answer_prompt(prompt: str, seed: int = 0) -> str:
+    """A letter of an option chosen by the hash of prompt and seed, or a number where there are no options."""
+    digest = int.from_bytes(hashlib.sha256(f"{prompt}{seed or ''}".encode()).digest()[:8], "big")
     letters = _LETTER.findall(prompt)
     return letters[digest % len(letters)] if letters else str(digest % 10)
+
+
+def weigh_tokens(letters: list[str], answer: str) -> dict[str, float]:
+    """Probabilities of first tokens: half for the answer in two forms, 0.3 for the other letters, 0.15 for a word."""
+    others = {letter: 0.3 / (len(letters) - 1) for letter in letters if letter != answer}
+    return {answer: 0.4, f" {answer}": 0.1, "The": 0.15} | others
 
 
 class ChatServer:
@@ -41,6 +48,8 @@ class ChatServer:
         model (`str`, *optional*): requests for another model get 404.
         max_in_flight (`int`, *optional*): more requests at once get 429.
         reply (`tuple`, *optional*): a status, headers and a body to give to every request instead.
+        logprobs (`str` or `int`, *optional*, defaults to `"left_out"`): `"given"` with the answers, or the status
+            that requests for them get.
 
     Attributes:
         num_requests (`int`): all that came in.
@@ -59,6 +68,7 @@ class ChatServer:
         model: str | None = None,
         max_in_flight: int | None = None,
         reply: tuple[int, dict[str, str], bytes] | None = None,
+        logprobs: Literal["left_out", "given"] | int = "left_out",
     ) -> None:
         self.fault_share = fault_share
         self.seed = seed
@@ -67,6 +77,7 @@ class ChatServer:
         self.model = model
         self.max_in_flight = max_in_flight
         self.reply = reply
+        self.logprobs = logprobs
         self.num_requests = 0
         self.asked: Counter[str] = Counter()
         self.answered: Counter[str] = Counter()
@@ -147,8 +158,14 @@ class ChatServer:
         if fault is not None:
             self.faults[fault] += 1
             return await self._fail(fault, prompt, reader, writer)
+        if body.get("logprobs") and isinstance(self.logprobs, int):
+            return await self._write_error(writer, self.logprobs, "logprobs are not supported")
         self.answered[prompt] += 1
-        return await self._write(writer, 200, make_completion(answer_prompt(prompt)))
+        answer = answer_prompt(prompt, body.get("seed", 0))
+        tokens = None
+        if body.get("logprobs") and self.logprobs == "given":
+            tokens = [weigh_tokens(_LETTER.findall(prompt), answer)]
+        return await self._write(writer, 200, make_completion(answer, tokens=tokens))
 
     def _choose_fault(self, prompt: str) -> str | None:
         rng = random.Random(f"{self.seed} {self.asked[prompt]} {prompt}")
@@ -186,9 +203,15 @@ class ChatServer:
         return True
 
 
-def make_completion(text: str | None, finish_reason: str = "stop") -> bytes:
-    """The JSON of a chat completion with one choice."""
-    choice = {"index": 0, "finish_reason": finish_reason, "message": {"role": "assistant", "content": text}}
+def make_completion(
+    text: str | None, finish_reason: str = "stop", tokens: list[dict[str, float]] | None = None
+) -> bytes:
+    """The JSON of a chat completion with one choice; each of its tokens is the first of some with probabilities."""
+    choice: dict[str, Any] = {"index": 0, "finish_reason": finish_reason}
+    choice["message"] = {"role": "assistant", "content": text}
+    if tokens is not None:
+        listed = [[{"token": token, "logprob": math.log(p)} for token, p in weights.items()] for weights in tokens]
+        choice["logprobs"] = {"content": [{**likeliest[0], "top_logprobs": likeliest} for likeliest in listed]}
     return json.dumps(
         {"id": "1", "object": "chat.completion", "created": 0, "model": "m", "choices": [choice]}
     ).encode()

@@ -3,6 +3,7 @@ from __future__ import annotations
 import re
 import sqlite3
 import time
+from collections import Counter
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
@@ -52,6 +53,9 @@ class CountingModel:
 
     def __init__(self) -> None:
         self.asked: list[str] = []
+
+    def describe(self) -> dict[str, Any]:
+        return {}
 
     def answer(self, prompts: Sequence[Prompt]) -> list[Answer]:
         raise NotImplementedError
@@ -271,14 +275,18 @@ def test_damage_is_an_error_or_a_missing_answer_and_never_another_one(data: st.D
 def test_only_what_is_missing_is_asked_and_equal_prompts_once(path: Path) -> None:
     prompts = make_prompts(6)
     model = CountingModel()
-    counts: list[int] = []
+    counts: list[tuple[int, str]] = []
+
+    def count(number: int, source: str) -> None:
+        counts.append((number, source))
+
     with AnswerCache(path) as cache:
-        answer_through_cache(model, prompts[:2], cache, on_answer=counts.append)
-        answers = answer_through_cache(model, prompts + prompts[::-1], cache, on_answer=counts.append)
+        answer_through_cache(model, prompts[:2], cache, on_answer=count)
+        answers = answer_through_cache(model, prompts + prompts[::-1], cache, on_answer=count)
         assert [answer.text for answer in answers] == [p.question for p in prompts + prompts[::-1]]
         assert sorted(model.asked) == [prompt.question for prompt in prompts]
-        assert sum(counts) == 14
-        answer_through_cache(model, [replace(prompts[0], trial_index=1)], cache, on_answer=counts.append)
+        assert Counter(counts) == {(1, "asked"): 6, (1, "cached"): 2 + 2 + 4}
+        answer_through_cache(model, [replace(prompts[0], trial_index=1)], cache, on_answer=count)
         assert model.asked[-1] == prompts[0].question
 
 
@@ -304,5 +312,5 @@ def test_answers_are_there_before_the_run_ends(path: Path) -> None:
         assert cache.describe()["answerers"] == {"counting@1": 3}
 
 
-def ignore_progress(count: int) -> None:
+def ignore_progress(count: int, source: str) -> None:
     """Nobody watches the progress of these."""

@@ -15,8 +15,9 @@ from vidground_hf.curation import Curation, curate
 from vidground_hf.folders import write_shards, write_whole
 from vidground_hf.loading import DataError
 from vidground_hf.rows import ADDED_FEATURES
-from vidground_hf.rules import calibrated, single_shot
+from vidground_hf.rules import single_shot
 from vidground_hf.schema import Verdict
+from vidground_hf.set_rules import calibrated
 
 # The keys that the design promises, and no fewer.
 PROMISED = {

@@ -16,8 +16,10 @@ from vidground_hf.answerers import ConstantAnswerer
 from vidground_hf.filtering import GroundFilter
 from vidground_hf.judging import AnswerError
 from vidground_hf.rows import ADDED_FEATURES
-from vidground_hf.rules import Trial, bias_at_least, calibrated, drop_fraction, single_shot
+from vidground_hf.rules import bias_at_least, single_shot
 from vidground_hf.schema import Verdict
+from vidground_hf.set_rules import calibrated, drop_fraction
+from vidground_hf.trials import Trial
 
 ADDED = list(ADDED_FEATURES)
 

@@ -6,10 +6,10 @@ from pathlib import Path
 import pyarrow as pa
 import pytest
 
-from vidground_hf.fits import Fit, find_cache_dir, load_fit, save_fit
+from vidground_hf.fits import SCHEMA_VERSION, Fit, find_cache_dir, load_fit, save_fit
 
 
-def make_fit(value: float = 0.5, answerer: bytes | None = b"weights", version: int = 1) -> Fit:
+def make_fit(value: float = 0.5, answerer: bytes | None = b"weights", version: int = SCHEMA_VERSION) -> Fit:
     rows = pa.table({"key": pa.array([b"0" * 16], pa.binary(16)), "bias_score": [value]})
     return Fit({"schema_version": version, "rule": {"name": "x"}}, rows, answerer)
 

@@ -9,7 +9,7 @@ from datasets import Dataset, Features, Video
 from hypothesis import given
 from hypothesis import strategies as st
 
-from vidground_hf.rows import ADDED_FEATURES, ADDED_SCHEMA, append_columns, build_columns, hash_rows, read_cells
+from vidground_hf.rows import ADDED_FEATURES, append_columns, build_columns, hash_rows, read_cells
 
 ROW = {
     "blind_answers": ["x"],
@@ -23,7 +23,7 @@ NOTHING = dict.fromkeys(ROW)
 
 def test_types_hold_whatever_the_values_are() -> None:
     for rows in ([], [NOTHING], [NOTHING, ROW], [{**ROW, "blind_scores": [None], "blind_answers": [None]}]):
-        assert build_columns(rows).schema == ADDED_SCHEMA
+        assert build_columns(rows).schema == ADDED_FEATURES.arrow_schema
     assert Features.from_arrow_schema(build_columns([NOTHING]).schema) == ADDED_FEATURES
 
 

@@ -13,18 +13,12 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from vidground_hf.rule_parsing import parse_rule
-from vidground_hf.rules import (
-    FittedCalibrated,
-    FittedDropFraction,
-    Rule,
-    Trial,
-    bias_at_least,
-    calibrated,
-    drop_fraction,
-    single_shot,
-)
+from vidground_hf.deciding import needs_fit
+from vidground_hf.rule_parsing import Rule, parse_rule
+from vidground_hf.rules import bias_at_least, single_shot
 from vidground_hf.schema import Verdict
+from vidground_hf.set_rules import FittedCalibrated, FittedDropFraction, calibrated, drop_fraction
+from vidground_hf.trials import Trial
 
 TA, VG, UNDECIDED = False, True, None
 ALL_RULES: list[Rule] = [single_shot(), calibrated(), bias_at_least(0.4), drop_fraction(0.3)]
@@ -188,9 +182,9 @@ def test_an_unfitted_rule_names_fit(rule: Callable[[list[Trial]], Verdict]) -> N
 
 
 def test_rules_say_whether_they_need_a_fit() -> None:
-    assert [rule.needs_fit for rule in ALL_RULES] == [False, True, False, True]
-    assert not calibrated().fit([]).needs_fit
-    assert not drop_fraction(0.5).fit([], lambda is_kept: []).needs_fit
+    assert [needs_fit(rule) for rule in ALL_RULES] == [False, True, False, True]
+    assert not needs_fit(calibrated().fit([]))
+    assert not needs_fit(drop_fraction(0.5).fit([], lambda is_kept: []))
 
 
 @pytest.mark.parametrize("rule", ALL_RULES)

@@ -21,13 +21,16 @@ if TYPE_CHECKING:
     from vidground_hf.gap import measure_gap as measure_gap
     from vidground_hf.loading import open_dataset as open_dataset
     from vidground_hf.metric_loading import load_metric as load_metric
+    from vidground_hf.rules import at_most as at_most
     from vidground_hf.rules import bias_at_least as bias_at_least
-    from vidground_hf.rules import calibrated as calibrated
-    from vidground_hf.rules import drop_fraction as drop_fraction
+    from vidground_hf.rules import circular as circular
+    from vidground_hf.rules import majority as majority
     from vidground_hf.rules import single_shot as single_shot
     from vidground_hf.schema import Example as Example
     from vidground_hf.schema import Verdict as Verdict
     from vidground_hf.scoring import score_answer as score_answer
+    from vidground_hf.set_rules import calibrated as calibrated
+    from vidground_hf.set_rules import drop_fraction as drop_fraction
     from vidground_hf.stats.checks import UNANSWERED as UNANSWERED
     from vidground_hf.toy import make_toy_set as make_toy_set
 
@@ -48,10 +51,13 @@ _HOMES = {
     "load_metric": "metric_loading",
     "UNANSWERED": "stats.checks",
     "open_dataset": "loading",
+    "at_most": "rules",
     "bias_at_least": "rules",
-    "calibrated": "rules",
-    "drop_fraction": "rules",
+    "circular": "rules",
+    "majority": "rules",
     "single_shot": "rules",
+    "calibrated": "set_rules",
+    "drop_fraction": "set_rules",
     "Example": "schema",
     "Verdict": "schema",
     "score_answer": "scoring",

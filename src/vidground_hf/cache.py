@@ -13,7 +13,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import fields
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 from vidground_hf.answerers.base import Answer, ModelAnswerer
 from vidground_hf.fits import find_cache_dir
@@ -21,6 +21,7 @@ from vidground_hf.mounts import find_network_mount
 from vidground_hf.prompts import Prompt
 
 SCHEMA_VERSION = 1
+Source = Literal["asked", "cached", "failed"]
 _KEPT = [field.name for field in fields(Answer) if field.name != "error"]
 _KEYS_PER_QUERY = 500  # below SQLite's oldest limit of 999 values a statement
 _TABLES = """
@@ -216,7 +217,7 @@ def answer_through_cache(
     prompts: Sequence[Prompt],
     cache: AnswerCache,
     *,
-    on_answer: Callable[[int], object],
+    on_answer: Callable[[int, Source], object],
 ) -> list[Answer]:
     """Answers prompts, asking only for what the cache lacks, and equal prompts once.
 
@@ -226,7 +227,8 @@ def answer_through_cache(
         answerer (`ModelAnswerer`): who is asked.
         prompts (`Sequence[Prompt]`): N prompts.
         cache (`AnswerCache`): where answers are looked up and kept.
-        on_answer (`Callable`): called with the number of prompts that each answer is for.
+        on_answer (`Callable`): called as `on_answer(count, source)` for each so many prompts; the source is `"asked"`,
+            `"failed"` or, for what was found and for equal prompts, `"cached"`.
 
     Returns:
         `list[Answer]`: N answers in the same order.
@@ -237,7 +239,7 @@ def answer_through_cache(
     missing: dict[bytes, list[int]] = {}
     for index, key in enumerate(keys):
         if key in found:
-            on_answer(1)
+            on_answer(1, "cached")
         else:
             missing.setdefault(key, []).append(index)
     asked = list(missing)
@@ -247,7 +249,9 @@ def answer_through_cache(
         if answer.error is None:
             cache.put(key, answer, answerer.id)
         found[key] = answer
-        on_answer(len(missing[key]))
+        on_answer(1, "asked" if answer.error is None else "failed")
+        if len(missing[key]) > 1:
+            on_answer(len(missing[key]) - 1, "cached" if answer.error is None else "failed")
 
     answerer.answer_each([prompts[indices[0]] for indices in missing.values()], keep)
     return [found[key] for key in keys]

@@ -6,7 +6,7 @@ The folder opens with `load_dataset(folder)`. Nothing is uploaded here.
 from __future__ import annotations
 
 import time
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
@@ -14,7 +14,7 @@ from typing import Any, Literal
 import numpy as np
 from datasets import Dataset, DatasetDict, Value, concatenate_datasets
 
-from vidground_hf.answerers.base import Answerer
+from vidground_hf.answerers.base import Answerer, ModelAnswerer
 from vidground_hf.answerers.probe import TextBiasProbe
 from vidground_hf.deciding import RowRule, name_rule
 from vidground_hf.filtering import GroundFilter
@@ -82,8 +82,10 @@ def join_splits(dataset: Dataset | DatasetDict) -> Dataset:
 def curate(
     dataset: Dataset | DatasetDict,
     *,
-    answerer: Answerer | TextBiasProbe | None = None,
+    answerer: Answerer | TextBiasProbe | Sequence[Answerer | TextBiasProbe] | None = None,
     rule: RowRule | None = None,
+    samples: int | None = None,
+    shortcut_kinds: bool = False,
     view: View = "text",
     adapter: str | None = None,
     columns: Mapping[str, str] | None = None,
@@ -98,8 +100,8 @@ def curate(
     Args:
         dataset (`Dataset` or `DatasetDict`): all splits are judged together, so that a video seen in two of them
             stays in one fold.
-        answerer, rule, view, adapter, columns, media_root, on_error: as in `GroundFilter`.
-        seed (`int`, *optional*, defaults to 0): of the intervals, the controls and the sample shown.
+        answerer, rule, samples, shortcut_kinds, view, adapter, columns, media_root, on_error: as in `GroundFilter`.
+        seed (`int`, *optional*, defaults to 0): of option orders, intervals, controls and the sample shown.
         source (`Mapping[str, str]`, *optional*): `id` and `revision` of the data, for the report.
         progress (`bool`, *optional*, defaults to `False`): show bars on stderr.
 
@@ -120,8 +122,9 @@ def curate(
     started = time.perf_counter()
     rows = join_splits(dataset)
     ground_filter = GroundFilter(
-        answerer, rule, view=view, adapter=adapter, columns=columns, media_root=media_root, on_error=on_error
-    )
+        answerer, rule, samples=samples, seed=seed, shortcut_kinds=shortcut_kinds, view=view, adapter=adapter,
+        columns=columns, media_root=media_root, on_error=on_error,
+    )  # fmt: skip
     judgement = ground_filter.judge(rows, progress=progress)
     marked = ground_filter.freeze(judgement).apply(rows)
     grounded = np.array([verdict.is_visually_grounded for verdict in judgement.verdicts], dtype=object)
@@ -130,7 +133,7 @@ def curate(
     splits = DatasetDict({name: marked.select(index) for name, index in chosen.items() if len(index)})
     report = build_report(
         judgement,
-        answerer=ground_filter.answerer.id,
+        answerers=[_describe(one) for one in ground_filter.answerers],
         rule=name_rule(ground_filter.rule),
         view=view,
         seed=seed,
@@ -139,3 +142,7 @@ def curate(
     )
     report["seconds"] = round(time.perf_counter() - started, 2)
     return Curation(splits, report)
+
+
+def _describe(answerer: Answerer | TextBiasProbe) -> dict[str, Any]:
+    return {"id": answerer.id, **(answerer.describe() if isinstance(answerer, ModelAnswerer) else {})}

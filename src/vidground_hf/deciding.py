@@ -15,14 +15,9 @@ from numpy.typing import NDArray
 
 from vidground_hf.answerers.probe import ProbeFit
 from vidground_hf.judging import find_bias_score
-from vidground_hf.rules import (
-    Calibrated,
-    DropFraction,
-    FittedCalibrated,
-    FittedDropFraction,
-    Trial,
-)
 from vidground_hf.schema import Example, Verdict
+from vidground_hf.set_rules import Calibrated, DropFraction, FittedCalibrated, FittedDropFraction
+from vidground_hf.trials import Trial
 
 RowRule = Callable[[Sequence[Trial]], Verdict]
 
@@ -38,54 +33,62 @@ def name_rule(rule: RowRule) -> str:
 
 
 def fit_rule(
-    rule: RowRule, trials: Sequence[Trial], clusters: Sequence[int], keys: Sequence[bytes], probe: ProbeFit | None
+    rule: RowRule,
+    rows: Sequence[Sequence[Trial]],
+    clusters: Sequence[int],
+    keys: Sequence[bytes],
+    *,
+    probe: ProbeFit | None,
+    followed_share: float,
 ) -> RowRule:
     """Fits a rule that looks at the whole set; gives back any other as it is.
 
     Args:
         rule (`Callable`): one of `rules.py`, or a function of your own from a row's trials to a `Verdict`.
-        trials (`Sequence[Trial]`): the deciding trial of each of the N rows.
+        rows (`Sequence[Sequence[Trial]]`): the trials of each of the N rows.
         clusters (`Sequence[int]`): the group of each row.
         keys (`Sequence[bytes]`): the key of each row; of equal rows only the first has a say.
         probe (`ProbeFit`, *optional*): refitted by `drop_fraction`, which cannot do without.
+        followed_share (`float`): the share of the wrong rows that were asked again, in (0, 1].
 
     Raises:
         `ValueError`: for `drop_fraction` without a probe.
     """
     if isinstance(rule, Calibrated):
         first = list({key: index for index, key in reversed(list(enumerate(keys)))}.values())
-        return rule.fit([[trials[index]] for index in first], [clusters[index] for index in first])
+        chosen = [rows[index] for index in first]
+        return rule.fit(chosen, [clusters[index] for index in first], followed_share=followed_share)
     if not isinstance(rule, DropFraction):
         return rule
     if probe is None:
         raise ValueError(f"{rule} refits the probe on what is left; it goes with the probe alone")
 
     def rescore(is_kept: NDArray[np.bool_]) -> NDArray[np.float64]:
-        scores = np.full(len(trials), np.nan)
+        scores = np.full(len(rows), np.nan)
         for index, answer in enumerate(probe.refit(is_kept, seed=0)):
-            if answer is not None and trials[index].bias_score is not None:
-                scores[index] = find_bias_score(probe.examples[index], answer)
+            if answer is not None and rows[index][0].bias_score is not None:
+                scores[index] = find_bias_score(probe.examples[index], answer.option_logprobs)
         return scores
 
-    return rule.fit([[trial] for trial in trials], rescore)
+    return rule.fit(rows, rescore)
 
 
-def judge_rows(examples: Sequence[Example], trials: Sequence[Trial], rule: RowRule) -> list[Verdict]:
+def judge_rows(examples: Sequence[Example], rows: Sequence[Sequence[Trial]], rule: RowRule) -> list[Verdict]:
     """Applies a rule to rows it was not fitted on; a defect or a failed answer comes before the rule."""
-    return [_find_obstacle(*row) or rule([row[1]]) for row in zip(examples, trials, strict=True)]
+    return [_find_obstacle(*row) or rule(row[1]) for row in zip(examples, rows, strict=True)]
 
 
-def judge_fitted_rows(examples: Sequence[Example], trials: Sequence[Trial], rule: RowRule) -> list[Verdict]:
+def judge_fitted_rows(examples: Sequence[Example], rows: Sequence[Sequence[Trial]], rule: RowRule) -> list[Verdict]:
     """Applies a rule to the rows it was fitted on."""
     if not isinstance(rule, FittedDropFraction):
-        return judge_rows(examples, trials, rule)
-    pruned = rule.judge_fitted([[trial] for trial in trials])
-    rows = zip(examples, trials, pruned, strict=True)
-    return [_find_obstacle(example, trial) or verdict for example, trial, verdict in rows]
+        return judge_rows(examples, rows, rule)
+    verdicts = rule.judge_fitted(rows)
+    return [_find_obstacle(*row[:2]) or row[2] for row in zip(examples, rows, verdicts, strict=True)]
 
 
-def _find_obstacle(example: Example, trial: Trial) -> Verdict | None:
-    reason = example.defect or trial.error
+def _find_obstacle(example: Example, trials: Sequence[Trial]) -> Verdict | None:
+    errors = [trial.error for trial in trials if trial.error is not None]
+    reason = example.defect or (errors[0] if errors else None)
     return None if reason is None else Verdict(None, reason)
 
 

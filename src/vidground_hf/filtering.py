@@ -6,8 +6,8 @@ It adds columns and nothing else: it never drops, reorders or decodes. Splitting
 from __future__ import annotations
 
 import uuid
-import warnings
 from collections.abc import Iterator, Mapping, Sequence
+from copy import copy
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Literal, TypeAlias, cast
@@ -16,36 +16,37 @@ import numpy as np
 import pyarrow as pa
 from datasets import Dataset, DatasetDict, Features, IterableDataset, IterableDatasetDict, Video
 from datasets.formatting.formatting import LazyDict
-from multiprocess import parent_process  # type: ignore[import-untyped]  # what `Dataset.map` makes its processes with
 from numpy.typing import NDArray
 
 from vidground_hf.adapters import Adapter, find_adapter
-from vidground_hf.answerers.base import Answer, Answerer, ModelAnswerer
+from vidground_hf.answerers.base import Answerer, ModelAnswerer
 from vidground_hf.answerers.probe import ProbeFit, TextBiasProbe
+from vidground_hf.asking import Asked, Asking, ask_rows, count_requests
 from vidground_hf.cache import AnswerCache
 from vidground_hf.deciding import (
     RowRule,
     fit_rule,
     judge_fitted_rows,
-    judge_rows,
     name_rule,
     needs_fit,
     pack_rule,
     unpack_rule,
 )
 from vidground_hf.fits import SCHEMA_VERSION, Fit, load_fit, save_fit
-from vidground_hf.judging import answer_examples, check_answers, count_requests, list_row, make_trial
+from vidground_hf.judging import check_answers, make_trial
+from vidground_hf.lookup import Lookup, explain_drops, list_columns
 from vidground_hf.rows import (
     ADDED_FEATURES,
+    KIND_FEATURES,
     append_columns,
-    build_columns,
     hash_rows,
     iterate_rows,
     read_cells,
     read_media,
 )
-from vidground_hf.rules import Trial, calibrated
 from vidground_hf.schema import BLIND_VIEWS, Example, Verdict, View
+from vidground_hf.set_rules import calibrated
+from vidground_hf.trials import Trial
 
 AnyDataset: TypeAlias = Dataset | DatasetDict | IterableDataset | IterableDatasetDict
 _ROWS_PER_BATCH = 1000  # what `Dataset.map` itself takes at a time
@@ -60,9 +61,11 @@ class Judgement:
         keys (`list[bytes]`): 16 bytes a row, made from the cells that were read.
         examples (`list[Example]`): the rows.
         clusters (`int64[N]`): the group of each row as a number; a row without a group is its own.
-        answers (`list[Answer]`): out of fold where the answerer was trained on the set.
-        trials (`list[Trial]`): the answers, scored.
+        rows (`list[list[Trial]]`): the answers to each row, scored; out of fold where the answerer was trained on the
+            set. The first of a row is its candidate and carries what all of them say together.
+        calls (`dict[str, int]`): see `asking.Asked`.
         verdicts (`list[Verdict]`): by `rule`.
+        kinds (`list[str | None]`, *optional*): the shortcut kind of each row, where models were asked for it.
         rule (`Callable`): fitted.
         probe (`ProbeFit`, *optional*): the trained probe, where the answerer is one.
     """
@@ -71,11 +74,17 @@ class Judgement:
     keys: list[bytes]
     examples: list[Example]
     clusters: NDArray[np.int64]
-    answers: list[Answer]
-    trials: list[Trial]
+    rows: list[list[Trial]]
+    calls: dict[str, int]
     verdicts: list[Verdict]
+    kinds: list[str | None] | None
     rule: RowRule
     probe: ProbeFit | None
+
+    @property
+    def trials(self) -> list[Trial]:
+        """The first trial of each row (`list[Trial]`)."""
+        return [trials[0] for trials in self.rows]
 
 
 class GroundFilter:
@@ -87,8 +96,14 @@ class GroundFilter:
     of float), `bias_score` (float), `is_visually_grounded` (bool) and `drop_reason` (str); any of them may be None.
 
     Args:
-        answerer (`TextBiasProbe` or `Answerer`, *optional*): who answers without the video; defaults to the probe.
+        answerer (`TextBiasProbe`, `Answerer` or several `Answerer`s, *optional*): who answers without the video;
+            defaults to the probe.
         rule (`Callable`, *optional*): from a row's trials to a verdict; defaults to `calibrated(alpha=0.05)`.
+        samples (`int`, *optional*): trials a row and answerer at most, each under another order of the options; left
+            out, as many as the rule takes. The probe answers once.
+        seed (`int`, *optional*, defaults to 0): of the orders in which options are shown.
+        shortcut_kinds (`bool`, *optional*, defaults to `False`): ask the first answerer about every dropped row why it
+            could answer, and add a column `shortcut_kind` (str or None).
         view (`str`, *optional*, defaults to `"text"`): what the answerer is shown, one of `schema.BLIND_VIEWS`.
         adapter (`str`, *optional*): the dataset's layout, a key of `ADAPTERS`; found by the columns when left out.
         columns (`Mapping[str, str]`, *optional*): which column holds what, as in `adapters.find_adapter`.
@@ -96,7 +111,7 @@ class GroundFilter:
         on_error (`str`, *optional*, defaults to `"raise"`): `"undecided"` keeps a row whose question got no answer.
 
     Raises:
-        `ValueError`: for a view that needs pixels, or an unknown `on_error`.
+        `ValueError`: for a view that needs pixels, an unknown `on_error`, `samples` below 1, or a probe among several.
 
     Example:
         >>> from datasets import Dataset
@@ -109,9 +124,12 @@ class GroundFilter:
 
     def __init__(
         self,
-        answerer: Answerer | TextBiasProbe | None = None,
+        answerer: Answerer | TextBiasProbe | Sequence[Answerer | TextBiasProbe] | None = None,
         rule: RowRule | None = None,
         *,
+        samples: int | None = None,
+        seed: int = 0,
+        shortcut_kinds: bool = False,
         view: View = "text",
         adapter: str | None = None,
         columns: Mapping[str, str] | None = None,
@@ -122,7 +140,17 @@ class GroundFilter:
             raise ValueError(f"{view = } is not blind; allowed are {', '.join(BLIND_VIEWS)}")
         if on_error not in ("raise", "undecided"):
             raise ValueError(f"{on_error = } is unknown; allowed are 'raise' and 'undecided'")
-        self.answerer = TextBiasProbe() if answerer is None else answerer
+        answerers = tuple(answerer) if isinstance(answerer, Sequence) else (answerer or TextBiasProbe(),)
+        if not answerers or (len(answerers) > 1 and any(isinstance(one, TextBiasProbe) for one in answerers)):
+            raise ValueError(f"got {len(answerers)} answerers; pass one or more models, or the probe alone")
+        if samples is not None and samples < 1:
+            raise ValueError(f"{samples = } is out of range; it is at least 1, or None for as many as the rule takes")
+        self.answerers: tuple[Answerer | TextBiasProbe, ...] = answerers
+        self.samples = samples
+        self.seed = seed
+        if shortcut_kinds and isinstance(answerers[0], TextBiasProbe):
+            raise ValueError("the probe cannot say why it could answer; shortcut_kinds goes with a model")
+        self.shortcut_kinds = shortcut_kinds
         self.rule = calibrated() if rule is None else rule
         self.view = view
         self.adapter = adapter
@@ -133,14 +161,19 @@ class GroundFilter:
         self.fit_sha256: str | None = None
         # A fingerprint that never repeats makes `map` ask again for what got no answer.
         self._nonce = uuid.uuid4().hex if on_error == "undecided" else None
-        self._loaded: _Loaded | None = None
+        self._loaded: Lookup | None = None
 
     def __getstate__(self) -> dict[str, Any]:
         return {**self.__dict__, "_loaded": None, "schema_version": SCHEMA_VERSION}
 
     def __repr__(self) -> str:
         state = f"fit={self.fit_sha256[:12]}" if self.fit_sha256 else "not fitted"
-        return f"GroundFilter({self.answerer.id}, {name_rule(self.rule)}, view={self.view}, {state})"
+        return f"GroundFilter({self.answerer_id}, {name_rule(self.rule)}, view={self.view}, {state})"
+
+    @property
+    def answerer_id(self) -> str:
+        """Who answers; the ids of several with commas between them."""
+        return ", ".join(answerer.id for answerer in self.answerers)
 
     def judge(self, dataset: AnyDataset, *, progress: bool = False) -> Judgement:
         """Answers, scores and decides every row of a set.
@@ -159,16 +192,16 @@ class GroundFilter:
         return self._decide(*self._read(dataset), progress)
 
     def plan(self, dataset: AnyDataset) -> dict[str, int | None]:
-        """Says how many questions a model would be asked, and asks none; see `judging.count_requests`.
+        """Says how many questions a model would be asked, and asks none; see `asking.count_requests`.
 
         Raises:
             `ValueError`: when the answerer is no model, the layout is unknown or the set is empty.
         """
-        if not isinstance(self.answerer, ModelAnswerer):
-            raise ValueError(f"{self.answerer.id} sends no requests; there is nothing to plan")
+        if not any(isinstance(answerer, ModelAnswerer) for answerer in self.answerers):
+            raise ValueError(f"{self.answerer_id} sends no requests; there is nothing to plan")
         _, _, examples = self._read(dataset)
         with AnswerCache() as cache:
-            return count_requests(self.answerer, examples, self.view, cache)
+            return count_requests(self._make_asking(self.rule), examples, cache)
 
     def _read(self, dataset: AnyDataset) -> tuple[Adapter, list[bytes], list[Example]]:
         parts = list(dataset.values()) if isinstance(dataset, dict) else [dataset]
@@ -187,41 +220,46 @@ class GroundFilter:
         return adapter, keys, examples
 
     def _decide(self, adapter: Adapter, keys: list[bytes], examples: list[Example], progress: bool) -> Judgement:
-        probe = None
-        if isinstance(self.answerer, TextBiasProbe):
-            probe = self.answerer.fit(examples, view=self.view)
-            answers = probe.answers
+        probe, followed_share = None, 1.0
+        if isinstance(self.answerers[0], TextBiasProbe):
+            probe = self.answerers[0].fit(examples, view=self.view)
+            asked = Asked([[make_trial(*row)] for row in zip(examples, probe.answers, strict=True)], {})
         else:
-            answers = self._answer(self.answerer, examples, progress)
+            asking = self._make_asking(self.rule)
+            asked = ask_rows(asking, examples, progress=progress)
+            followed_share = asking.followed_share
             if self.on_error == "raise":
-                check_answers(answers)
-        trials = [make_trial(example, answer) for example, answer in zip(examples, answers, strict=True)]
+                check_answers(asked.trials)
         clusters = list_clusters(examples)
-        rule = fit_rule(self.rule, trials, clusters.tolist(), keys, probe)
-        verdicts = judge_fitted_rows(examples, trials, rule)
+        rule = fit_rule(self.rule, asked.trials, clusters.tolist(), keys, probe=probe, followed_share=followed_share)
+        verdicts = judge_fitted_rows(examples, asked.trials, rule)
+        kinds = None
+        if self.shortcut_kinds:
+            kinds = explain_drops(
+                self._make_asking(rule), examples, asked.trials, verdicts, raises=self.on_error == "raise",
+                progress=progress,
+            )  # fmt: skip
         return Judgement(
             adapter=adapter,
             keys=keys,
             examples=examples,
             clusters=clusters,
-            answers=answers,
-            trials=trials,
+            rows=asked.trials,
+            calls=asked.calls,
             verdicts=verdicts,
+            kinds=kinds,
             rule=rule,
             probe=probe,
         )
 
-    def _answer(self, answerer: Answerer, examples: Sequence[Example], progress: bool = False) -> list[Answer]:
-        if not isinstance(answerer, ModelAnswerer):
-            return answer_examples(answerer, examples, self.view, progress=progress)
-        if parent_process() is not None:
-            raise RuntimeError(
-                f"{answerer.id} was asked from a process of map(..., num_proc=N); leave num_proc out: one process "
-                "keeps the model busy. Or call ground_filter = ground_filter.fit(dataset) first, which asks; a map "
-                "of the fitted rows only reads"
-            )
-        with AnswerCache() as cache:
-            return answer_examples(answerer, examples, self.view, cache=cache, progress=progress)
+    def _make_asking(self, rule: RowRule) -> Asking:
+        return Asking(
+            answerers=cast(tuple[Answerer, ...], self.answerers),
+            rule=rule,
+            view=self.view,
+            samples=self.samples,
+            seed=self.seed,
+        )
 
     def fit(self, dataset: AnyDataset, *, progress: bool = False) -> GroundFilter:
         """Judges a set and returns a frozen filter that knows the result; this one stays as it is.
@@ -232,29 +270,19 @@ class GroundFilter:
 
     def freeze(self, judgement: Judgement) -> GroundFilter:
         """Stores a judgement and returns the filter that reads it."""
-        added = build_columns(
-            [list_row(*row) for row in zip(judgement.answers, judgement.trials, judgement.verdicts, strict=True)]
-        )
+        added = list_columns(judgement.rows, judgement.verdicts, judgement.kinds)
         settings = {
             "schema_version": SCHEMA_VERSION,
-            "answerer": self.answerer.id,
+            "answerer": self.answerer_id,
             "view": self.view,
             "columns": judgement.adapter.columns,
             "fitted_rule": pack_rule(judgement.rule),
         }
         rows = added.add_column(0, "key", pa.array(judgement.keys, pa.binary(16)))
         state = judgement.probe.to_bytes() if judgement.probe is not None else None
-        fitted = GroundFilter(
-            self.answerer,
-            self.rule,
-            view=self.view,
-            adapter=judgement.adapter.name,
-            columns=self.columns,
-            media_root=self.media_root,
-            on_error=self.on_error,
-        )
+        fitted = copy(self)
+        fitted._loaded, fitted.adapter = None, judgement.adapter.name
         fitted.fit_path, fitted.fit_sha256 = save_fit(Fit(settings, rows, state))
-        fitted._nonce = self._nonce
         return fitted
 
     def features(self, dataset: Dataset | IterableDataset) -> Features:
@@ -262,7 +290,8 @@ class GroundFilter:
         own = dataset.features
         if own is None:
             own = Dataset.from_list(list(dataset.take(_ROWS_PER_BATCH))).features
-        return Features({name: own[name] for name in own if name not in ADDED_FEATURES} | ADDED_FEATURES)
+        added = KIND_FEATURES if self.shortcut_kinds else ADDED_FEATURES
+        return Features({name: own[name] for name in own if name not in added} | added)
 
     def apply(self, dataset: AnyDataset) -> AnyDataset:
         """Adds the columns to a dataset of any kind; the same as `map`, with the schema carried along.
@@ -293,76 +322,44 @@ class GroundFilter:
         loaded = self._load(rows)
         if isinstance(rows, (LazyDict, pa.Table)):
             table = rows.pa_table if isinstance(rows, LazyDict) else rows
-            return append_columns(table, self._add(_read_table(table, loaded.adapter), loaded))
+            return append_columns(table, loaded.find_columns(_read_table(table, loaded.adapter)))
         missing = [name for name in loaded.adapter.columns if name not in rows]
         if missing:
             raise ValueError(f"the rows lack the columns {', '.join(missing)}; found {', '.join(rows)}")
         cells = [rows[name] for name in loaded.adapter.columns]
         if all(isinstance(cell, (list, np.ndarray)) for cell in cells):
             batch = [[read_media(value) for value in cell] for cell in cells]
-            return {**rows, **self._add(batch, loaded).to_pydict()}
-        added = self._add([[read_media(cell)] for cell in cells], loaded).to_pydict()
+            return {**rows, **loaded.find_columns(batch).to_pydict()}
+        added = loaded.find_columns([[read_media(cell)] for cell in cells]).to_pydict()
         return {**rows, **{name: values[0] for name, values in added.items()}}
 
-    def _add(self, cells: Sequence[Sequence[Any]], loaded: _Loaded) -> pa.Table:
-        positions = np.array([loaded.positions.get(key, -1) for key in hash_rows(cells)], dtype=np.int64)
-        is_seen = positions >= 0
-        known = loaded.rows.take(positions[is_seen])
-        if is_seen.all():
-            return known
-        rows = iterate_rows(loaded.adapter.columns, cells)
-        examples = [loaded.adapter.convert(row) for row, seen in zip(rows, is_seen, strict=True) if not seen]
-        if len(positions) == 1 and isinstance(loaded.answerer, ModelAnswerer):
-            warnings.warn(
-                f"{loaded.answerer.id} is asked one question at a time; pass batched=True to map", stacklevel=2
-            )
-        answers = self._answer(loaded.answerer, examples)
-        if self.on_error == "raise" and not isinstance(loaded.answerer, ProbeFit):
-            check_answers(answers)
-        trials = [make_trial(example, answer) for example, answer in zip(examples, answers, strict=True)]
-        verdicts = judge_rows(examples, trials, loaded.rule)
-        fresh = build_columns([list_row(*row) for row in zip(answers, trials, verdicts, strict=True)])
-        # The new rows stand behind the known ones; one `take` puts all of them into the order of the batch.
-        order = np.empty(len(positions), dtype=np.int64)
-        order[is_seen] = np.arange(known.num_rows)
-        order[~is_seen] = known.num_rows + np.arange(fresh.num_rows)
-        return pa.concat_tables([known, fresh]).combine_chunks().take(order)
-
-    def _load(self, rows: Any) -> _Loaded:
+    def _load(self, rows: Any) -> Lookup:
         if self._loaded is None:
-            if self.fit_path is None:
-                self._loaded = self._prepare_unfitted(rows)
-            else:
-                fit = load_fit(self.fit_path, self.fit_sha256 or "")
-                self._loaded = _Loaded(
-                    adapter=find_adapter(fit.settings["columns"], name=self.adapter, mapping=self.columns),
-                    rule=unpack_rule(fit.settings["fitted_rule"], self.rule),
-                    answerer=ProbeFit.from_bytes(fit.answerer) if fit.answerer else cast(Answerer, self.answerer),
-                    rows=fit.rows.drop_columns(["key"]),
-                    positions={key: index for index, key in enumerate(fit.rows["key"].to_pylist())},
+            fit = None if self.fit_path is None else load_fit(self.fit_path, self.fit_sha256 or "")
+            if fit is None and (needs_fit(self.rule) or isinstance(self.answerers[0], TextBiasProbe)):
+                raise RuntimeError(
+                    f"{self!r} looks at the whole set before it can judge a row; call "
+                    "ground_filter = ground_filter.fit(dataset) and map that"
                 )
-        return self._loaded
-
-    def _prepare_unfitted(self, rows: Any) -> _Loaded:
-        if needs_fit(self.rule) or isinstance(self.answerer, TextBiasProbe):
-            raise RuntimeError(
-                f"{self!r} looks at the whole set before it can judge a row; call "
-                "ground_filter = ground_filter.fit(dataset) and map that"
+            known = list_columns([], [], [] if self.shortcut_kinds else None)
+            names = list(rows.pa_table.column_names if isinstance(rows, LazyDict) else rows)
+            asking = self._make_asking(self.rule)
+            if fit is not None:
+                names = fit.settings["columns"]
+                asking = replace(asking, rule=unpack_rule(fit.settings["fitted_rule"], self.rule))
+                if fit.answerer is not None:
+                    asking = replace(asking, answerers=(ProbeFit.from_bytes(fit.answerer),))
+            self._loaded = Lookup(
+                adapter=find_adapter(
+                    fit.settings["columns"] if fit else names, name=self.adapter, mapping=self.columns
+                ),
+                asking=asking,
+                has_kinds=self.shortcut_kinds,
+                raises=self.on_error == "raise",
+                rows=fit.rows.drop_columns(["key"]) if fit else known,
+                positions={key: index for index, key in enumerate(fit.rows["key"].to_pylist())} if fit else {},
             )
-        names = list(rows.pa_table.column_names if isinstance(rows, LazyDict) else rows)
-        adapter = find_adapter(names, name=self.adapter, mapping=self.columns)
-        return _Loaded(adapter=adapter, rule=self.rule, answerer=self.answerer, rows=build_columns([]), positions={})
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class _Loaded:
-    """What a filter needs at hand to judge rows; never pickled."""
-
-    adapter: Adapter
-    rule: RowRule
-    answerer: Answerer
-    rows: pa.Table
-    positions: dict[bytes, int]
+        return self._loaded
 
 
 def list_clusters(examples: Sequence[Example]) -> NDArray[np.int64]:

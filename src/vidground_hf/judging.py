@@ -1,141 +1,174 @@
-"""From examples to scored answers, in the order of the rows.
+"""One answer to a scored trial, and the trials of a row to what they say together.
 
-What they lead to is decided in `deciding.py`; datasets, files and columns are not known here.
+Who is asked what is `asking.py`'s; what it leads to is decided in `deciding.py`.
 """
 
 from __future__ import annotations
 
 import math
 from collections.abc import Sequence
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
-from tqdm.auto import tqdm
 
-from vidground_hf.answerers.base import Answer, Answerer, ModelAnswerer
-from vidground_hf.cache import AnswerCache, answer_through_cache, make_key
-from vidground_hf.prompts import make_prompt
-from vidground_hf.rules import Trial
-from vidground_hf.schema import Example, Verdict, View
+from vidground_hf.answerers.base import Answer
+from vidground_hf.extraction import extract_choice
+from vidground_hf.schema import Example, Verdict
 from vidground_hf.scoring import score_answer
+from vidground_hf.stats.agreement import measure_agreement, measure_log_odds
+from vidground_hf.trials import Trial
 
-# Our guess at a batch that keeps any answerer busy and the progress bar moving.
-_ROWS_PER_BATCH = 1000
+# Servers write nothing, -inf or -9999 for a probability of 0; this is beyond what 32-bit floats can tell from it.
+_LEAST_LOGPROB = -1000.0
 
 
 class AnswerError(RuntimeError):
     """Some answers could not be had; the message says how many and why the first one failed."""
 
 
-def lacks_view(example: Example, view: View) -> bool:
-    """Whether a row has not got what a view shows."""
-    return view == "subtitles" and example.subtitles is None
-
-
-def answer_examples(
-    answerer: Answerer,
-    examples: Sequence[Example],
-    view: View,
-    *,
-    cache: AnswerCache | None = None,
-    progress: bool = False,
-) -> list[Answer]:
-    """Asks an answerer every question once, in the data's option order.
-
-    Args:
-        answerer (`Answerer`): who is asked.
-        examples (`Sequence[Example]`): N questions.
-        view (`str`): a blind view; rows that lack it get an answer with the error `no_subtitles`.
-        cache (`AnswerCache`, *optional*): where a model's answers are looked up, and kept one by one as they come.
-        progress (`bool`, *optional*, defaults to `False`): show a bar on stderr.
-
-    Returns:
-        `list[Answer]`: N answers in the same order.
-    """
-    answers = [Answer(text=None, error="no_subtitles")] * len(examples)
-    asked = [index for index, example in enumerate(examples) if not lacks_view(example, view)]
-    prompts = [make_prompt(examples[index], view) for index in asked]
-    with tqdm(total=len(asked), desc="Asking", unit=" questions", disable=not progress) as bar:
-        if cache is not None and isinstance(answerer, ModelAnswerer):
-            given = answer_through_cache(answerer, prompts, cache, on_answer=bar.update)
-        else:
-            given = []
-            for start in range(0, len(asked), _ROWS_PER_BATCH):
-                given += answerer.answer(prompts[start : start + _ROWS_PER_BATCH])
-                bar.update(len(given) - start)
-    for index, answer in zip(asked, given, strict=True):
-        answers[index] = answer
-    return answers
-
-
-def count_requests(
-    answerer: ModelAnswerer, examples: Sequence[Example], view: View, cache: AnswerCache
-) -> dict[str, int | None]:
-    """What asking would take, without asking.
-
-    Returns:
-        `dict`: `num_questions`, `num_cached`, `num_requests` (without tries that fail), `num_prompt_tokens` (about:
-        four characters a token, our guess for English) and `max_answer_tokens` (`None` where the model sets no bound).
-    """
-    prompts = [make_prompt(example, view) for example in examples if not lacks_view(example, view)]
-    keys = [make_key(answerer.id, answerer.sampling, prompt) for prompt in prompts]
-    found = cache.get_many(keys)
-    missing = {key: len(prompt.text) for key, prompt in zip(keys, prompts, strict=True) if key not in found}
-    max_tokens = answerer.sampling.get("max_tokens")
-    return {
-        "num_questions": len(prompts),
-        "num_cached": sum(key in found for key in keys),
-        "num_requests": len(missing),
-        "num_prompt_tokens": -(-sum(missing.values()) // 4),
-        "max_answer_tokens": None if max_tokens is None else len(missing) * max_tokens,
-    }
-
-
-def find_bias_score(example: Example, answer: Answer) -> float | None:
-    """The probability an answer gives to the gold option; `None` where it states none or the row cannot be scored."""
-    if answer.option_logprobs is None or example.answer_index is None or example.defect is not None:
-        return None
-    return math.exp(answer.option_logprobs[example.answer_index])
-
-
-def make_trial(example: Example, answer: Answer) -> Trial:
+def make_trial(example: Example, answer: Answer, order: tuple[int, ...] | None = None, *, answerer: int = 0) -> Trial:
     """Scores one answer; nothing but the score and the bias score looks at the gold.
 
     Where an answer gives option probabilities, the surest option is what was answered; its text is not searched for
     letters.
+
+    Args:
+        example (`Example`): the question.
+        answer (`Answer`): what was answered to it.
+        order (`tuple[int, ...]`, *optional*): the options as they were shown; the data's order when left out.
+        answerer (`int`, *optional*, defaults to 0): which of several gave the answer.
+
+    Returns:
+        `Trial`: in terms of the options as the data has them.
+
+    Example:
+        >>> example = Example(
+        ...     id="1", question="Sky?", problem_type="multiple_choice", options=("red", "blue"), answer_index=1
+        ... )
+        >>> trial = make_trial(example, Answer(text="A"), order=(1, 0))
+        >>> trial.text, trial.choice, trial.score
+        ('blue', 1, 1.0)
     """
-    bias_score = find_bias_score(example, answer)
-    if bias_score is not None and answer.option_logprobs is not None and example.answer_index is not None:
-        classes = example.option_classes
-        surest = int(np.argmax(answer.option_logprobs))
-        score: float | None = float(classes[surest] == classes[example.answer_index])
-    else:
+    logprobs = _restore_order(answer.option_logprobs, order)
+    choice = _find_choice(example, answer, order)
+    if choice is None or example.answer_index is None or example.defect is not None:
         score = score_answer(answer.text, example)
+    else:
+        score = float(choice == example.option_classes[example.answer_index])
     return Trial(
         score=score,
         confidence=answer.confidence,
-        bias_score=bias_score,
+        bias_score=find_bias_score(example, logprobs),
         num_options=example.num_distinct_options,
         error=answer.error,
+        text=answer.text if choice is None or order is None else example.options[choice],
+        choice=choice,
+        option_logprobs=logprobs,
+        answerer=answerer,
     )
 
 
-def list_row(answer: Answer, trial: Trial, verdict: Verdict) -> dict[str, Any]:
+def _restore_order(shown: Sequence[float] | None, order: tuple[int, ...] | None) -> tuple[float, ...] | None:
+    if shown is None or order is None:
+        return None if shown is None else tuple(shown)
+    values = dict(zip(order, shown, strict=True))
+    return tuple(values[position] for position in range(len(order)))
+
+
+def _find_choice(example: Example, answer: Answer, order: tuple[int, ...] | None) -> int | None:
+    """The position, in the data's order, of the option that was chosen; of equal ones the first."""
+    if example.problem_type != "multiple_choice" or answer.text is None:
+        return None
+    order = tuple(range(len(example.options))) if order is None else order
+    if answer.option_logprobs is not None:
+        shown: int | None = int(np.argmax(answer.option_logprobs))
+    else:
+        shown = extract_choice(answer.text, tuple(example.options[position] for position in order))
+    return None if shown is None else example.option_classes[order[shown]]
+
+
+def find_bias_score(example: Example, option_logprobs: Sequence[float] | None) -> float | None:
+    """The probability given to the gold option; `None` where none is stated or the row cannot be scored."""
+    if option_logprobs is None or example.answer_index is None or example.defect is not None:
+        return None
+    return math.exp(option_logprobs[example.answer_index])
+
+
+def weigh_trials(
+    examples: Sequence[Example], rows: Sequence[Sequence[Trial]], *, confident: Sequence[bool]
+) -> list[list[Trial]]:
+    """Gives the first trial of each row the confidence and the bias score that all of its trials have together.
+
+    The confidence is what the first answer gains from being repeated under other orders and by other answerers (see
+    [`~vidground_hf.stats.agreement.measure_agreement`]); the bias score is the mean over the trials. An answerer that
+    states a confidence of its own keeps it.
+
+    Args:
+        examples (`Sequence[Example]`): N rows.
+        rows (`Sequence[Sequence[Trial]]`): the trials of each, in the order they were asked.
+        confident (`Sequence[bool]`): N; which rows to give a confidence.
+
+    Returns:
+        `list[list[Trial]]`: the same trials, but for the first of each row.
+    """
+    weighed = [list(trials) for trials in rows]
+    for trials in weighed:
+        scores = [trial.bias_score for trial in trials if trial.bias_score is not None]
+        if scores:
+            trials[0] = replace(trials[0], bias_score=float(np.mean(scores)))
+    wanted = [
+        index
+        for index, trials in enumerate(rows)
+        if confident[index] and trials[0].choice is not None and trials[0].confidence is None
+    ]
+    if not wanted:
+        return weighed
+    choices = np.full((len(wanted), max(len(rows[index]) for index in wanted)), np.nan)
+    is_stated = np.zeros(choices.shape, dtype=bool)
+    stated: list[list[float]] = []
+    for place, index in enumerate(wanted):
+        for turn, trial in enumerate(rows[index]):
+            if trial.choice is not None:
+                # What counts is whether an answer is the first one, so 1 may stand for all the others.
+                choices[place, turn] = float(trial.choice != rows[index][0].choice)
+            if trial.option_logprobs is not None:
+                is_stated[place, turn] = True
+                stated.append(_list_logprobs(examples[index], trial.option_logprobs, rows[index][0]))
+    log_odds = np.full(choices.shape, np.nan)
+    if stated:
+        width = max(len(values) for values in stated)
+        padded = np.array([values + [-np.inf] * (width - len(values)) for values in stated])
+        log_odds[is_stated] = measure_log_odds(padded, np.zeros(len(stated), dtype=np.int64))
+    counts = [rows[index][0].num_options for index in wanted]
+    for index, confidence in zip(wanted, measure_agreement(choices, counts, log_odds), strict=True):
+        weighed[index][0] = replace(weighed[index][0], confidence=float(confidence))
+    return weighed
+
+
+def _list_logprobs(example: Example, logprobs: Sequence[float], first: Trial) -> list[float]:
+    """The log-probabilities of the distinct options, that of the first answer first."""
+    classes = dict.fromkeys(example.option_classes)
+    others = [logprobs[option] for option in classes if option != first.choice]
+    return [max(value, _LEAST_LOGPROB) for value in (logprobs[first.choice or 0], *others)]
+
+
+def list_row(trials: Sequence[Trial], verdict: Verdict) -> dict[str, Any]:
     """One row of the added columns; a row that is kept has no drop reason."""
     return {
-        "blind_answers": [answer.text],
-        "blind_scores": [trial.score],
-        "bias_score": trial.bias_score,
+        "blind_answers": [trial.text for trial in trials],
+        "blind_scores": [trial.score for trial in trials],
+        "bias_score": trials[0].bias_score,
         "is_visually_grounded": verdict.is_visually_grounded,
         "drop_reason": None if verdict.is_visually_grounded else verdict.reason,
     }
 
 
-def check_answers(answers: Sequence[Answer]) -> None:
+def check_answers(rows: Sequence[Sequence[Trial]]) -> None:
     """Raises `AnswerError` if an answer failed."""
-    errors = [answer.error for answer in answers if answer.error not in (None, "no_subtitles")]
+    errors = [trial.error for trials in rows for trial in trials if trial.error not in (None, "no_subtitles")]
     if errors:
         raise AnswerError(
-            f"{len(errors)} of {len(answers)} questions got no answer, the first because: {errors[0]}. "
+            f"{len(errors)} of {len(rows)} questions got no answer, the first because: {errors[0]}. "
             "Run again, or pass on_error='undecided' to keep such rows as undecided"
         )

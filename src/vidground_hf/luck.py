@@ -10,11 +10,11 @@ from typing import Any
 
 import numpy as np
 
-from vidground_hf.answerers.base import Answer
 from vidground_hf.filtering import Judgement
-from vidground_hf.rules import BiasAtLeast, FittedCalibrated, FittedDropFraction, SingleShot, Trial
-from vidground_hf.schema import Example
+from vidground_hf.rules import BiasAtLeast, SingleShot
+from vidground_hf.set_rules import FittedCalibrated, FittedDropFraction
 from vidground_hf.stats.calibration import Calibration
+from vidground_hf.trials import Trial
 
 
 def count_luck(judgement: Judgement) -> dict[str, Any]:
@@ -46,7 +46,7 @@ def count_luck(judgement: Judgement) -> dict[str, Any]:
         part["expected_lucky_drops"] = num_lucky
         part["expected_missed"] = 0.0
     elif isinstance(rule, BiasAtLeast):
-        part["expected_lucky_drops"] = _count_high_decoys(judgement.examples, judgement.answers, rule.threshold)
+        part["expected_lucky_drops"] = _count_high_decoys(judgement, rule.threshold)
     elif isinstance(rule, FittedDropFraction):
         part["pruning"] = [step._asdict() for step in rule.pruning.trace]
     return part
@@ -58,17 +58,19 @@ def _sum_decoy_weights(trials: Sequence[Trial]) -> float:
     return float(sum(trial.num_gold / (trial.num_options - trial.num_gold) for trial in wrong))
 
 
-def _count_high_decoys(examples: Sequence[Example], answers: Sequence[Answer], threshold: float) -> float:
+def _count_high_decoys(judgement: Judgement, threshold: float) -> float:
     """Rows whose gold would reach the threshold by luck: the share of their other options that reach it."""
     total = 0.0
-    for example, answer in zip(examples, answers, strict=True):
-        if example.answer_index is None or example.defect is not None or answer.option_logprobs is None:
+    for example, trials in zip(judgement.examples, judgement.rows, strict=True):
+        stated = [trial.option_logprobs for trial in trials if trial.option_logprobs is not None]
+        if example.answer_index is None or example.defect is not None or not stated:
             continue
         classes = example.option_classes
         gold = classes[example.answer_index]
-        decoys = [answer.option_logprobs[option] for option in set(classes) if option != gold]
+        means = np.exp(np.array(stated)).mean(axis=0)
+        decoys = [means[option] for option in set(classes) if option != gold]
         if decoys:
-            total += float(np.mean(np.exp(decoys) >= threshold))
+            total += float(np.mean(np.array(decoys) >= threshold))
     return total
 
 

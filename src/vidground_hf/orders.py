@@ -11,7 +11,7 @@ import random
 from vidground_hf.schema import Example
 
 
-def draw_orders(example: Example, num_trials: int, seed: int = 0) -> list[tuple[int, ...]]:
+def draw_orders(example: Example, num_trials: int, seed: int | None = 0) -> list[tuple[int, ...]]:
     """Draws the orders of a row's trials.
 
     The first is a random rotation of the options, then come the other rotations, and then random permutations. They
@@ -21,7 +21,7 @@ def draw_orders(example: Example, num_trials: int, seed: int = 0) -> list[tuple[
     Args:
         example (`Example`): N options.
         num_trials (`int`): how many orders, at least 0.
-        seed (`int`, *optional*, defaults to 0): another seed, other orders.
+        seed (`int`, *optional*, defaults to 0): another seed, other orders; `None` begins with the data's own order.
 
     Returns:
         `list[tuple[int, ...]]`: `num_trials` permutations of 0 to N - 1; of a question without options `()` each.
@@ -29,12 +29,11 @@ def draw_orders(example: Example, num_trials: int, seed: int = 0) -> list[tuple[
     Example:
         >>> example = Example(id="1", question="Sky?", problem_type="multiple_choice", options=("red", "blue", "sea"))
         >>> draw_orders(example, 4)
-        [(2, 0, 1), (0, 1, 2), (1, 2, 0), (0, 1, 2)]
+        [(0, 1, 2), (1, 2, 0), (2, 0, 1), (2, 1, 0)]
     """
     num_options = len(example.options)
-    content = "\x1f".join([str(seed), example.question, *example.options])
-    rng = random.Random(hashlib.sha256(content.encode("utf-8", "surrogatepass")).digest())
-    first = rng.randrange(num_options) if num_options else 0
+    rng = _make_generator(example, "orders", 0 if seed is None else seed)
+    first = rng.randrange(num_options) if num_options and seed is not None else 0
     orders = []
     for trial in range(num_trials):
         if trial < max(num_options, 1):
@@ -42,3 +41,19 @@ def draw_orders(example: Example, num_trials: int, seed: int = 0) -> list[tuple[
         else:
             orders.append(tuple(rng.sample(range(num_options), num_options)))
     return orders
+
+
+def draw_share(example: Example, seed: int = 0) -> float:
+    """Draws a number in [0, 1) for a row, from the seed and the words of the row alone.
+
+    Example:
+        >>> example = Example(id="1", question="Sky?", problem_type="multiple_choice", options=("red", "blue", "sea"))
+        >>> round(draw_share(example), 3), draw_share(example) == draw_share(example, seed=1)
+        (0.128, False)
+    """
+    return _make_generator(example, "share", seed).random()
+
+
+def _make_generator(example: Example, purpose: str, seed: int) -> random.Random:
+    content = "\x1f".join([purpose, str(seed), example.question, *example.options])
+    return random.Random(hashlib.sha256(content.encode("utf-8", "surrogatepass")).digest())

@@ -20,8 +20,9 @@ from vidground_hf.filtering import Judgement
 from vidground_hf.judging import make_trial
 from vidground_hf.luck import count_luck
 from vidground_hf.prompts import make_prompt
-from vidground_hf.rules import FittedCalibrated
 from vidground_hf.schema import Example, View, normalize_text
+from vidground_hf.set_rules import FittedCalibrated
+from vidground_hf.shortcut_kinds import SHORTCUT_KINDS
 from vidground_hf.stats.gap import RIGHT_SCORE
 from vidground_hf.stats.intervals import bootstrap_mean
 from vidground_hf.tally import Tally
@@ -34,7 +35,7 @@ _NUM_BINS = 30
 def build_report(
     judgement: Judgement,
     *,
-    answerer: str,
+    answerers: Sequence[Mapping[str, Any]],
     rule: str,
     view: View,
     seed: int,
@@ -45,7 +46,7 @@ def build_report(
 
     Args:
         judgement (`Judgement`): the set, judged.
-        answerer (`str`): id of who answered.
+        answerers (`Sequence[Mapping]`): `id` of who answered, and whatever else is to be said of each.
         rule (`str`): as asked for.
         view (`str`): what was shown.
         seed (`int`): of intervals, controls and samples.
@@ -74,8 +75,14 @@ def build_report(
         "random_removal_control": control,
         "distribution": bin_confidence(judgement),
         "samples": draw_samples(judgement, view, seed),
+        "calls": count_calls(judgement),
+        "shortcut_kinds": count_kinds(judgement),
         "adapter": judgement.adapter.name,
-        "answerer": answerer,
+        "answerer": ", ".join(one["id"] for one in answerers),
+        "answerers": [
+            {**one, "blind_accuracy": measure_answerer(judgement, number, seed)}
+            for number, one in enumerate(answerers)
+        ],
         "view": view,
         "rule": rule,
         "seed": seed,
@@ -94,6 +101,41 @@ def count_reasons(judgement: Judgement) -> dict[str, dict[str, int]]:
     for verdict in judgement.verdicts:
         counted[names[verdict.is_visually_grounded]][verdict.reason] += 1
     return {name: dict(counter.most_common()) for name, counter in counted.items()}
+
+
+def count_calls(judgement: Judgement) -> dict[str, int] | None:
+    """Answers asked for, found and saved, beside the fewest that lead to the same verdicts; `None` without calls.
+
+    The `minimum` is one answer for each row that was asked about, and for a dropped row all that it took to drop it.
+    """
+    if not judgement.calls:
+        return None
+    rows = zip(judgement.rows, judgement.verdicts, judgement.examples, strict=True)
+    needed = [
+        len(trials) if verdict.is_visually_grounded is False else 1
+        for trials, verdict, example in rows
+        if example.defect is None and trials[0].error != "no_subtitles"
+    ]
+    return {**judgement.calls, "minimum": sum(needed)}
+
+
+def count_kinds(judgement: Judgement) -> dict[str, int] | None:
+    """How often each shortcut kind was named for a dropped row, and `none`; `None` where nobody asked."""
+    if judgement.kinds is None:
+        return None
+    dropped = [index for index, verdict in enumerate(judgement.verdicts) if verdict.is_visually_grounded is False]
+    counted = Counter(judgement.kinds[index] for index in dropped)
+    return {kind: counted[kind] for kind in SHORTCUT_KINDS} | {"none": counted[None]}
+
+
+def measure_answerer(judgement: Judgement, number: int, seed: int) -> dict[str, float | None] | None:
+    """Accuracy of the first answers of one of several answerers; `None` unless it was asked about every scored row."""
+    firsts = [next((trial for trial in trials if trial.answerer == number), None) for trials in judgement.rows]
+    is_scored = np.array([trials[0].score is not None for trials in judgement.rows])
+    scores = np.array([None if first is None else first.score for first in firsts], dtype=np.float64)
+    if np.isnan(scores[is_scored]).any():
+        return None
+    return bootstrap_mean(scores, clusters=judgement.clusters, seed=seed)._asdict()
 
 
 def count_flags(examples: Sequence[Example]) -> dict[str, int]:
@@ -157,8 +199,9 @@ def _measure_refit(
 
 def bin_confidence(judgement: Judgement) -> dict[str, Any] | None:
     """Histogram of confidence: right answers beside wrong ones, weighted by the lucky right ones they stand for."""
+    share = judgement.rule.followed_share if isinstance(judgement.rule, FittedCalibrated) else 1.0
     rows = [
-        (trial.confidence, trial.score, trial.num_gold / (trial.num_options - trial.num_gold))
+        (trial.confidence, trial.score, trial.num_gold / (trial.num_options - trial.num_gold) / share)
         for trial in judgement.trials
         if trial.confidence is not None and trial.score is not None and trial.has_decoys
     ]
@@ -186,17 +229,17 @@ def draw_samples(judgement: Judgement, view: View, seed: int) -> dict[str, list[
 
 
 def _describe(judgement: Judgement, index: int, view: View) -> dict[str, Any]:
-    example, answer = judgement.examples[index], judgement.answers[index]
+    example, trial = judgement.examples[index], judgement.rows[index][0]
     clues: list[tuple[str, float]] = []
-    if judgement.probe is not None and answer.option_logprobs is not None:
-        clues = judgement.probe.explain([make_prompt(example, view)], [answer])[0]
+    if judgement.probe is not None and trial.option_logprobs is not None:
+        clues = judgement.probe.explain([make_prompt(example, view)], [judgement.probe.answers[index]])[0]
     return {
         "id": example.id,
         "question": example.question,
         "options": list(example.options),
         "answer": example.answer,
-        "blind_answer": answer.text,
-        "bias_score": judgement.trials[index].bias_score,
+        "blind_answer": trial.text,
+        "bias_score": trial.bias_score,
         "reason": judgement.verdicts[index].reason,
         "category": example.category,
         "clues": [[text, round(weight, 3)] for text, weight in clues],

@@ -23,7 +23,7 @@ ADDED_FEATURES = Features(
         "drop_reason": Value("string"),
     }
 )
-ADDED_SCHEMA: pa.Schema = ADDED_FEATURES.arrow_schema
+KIND_FEATURES = Features(ADDED_FEATURES | {"shortcut_kind": Value("string")})
 
 
 def read_media(cell: Any) -> Any:
@@ -79,16 +79,17 @@ def iterate_rows(columns: Sequence[str], cells: Sequence[Sequence[Any]]) -> Iter
         yield dict(zip(columns, row, strict=True))
 
 
-def build_columns(rows: Sequence[Mapping[str, Any]]) -> pa.Table:
+def build_columns(rows: Sequence[Mapping[str, Any]], *, has_kinds: bool = False) -> pa.Table:
     """Types the added columns of some rows once and for all, however many of them are `None`.
 
     Args:
         rows (`Sequence[Mapping]`): one mapping a row, with the keys of `ADDED_FEATURES`.
+        has_kinds (`bool`, *optional*, defaults to `False`): with those of `KIND_FEATURES`.
 
     Returns:
-        `pa.Table`: with `ADDED_SCHEMA`.
+        `pa.Table`: with the types of these features.
     """
-    return pa.Table.from_pylist(list(rows), schema=ADDED_SCHEMA)
+    return pa.Table.from_pylist(list(rows), schema=(KIND_FEATURES if has_kinds else ADDED_FEATURES).arrow_schema)
 
 
 def append_columns(table: pa.Table, added: pa.Table) -> pa.Table:

@@ -26,7 +26,8 @@ from tests.chat_server import FAULTS, ChatServer, answer_prompt, make_completion
 from tests.questions import make_dataset
 from vidground_hf.answerers import load_answerer
 from vidground_hf.answerers.base import Answer, ModelAnswerer
-from vidground_hf.answerers.endpoint import EndpointAnswerer, read_retry_after
+from vidground_hf.answerers.endpoint import EndpointAnswerer
+from vidground_hf.answerers.endpoint_reply import read_retry_after
 from vidground_hf.answerers.endpoint_throttle import Throttle
 from vidground_hf.cache import AnswerCache, answer_through_cache, make_key
 from vidground_hf.filtering import GroundFilter
@@ -41,8 +42,12 @@ ADDED = list(ADDED_FEATURES)
 
 @pytest.fixture(autouse=True)
 def _hurry(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("vidground_hf.answerers.endpoint._BACKOFF_SECONDS", 0.01)
+    monkeypatch.setattr("vidground_hf.answerers.endpoint_run._BACKOFF_SECONDS", 0.01)
     monkeypatch.delenv("VIDGROUND_ENDPOINT_KEY", raising=False)
+
+
+def ignore(count: int, source: str) -> None:
+    """Nobody watches the progress of these."""
 
 
 def make_prompts(count: int, start: int = 0) -> list[Prompt]:
@@ -133,10 +138,10 @@ def test_a_provider_gets_the_hub_token(monkeypatch: pytest.MonkeyPatch) -> None:
 
     answerer = load_answerer("provider:a/b")
     assert isinstance(answerer, EndpointAnswerer)
-    monkeypatch.setattr("vidground_hf.answerers.endpoint.get_token", lambda: None)
+    monkeypatch.setattr("vidground_hf.answerers.endpoint_server.get_token", lambda: None)
     with pytest.raises(ValueError, match="provider:a/b@auto needs a Hub token, none is stored; run `hf auth login`"):
         answerer.answer(make_prompts(1))
-    monkeypatch.setattr("vidground_hf.answerers.endpoint.get_token", lambda: "hf_secret_of_the_user")
+    monkeypatch.setattr("vidground_hf.answerers.endpoint_server.get_token", lambda: "hf_secret_of_the_user")
     with ChatServer() as server:
         monkeypatch.setattr(CONVERSATIONAL_AUTO_ROUTER, "base_url", server.url.removesuffix("/v1"))
         assert answerer.answer(make_prompts(2)) == expect_answers(make_prompts(2))
@@ -196,7 +201,7 @@ def test_a_stop_in_the_middle_keeps_what_was_answered() -> None:
     prompts = make_prompts(400)
     num_done = 0
 
-    def count(number: int) -> None:
+    def count(number: int, source: str) -> None:
         nonlocal num_done
         num_done += number
         if num_done == 100:
@@ -218,13 +223,13 @@ def test_a_budget_is_never_exceeded_and_the_next_run_goes_on() -> None:
     prompts = make_prompts(50)
     with ChatServer(fault_share=0.2) as server, AnswerCache() as cache:
         answerer = make_answerer(server, max_requests=30, timeout_seconds=0.3)
-        answers = answer_through_cache(answerer, prompts, cache, on_answer=int)
+        answers = answer_through_cache(answerer, prompts, cache, on_answer=ignore)
         assert server.num_requests == 30
         assert {answer.error for answer in answers} == {None, "the budget of 30 requests is spent"}
         num_answered = server.answered.total()
         assert cache.describe()["num_answers"] == num_answered
         assert make_answerer(server).answer(prompts[:1])[0].error is None
-        answers = answer_through_cache(make_answerer(server, timeout_seconds=0.3), prompts, cache, on_answer=int)
+        answers = answer_through_cache(make_answerer(server, timeout_seconds=0.3), prompts, cache, on_answer=ignore)
         assert answers == expect_answers(prompts)
 
 
@@ -283,6 +288,7 @@ def test_a_question_that_is_refused_fails_alone_and_once(status: int) -> None:
         (200, b'{"choices": []}', "the reply is no chat completion (IndexError)"),
         (200, b'{"choices": [7]}', "the reply is no chat completion (ValueError)"),
         (200, b'{"choices": [{}]}', "the reply is no chat completion (AttributeError)"),
+        (200, b'{"choices": [{"index": NaN}]}', "the reply is no chat completion (RecursionError)"),
         (200, make_completion(None), "the reply holds no text"),
         (200, make_completion(" \n"), "the reply holds no text"),
         (500, b"[1]", "the reply is no chat completion (AttributeError)"),
@@ -301,7 +307,7 @@ def test_nonsense_is_asked_again_and_then_an_error(status: int, content: bytes, 
 def test_an_answer_that_was_cut_off_says_so_and_is_kept() -> None:
     with ChatServer(reply=(200, {}, make_completion("B, bec", "length"))) as server, AnswerCache() as cache:
         for _ in range(2):
-            (answer,) = answer_through_cache(make_answerer(server), make_prompts(1), cache, on_answer=int)
+            (answer,) = answer_through_cache(make_answerer(server), make_prompts(1), cache, on_answer=ignore)
             assert answer == Answer(text="B, bec", finish_reason="length")
         assert server.num_requests == 1
 

@@ -56,6 +56,9 @@ class ModelAnswerer(Answerer, Protocol):
     def sampling(self) -> Mapping[str, Any]:
         """What changes an answer besides model and prompt, as JSON; part of the cache key."""
 
+    def describe(self) -> Mapping[str, Any]:
+        """What a report says of how it answered, as JSON."""
+
     @property
     def num_in_flight(self) -> int:
         """How many prompts are being answered at this moment."""

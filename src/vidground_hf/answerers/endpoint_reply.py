@@ -1,0 +1,101 @@
+"""What a server's reply means: an answer, or what to do instead.
+
+Sends nothing, and does not look for an option in a text; log-probabilities are read by `endpoint_letters.py`.
+"""
+
+from __future__ import annotations
+
+import time
+from dataclasses import dataclass
+from email.utils import parsedate_to_datetime
+from typing import Any, Literal
+
+from huggingface_hub.errors import HfHubHTTPError
+
+from vidground_hf.answerers.base import Answer
+from vidground_hf.answerers.endpoint_letters import read_option_logprobs
+from vidground_hf.answerers.endpoint_server import Server, blot_key
+
+# Our guess: a refused key, an unknown model or an empty account will not get better by asking again.
+_FATAL = {
+    401: "does not accept the key",
+    402: "asks for payment",
+    403: "does not allow this key to use the model",
+    404: "does not know the model or the address",
+    405: "does not answer chat completions at this address",
+}
+_RETRIED = frozenset({408, 409, 425, 429})
+_NOT_IMPLEMENTED = 501  # the server lacks what was asked for (RFC 9110, section 15.6.2); asking again is no use
+_MAX_WAIT_SECONDS = 300.0  # our guess
+
+
+@dataclass(frozen=True, slots=True)
+class Failure:
+    """A request that gave no answer: try it again, leave the question, slow down, or stop asking altogether."""
+
+    then: Literal["retry", "leave", "slow_down", "stop"]
+    reason: str
+    wait_seconds: float = 0.0
+
+
+def read_choice(choice: Any, options: tuple[str, ...], max_tokens: int) -> Answer | Failure:
+    """Reads the choice of a chat completion.
+
+    Args:
+        choice (`ChatCompletionOutputComplete`): as `huggingface_hub` parsed it.
+        options (`tuple[str, ...]`): as they were shown.
+        max_tokens (`int`): what was asked for, for the message.
+
+    Returns:
+        `Answer` or `Failure`: an answer where there is text after what the model thought.
+    """
+    text, finish_reason = choice.message.content, choice.finish_reason
+    if not isinstance(text, str) or not text.strip() or (finish_reason == "length" and _is_still_thinking(text)):
+        if finish_reason == "length":
+            reason = f"{max_tokens} tokens were written without an answer; a model that reasons needs more"
+            return Failure("leave", reason)
+        return Failure("retry", "the reply holds no text")
+    logprobs = choice.logprobs.content if choice.logprobs is not None else None
+    return Answer(
+        # A lone surrogate cannot be stored in a dataset.
+        text=text.encode("utf-8", "replace").decode(),
+        option_logprobs=read_option_logprobs(logprobs, text, options) if logprobs else None,
+        finish_reason=finish_reason,
+    )
+
+
+def _is_still_thinking(text: str) -> bool:
+    return "<think>" in text and "</think>" not in text and "<answer>" not in text
+
+
+def read_error(error: HfHubHTTPError, server: Server, key: str) -> Failure:
+    """Reads an HTTP error, without the key if the server says it back."""
+    status = error.response.status_code
+    said = blot_key(error.server_message or "", key)
+    said = " ".join(said[:200].split())
+    reason = f"the server said HTTP {status}" + (f": {said}" if said else "")
+    if status in _FATAL:
+        return Failure("stop", f"{server.id} {_FATAL[status]} ({reason}). {server.advise(status)}")
+    if status == _NOT_IMPLEMENTED or (status not in _RETRIED and status < 500):
+        return Failure("leave", reason)
+    wait_seconds = read_retry_after(error.response.headers.get("retry-after"))
+    if wait_seconds > _MAX_WAIT_SECONDS:
+        return Failure("stop", f"{reason} and asks to wait {wait_seconds:.0f} s; run again after that")
+    return Failure("slow_down" if status == 429 else "retry", reason, wait_seconds)
+
+
+def read_retry_after(value: str | None) -> float:
+    """Seconds to wait, from a `Retry-After` header (RFC 9110, section 10.2.3); 0 when it says nothing usable.
+
+    Example:
+        >>> read_retry_after("2"), read_retry_after("soon"), read_retry_after(None)
+        (2.0, 0.0, 0.0)
+    """
+    try:
+        return max(0.0, float(value or 0))
+    except ValueError:
+        pass
+    try:
+        return max(0.0, parsedate_to_datetime(value or "").timestamp() - time.time())
+    except ValueError:
+        return 0.0

@@ -1,0 +1,203 @@
+"""From prompts to answers with a loaded model: each prompt once, in batches, by letters or in writing.
+
+Finding and loading a model is `transformers_loading.py`'s.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Hashable, Iterator, Sequence
+from functools import partial
+from typing import Any
+
+import numpy as np
+import torch
+
+from vidground_hf.answerers.base import Answer
+from vidground_hf.answerers.transformers_batches import Batch, Cluster, find_clusters, pack
+from vidground_hf.answerers.transformers_forward import can_share, gather_letters, read_logits, run_in_halves
+from vidground_hf.answerers.transformers_generation import FORCED, complete, make_seed, think_and_answer
+from vidground_hf.answerers.transformers_letters import find_letters, make_choice, pool_letters
+from vidground_hf.answerers.transformers_loading import LoadedModel
+from vidground_hf.answerers.transformers_tokens import Ids, TextEncoder
+from vidground_hf.prompts import Prompt
+from vidground_hf.schema import LETTERS
+
+_PROMPTS_PER_WINDOW = 8192  # tokenised and sorted together; our guess: bounds memory at the price of a ragged batch
+_SAMPLE = "Question: What is this?"
+
+OnAnswer = Callable[[int, Answer], None]
+
+
+class Engine:
+    """Answers prompts with one model and one way of asking; see `TransformersAnswerer` for the settings."""
+
+    def __init__(
+        self,
+        loaded: LoadedModel,
+        *,
+        max_batch_tokens: int,
+        temperature: float,
+        max_tokens: int,
+        reasoning_tokens: int | None,
+    ) -> None:
+        self.loaded = loaded
+        self.max_batch_tokens = max_batch_tokens
+        self.temperature = temperature
+        self.max_tokens = max_tokens
+        self.reasoning_tokens = reasoning_tokens
+        self.num_in_flight = 0
+        self.encoder = TextEncoder(loaded.tokenizer, loaded.template, reasoning=reasoning_tokens is not None)
+        self.letters = find_letters(self.encoder)
+        self.shares_prefixes = can_share(loaded, self.encoder.encode([_SAMPLE])[0])
+        # The most options whose letters take one token each, in at least one form.
+        self._num_letters = int((self.letters >= 0).sum(axis=1).max())
+        self._columns = torch.from_numpy(self.letters.clip(min=0).ravel()).to(loaded.model.device)
+        self._num_written = max_tokens
+        if reasoning_tokens is not None:
+            self._num_written += reasoning_tokens + len(self.encoder.encode_plain(FORCED))
+
+    def describe(self) -> dict[str, Any]:
+        """What runs, as JSON: `device, dtype, has_chat_template, shares_prefixes, max_batch_tokens`."""
+        return {
+            "device": str(self.loaded.model.device),
+            "dtype": str(self.loaded.model.dtype).removeprefix("torch."),
+            "has_chat_template": self.encoder.has_template,
+            "shares_prefixes": self.shares_prefixes,
+            "max_batch_tokens": self.max_batch_tokens,
+        }
+
+    def answer_each(self, prompts: Sequence[Prompt], on_answer: OnAnswer) -> None:
+        """Answers prompts, the longest of each window first, and hands each answer over."""
+        try:
+            for window in _cut_windows(prompts):
+                self._answer_window(prompts, window, on_answer)
+        finally:
+            self.num_in_flight = 0
+
+    def _answer_window(self, prompts: Sequence[Prompt], window: list[int], on_answer: OnAnswer) -> None:
+        texts = {index: prompts[index].render(reasoning=self.reasoning_tokens is not None) for index in window}
+        for index in [index for index, text in texts.items() if not _is_unicode(text)]:
+            del texts[index]
+            on_answer(index, Answer(text=None, error="the question is no valid Unicode text and cannot be tokenised"))
+        if not texts:
+            return
+        scored: dict[Hashable, tuple[Ids, list[int]]] = {}
+        written: dict[Hashable, tuple[Ids, list[int]]] = {}
+        for index, ids in zip(texts, self.encoder.encode(list(texts.values())), strict=True):
+            prompt = prompts[index]
+            is_scored = prompt.problem_type == "multiple_choice" and self.reasoning_tokens is None
+            error = self._find_error(prompt, len(ids), is_scored)
+            if error is not None:
+                on_answer(index, Answer(text=None, error=error))
+            elif is_scored:
+                scored.setdefault(ids.tobytes(), (ids, []))[1].append(index)
+            else:
+                trial = prompt.trial_index if self.temperature > 0 else 0
+                written.setdefault((ids.tobytes(), trial), (ids, []))[1].append(index)
+        self._score(prompts, list(scored.values()), on_answer)
+        self._write(prompts, list(written.values()), on_answer)
+
+    def _find_error(self, prompt: Prompt, num_tokens: int, is_scored: bool) -> str | None:
+        """Why a prompt cannot be asked."""
+        most = self.loaded.max_length
+        num_needed = num_tokens + (0 if is_scored else self._num_written)
+        if most is not None and num_needed > most:
+            behind = "" if is_scored else f" and up to {self._num_written} of the answer"
+            return f"the prompt has {num_tokens} tokens{behind}, the model takes {most}"
+        if is_scored and not prompt.options:
+            return "the question is multiple choice and has no options"
+        if is_scored and len(prompt.options) > self._num_letters:
+            return (
+                f"the question has {len(prompt.options)} options, and the tokenizer writes only the first "
+                f"{self._num_letters} letters with one token each; pass reasoning_tokens=0 to have them written"
+            )
+        return None
+
+    def _score(self, prompts: Sequence[Prompt], rows: list[tuple[Ids, list[int]]], on_answer: OnAnswer) -> None:
+        ids = [row_ids for row_ids, _ in rows]
+        if self.shares_prefixes:
+            clusters = find_clusters(ids, [_name_question(prompts[owners[0]]) for _, owners in rows])
+        else:
+            clusters = [Cluster((row,), 0, len(row_ids)) for row, row_ids in enumerate(ids)]
+
+        def run(batch: Batch) -> None:
+            owners = [rows[row][1] for row in batch.rows]
+            self.num_in_flight = sum(map(len, owners))
+            logits = gather_letters(read_logits(self.loaded, ids, batch), self._columns)
+            indices = [index for same in owners for index in same]
+            logits = np.repeat(logits, [len(same) for same in owners], axis=0).reshape(-1, *self.letters.shape)
+            num_options = np.array([len(prompts[index].options) for index in indices])
+            logprobs = pool_letters(logits, self.letters, num_options)
+            for index, count, row_logprobs in zip(indices, num_options, logprobs, strict=True):
+                on_answer(index, make_choice(prompts[index], row_logprobs[:count]))
+
+        run_in_halves(pack(clusters, self.max_batch_tokens), run, partial(_give_up, rows, on_answer))
+
+    def _write(self, prompts: Sequence[Prompt], rows: list[tuple[Ids, list[int]]], on_answer: OnAnswer) -> None:
+        clusters = [Cluster((row,), 0, len(ids) + self._num_written) for row, (ids, _) in enumerate(rows)]
+
+        def run(batch: Batch) -> None:
+            chosen = [rows[row] for row in batch.rows]
+            self.num_in_flight = sum(len(owners) for _, owners in chosen)
+            answers = self._write_batch([ids for ids, _ in chosen], [prompts[owners[0]] for _, owners in chosen])
+            for (_, owners), answer in zip(chosen, answers, strict=True):
+                for index in owners:
+                    on_answer(index, answer)
+
+        run_in_halves(pack(clusters, self.max_batch_tokens), run, partial(_give_up, rows, on_answer))
+
+    def _write_batch(self, ids: list[Ids], prompts: list[Prompt]) -> list[Answer]:
+        loaded, temperature, max_tokens = self.loaded, self.temperature, self.max_tokens
+        seeds = [tuple(make_seed(prompt.text, prompt.trial_index, turn) for turn in (0, 1)) for prompt in prompts]
+        if self.reasoning_tokens is None:
+            first = [pair[0] for pair in seeds]
+            done = complete(loaded, ids, max_tokens=max_tokens, temperature=temperature, seeds=first)
+        else:
+            done = think_and_answer(
+                loaded,
+                self.encoder,
+                ids,
+                reasoning_tokens=self.reasoning_tokens,
+                max_tokens=max_tokens,
+                temperature=temperature,
+                seeds=seeds,
+            )
+        texts = self.encoder.decode([completion.ids for completion in done])
+        answers = []
+        for text, completion in zip(texts, done, strict=True):
+            if text.replace(FORCED, "").strip():
+                reason = "stop" if completion.is_finished else "length"
+                answers.append(Answer(text=text, finish_reason=reason))
+            else:
+                answers.append(Answer(text=None, error="the model wrote nothing"))
+        return answers
+
+
+def _give_up(rows: list[tuple[Ids, list[int]]], on_answer: OnAnswer, batch: Batch) -> None:
+    for row in batch.rows:
+        ids, owners = rows[row]
+        for index in owners:
+            on_answer(index, Answer(text=None, error=f"the prompt's {len(ids)} tokens do not fit in the memory"))
+
+
+def _is_unicode(text: str) -> bool:
+    try:
+        text.encode()
+    except UnicodeEncodeError:
+        return False
+    return True
+
+
+def _name_question(prompt: Prompt) -> tuple[str | None, str | None]:
+    """What prompts have in common that differ in their options only."""
+    return prompt.subtitles, prompt.question
+
+
+def _cut_windows(prompts: Sequence[Prompt]) -> Iterator[list[int]]:
+    """Cuts prompts into windows, those of one question behind one another, wherever they stand."""
+    together: dict[tuple[str | None, str | None], list[int]] = {}
+    for index, prompt in enumerate(prompts):
+        together.setdefault(_name_question(prompt), []).append(index)
+    sorted_indices = [index for indices in together.values() for index in indices]
+    for start in range(0, len(sorted_indices), _PROMPTS_PER_WINDOW):
+        yield sorted_indices[start : start + _PROMPTS_PER_WINDOW]

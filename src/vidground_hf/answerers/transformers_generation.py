@@ -1,0 +1,149 @@
+"""Lets a model write: greedily or sampled, after thinking or at once; the same for a prompt whatever its batch.
+
+What an answer in the text means is found in `extraction.py`.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Sequence
+from typing import NamedTuple
+
+import numpy as np
+import torch
+from transformers import GenerationConfig, LogitsProcessor, LogitsProcessorList
+
+from vidground_hf.answerers.transformers_forward import pad_left
+from vidground_hf.answerers.transformers_loading import LoadedModel, be_quiet
+from vidground_hf.answerers.transformers_tokens import Ids, TextEncoder
+
+OPEN_ANSWER = "<answer>"
+FORCED = "</think>\n" + OPEN_ANSWER
+"""What is put in a model's mouth when it has thought long enough."""
+
+
+class Completion(NamedTuple):
+    """What a model wrote.
+
+    Attributes:
+        ids (`int64[T]`): without the token that ends it.
+        is_finished (`bool`): whether the model ended it; else it was cut off.
+    """
+
+    ids: Ids
+    is_finished: bool
+
+
+class GumbelNoise(LogitsProcessor):  # type: ignore[misc]
+    """Makes greedy decoding sample: the largest of logits / temperature + Gumbel noise is an exact draw.
+
+    Each row has its own noise, so what is drawn does not depend on the batch.
+
+    Args:
+        seeds (`Sequence[int]`): one per row.
+        temperature (`float`): above 0.
+    """
+
+    def __init__(self, seeds: Sequence[int], temperature: float) -> None:
+        self.generators = [torch.Generator().manual_seed(seed) for seed in seeds]
+        self.temperature = temperature
+
+    def __call__(self, input_ids: torch.Tensor, scores: torch.Tensor) -> torch.Tensor:
+        noise = torch.empty(scores.shape)
+        for row, generator in zip(noise, self.generators, strict=True):
+            row.exponential_(generator=generator)
+        return scores.float() / self.temperature - noise.log_().to(scores.device)
+
+
+def make_seed(text: str, trial_index: int, turn: int) -> int:
+    """A seed that depends on a prompt and its trial, and on nothing else."""
+    content = f"{trial_index}\0{turn}\0{text}".encode("utf-8", "surrogatepass")
+    return int.from_bytes(hashlib.blake2b(content, digest_size=8).digest()) >> 1
+
+
+@torch.inference_mode()
+def complete(
+    loaded: LoadedModel, prompts: Sequence[Ids], *, max_tokens: int, temperature: float, seeds: Sequence[int]
+) -> list[Completion]:
+    """Continues prompts.
+
+    Args:
+        loaded (`LoadedModel`): the model.
+        prompts (`Sequence[int64[T]]`): one batch.
+        max_tokens (`int`): the longest completion; 0 writes nothing.
+        temperature (`float`): 0 takes the likeliest token each time.
+        seeds (`Sequence[int]`): one per prompt; read above temperature 0.
+
+    Returns:
+        `list[Completion]`: one per prompt, in order.
+    """
+    if max_tokens == 0 or not prompts:
+        return [Completion(np.zeros(0, np.int64), False)] * len(prompts)
+    model = loaded.model
+    ends = np.atleast_1d(np.array(model.generation_config.eos_token_id or [], np.int64))
+    ids, mask = pad_left(prompts)
+    settings = GenerationConfig(
+        max_new_tokens=max_tokens,
+        do_sample=False,
+        eos_token_id=ends.tolist() or None,
+        pad_token_id=int(ends[0]) if len(ends) else 0,
+    )
+    noise = [GumbelNoise(seeds, temperature)] if temperature > 0 else []
+    with be_quiet():
+        written = model.generate(
+            input_ids=ids.to(model.device),
+            attention_mask=mask.to(model.device),
+            generation_config=settings,
+            logits_processor=LogitsProcessorList(noise),
+        )
+    completions = []
+    for row in written[:, ids.shape[1] :].cpu().numpy():
+        is_end = np.isin(row, ends)
+        completions.append(Completion(row[: is_end.argmax()] if is_end.any() else row, bool(is_end.any())))
+    return completions
+
+
+def think_and_answer(
+    loaded: LoadedModel,
+    encoder: TextEncoder,
+    prompts: Sequence[Ids],
+    *,
+    reasoning_tokens: int,
+    max_tokens: int,
+    temperature: float,
+    seeds: Sequence[tuple[int, int]],
+) -> list[Completion]:
+    """Lets a model think, and then makes it answer if it has not.
+
+    Args:
+        loaded (`LoadedModel`): the model.
+        encoder (`TextEncoder`): its tokenizer.
+        prompts (`Sequence[int64[T]]`): one batch.
+        reasoning_tokens (`int`): the longest thought, at least 0.
+        max_tokens (`int`): the longest answer behind it.
+        temperature (`float`): as for [`complete`].
+        seeds (`Sequence[tuple[int, int]]`): of the thought and of the answer behind it.
+
+    Returns:
+        `list[Completion]`: thoughts, what was put in the model's mouth, and answers.
+    """
+    first, second = ([pair[turn] for pair in seeds] for turn in (0, 1))
+    done = complete(loaded, prompts, max_tokens=reasoning_tokens, temperature=temperature, seeds=first)
+    forced = encoder.encode_plain(FORCED)
+    texts = encoder.decode([completion.ids for completion in done])
+    left = []
+    for index, text in enumerate(texts):
+        if OPEN_ANSWER not in text:
+            done[index] = Completion(np.concatenate([done[index].ids, forced]), False)
+        if not done[index].is_finished:
+            left.append(index)
+    answers = complete(
+        loaded,
+        [np.concatenate([prompts[index], done[index].ids]) for index in left],
+        max_tokens=max_tokens,
+        temperature=temperature,
+        seeds=[second[index] for index in left],
+    )
+    for index, answer in zip(left, answers, strict=True):
+        done[index] = Completion(np.concatenate([done[index].ids, answer.ids]), answer.is_finished)
+    return done

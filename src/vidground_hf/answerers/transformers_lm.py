@@ -1,0 +1,152 @@
+"""`TransformersAnswerer`: asks a language model that runs in this process, from the Hub or from a folder.
+
+Loading, tokens, batches, forward passes and generation each have a module beside this one; servers have `endpoint.py`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from vidground_hf.answerers.base import Answer
+from vidground_hf.answerers.transformers_loading import find_device, find_dtype, find_revision, load_model
+from vidground_hf.prompts import Prompt
+
+if TYPE_CHECKING:
+    from vidground_hf.answerers.transformers_engine import Engine
+
+DTYPES = ("float32", "bfloat16", "float16")
+# Measured on one CPU core with 30 M parameters; our guess for the others.
+_MAX_BATCH_TOKENS = {"cpu": 4096, "mps": 4096, "cuda": 16384}
+
+
+class TransformersAnswerer:
+    """Asks a causal language model, or a vision-language model without pictures, in this process.
+
+    Multiple choice is answered by the probabilities of the option letters, from one forward pass; `trial_index` and
+    temperature change nothing there. Everything else, and all questions where the model may think first, is written.
+    The model is loaded with the first answer. Weights are read from safetensors only, and no code of a repository is
+    run.
+
+    Args:
+        model (`str`): a Hub id, or a folder that `save_pretrained` wrote.
+        revision (`str`, *optional*): branch, tag or commit of a Hub id.
+        device (`str`, *optional*): defaults to CUDA, else MPS, else the CPU.
+        dtype (`str`, *optional*): one of `DTYPES`; defaults to bfloat16 on CUDA where it is native, float16 on other
+            accelerators, float32 on the CPU.
+        max_batch_tokens (`int`, *optional*): tokens in memory at once, padding included; halved where they do not fit.
+        temperature (`float`, *optional*, defaults to 0): of what is written; 0 takes the likeliest token each time.
+        max_tokens (`int`, *optional*, defaults to 64): the longest answer.
+        reasoning_tokens (`int`, *optional*): lets the model think for at most this many tokens before its answer.
+
+    Raises:
+        `ValueError`: for settings out of range.
+
+    Example:
+        >>> TransformersAnswerer("Qwen/Qwen3-0.6B").max_tokens
+        64
+    """
+
+    def __init__(
+        self,
+        model: str,
+        *,
+        revision: str | None = None,
+        device: str | None = None,
+        dtype: str | None = None,
+        max_batch_tokens: int | None = None,
+        temperature: float = 0.0,
+        max_tokens: int = 64,
+        reasoning_tokens: int | None = None,
+    ) -> None:
+        if not model:
+            raise ValueError("model = '' names no model; pass a Hub id or a folder")
+        if dtype is not None and dtype not in DTYPES:
+            raise ValueError(f"{dtype = } is not allowed; allowed are {', '.join(DTYPES)}")
+        if max_batch_tokens is not None and max_batch_tokens < 1:
+            raise ValueError(f"{max_batch_tokens = } is out of range; it is at least 1, or None to choose by device")
+        if not 0 <= temperature < float("inf") or max_tokens < 1:
+            raise ValueError(f"{temperature = } or {max_tokens = } is out of range; allowed are 0 or more, 1 or more")
+        if reasoning_tokens is not None and reasoning_tokens < 0:
+            raise ValueError(f"{reasoning_tokens = } is out of range; it is at least 0, or None to answer at once")
+        self.model = model
+        self.revision = revision
+        self.device = device
+        self.dtype = dtype
+        self.max_batch_tokens = max_batch_tokens
+        self.temperature = temperature
+        self.max_tokens = max_tokens
+        self.reasoning_tokens = reasoning_tokens
+        self._found_revision: str | None = None
+        self._engine: Engine | None = None
+
+    def __getstate__(self) -> dict[str, Any]:
+        return {**self.__dict__, "_found_revision": None, "_engine": None}
+
+    @property
+    def id(self) -> str:
+        if self._found_revision is None:
+            self._found_revision = find_revision(self.model, self.revision)
+        return f"transformers:{self.model}@{self._found_revision}"
+
+    @property
+    def sampling(self) -> dict[str, Any]:
+        """What changes an answer besides model and prompt (`dict`)."""
+        return {
+            "multiple_choice": "letter_logprobs" if self.reasoning_tokens is None else "written",
+            "dtype": self.dtype or find_dtype(find_device(self.device)),
+            "temperature": self.temperature,
+            "max_tokens": self.max_tokens,
+            "reasoning_tokens": self.reasoning_tokens,
+        }
+
+    @property
+    def num_in_flight(self) -> int:
+        return 0 if self._engine is None else self._engine.num_in_flight
+
+    def describe(self) -> dict[str, Any]:
+        """What answers, as JSON, for reports; loads the model.
+
+        Returns:
+            `dict`: `model, revision, device, dtype, has_chat_template, shares_prefixes, max_batch_tokens`.
+        """
+        return {"model": self.model, "revision": self.id.rpartition("@")[2], **self._load().describe()}
+
+    def answer(self, prompts: Sequence[Prompt]) -> list[Answer]:
+        """Answers a batch of prompts; the same length, in the same order."""
+        answers: dict[int, Answer] = {}
+        self.answer_each(prompts, answers.__setitem__)
+        return [answers[index] for index in range(len(prompts))]
+
+    def answer_each(self, prompts: Sequence[Prompt], on_answer: Callable[[int, Answer], None]) -> None:
+        """Answers prompts, and hands answers over batch by batch.
+
+        Args:
+            prompts (`Sequence[Prompt]`): N prompts; the longest are answered first.
+            on_answer (`Callable`): called N times with a position and an answer.
+
+        Raises:
+            `ModelError`: when the model cannot be had.
+        """
+        if not prompts:
+            return
+        self._load().answer_each(prompts, on_answer)
+
+    def _load(self) -> Engine:
+        if self._engine is None:
+            device = find_device(self.device)
+            dtype = self.dtype or find_dtype(device)
+            revision = None if Path(self.model).is_dir() else self.id.rpartition("@")[2]
+            loaded = load_model(self.model, revision, device, dtype)
+            # torch is imported here, when its absence has been reported in words.
+            from vidground_hf.answerers.transformers_engine import Engine
+
+            self._engine = Engine(
+                loaded,
+                max_batch_tokens=self.max_batch_tokens or _MAX_BATCH_TOKENS[device.partition(":")[0]],
+                temperature=self.temperature,
+                max_tokens=self.max_tokens,
+                reasoning_tokens=self.reasoning_tokens,
+            )
+        return self._engine

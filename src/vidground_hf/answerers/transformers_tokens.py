@@ -1,0 +1,104 @@
+"""From texts to token ids: the chat template around a text, whose control tokens are read as plain text.
+
+Models are not run here.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+Ids = NDArray[np.int64]
+_PLAIN_TAIL = "\nAnswer:"
+_SENTINEL = "Question: sentinel"
+
+
+class TextEncoder:
+    """Puts the chat template around texts and tokenises them, many at once.
+
+    Args:
+        tokenizer (`PreTrainedTokenizerBase`): of the model.
+        template (`str`, *optional*): its chat template; without one a text is followed by "Answer:".
+        reasoning (`bool`): whether the model is asked to think first.
+    """
+
+    def __init__(self, tokenizer: Any, template: str | None, *, reasoning: bool) -> None:
+        self.tokenizer = tokenizer
+        self.has_template = template is not None
+        if template is not None:
+            self.head, self.tail = _split_template(tokenizer, template, reasoning)
+        else:
+            self.head, self.tail = "", "\n" if reasoning else _PLAIN_TAIL
+        added = getattr(tokenizer, "added_tokens_decoder", {})
+        self._special_ids = np.array(sorted(key for key, token in added.items() if token.special), np.int64)
+        self._num_special = self._count_special(self._tokenize([self._wrap(_SENTINEL)]))[0]
+
+    def encode(self, texts: Sequence[str]) -> list[Ids]:
+        """Tokenises texts inside the template.
+
+        Args:
+            texts (`Sequence[str]`): N texts of valid Unicode.
+
+        Returns:
+            `list[int64[T]]`: the ids that `apply_chat_template` gives, but that control tokens in a text are tokenised
+            as what they look like.
+        """
+        rows = self._tokenize([self._wrap(text) for text in texts])
+        for index in np.flatnonzero(self._count_special(rows) != self._num_special):
+            rows[index] = self._encode_hostile(texts[index])
+        return rows
+
+    def encode_plain(self, text: str) -> Ids:
+        """Tokenises a text by itself."""
+        return self._tokenize([text], add_special_tokens=False)[0]
+
+    def decode(self, rows: Sequence[Ids]) -> list[str]:
+        """The texts of completions, without control tokens."""
+        texts: list[str] = self.tokenizer.batch_decode(rows, skip_special_tokens=True)
+        return texts
+
+    def encode_behind(self, endings: Sequence[str]) -> list[int | None]:
+        """The one token that each ending adds to a prompt (`int`); `None` where it is not exactly one more."""
+        context = self._wrap(_SENTINEL)
+        before, *after = self._tokenize([context, *(context + ending for ending in endings)])
+        is_one = [len(row) == len(before) + 1 and np.array_equal(row[:-1], before) for row in after]
+        return [int(row[-1]) if one else None for row, one in zip(after, is_one, strict=True)]
+
+    def _wrap(self, text: str) -> str:
+        return f"{self.head}{text}{self.tail}"
+
+    def _tokenize(self, texts: Sequence[str], **settings: Any) -> list[Ids]:
+        # A template brings its own first token.
+        settings.setdefault("add_special_tokens", not self.has_template)
+        found = self.tokenizer(list(texts), return_attention_mask=False, verbose=False, **settings)
+        return [np.asarray(row, np.int64) for row in found["input_ids"]]
+
+    def _count_special(self, rows: list[Ids]) -> Ids:
+        is_special = np.isin(np.concatenate(rows), self._special_ids)
+        starts = np.cumsum([0, *map(len, rows[:-1])])
+        return np.add.reduceat(is_special, starts, dtype=np.int64)
+
+    def _encode_hostile(self, text: str) -> Ids:
+        if not self.has_template:
+            return self._tokenize([self._wrap(text)], split_special_tokens=True)[0]
+        head, tail = self._tokenize([self.head, self.tail])
+        return np.concatenate([head, self._tokenize([text], split_special_tokens=True)[0], tail])
+
+
+def _split_template(tokenizer: Any, template: str, reasoning: bool) -> tuple[str, str]:
+    """What a chat template puts before and after a user's text."""
+    contents: list[Any] = [_SENTINEL, [{"type": "text", "text": _SENTINEL}]]  # of language models; of some VLMs
+    for content in contents:
+        parts = tokenizer.apply_chat_template(
+            [{"role": "user", "content": content}],
+            chat_template=template,
+            tokenize=False,
+            add_generation_prompt=True,
+            enable_thinking=reasoning,
+        ).split(_SENTINEL)
+        if len(parts) == 2:
+            return parts[0], parts[1]
+    raise ValueError("the model's chat template does not show what the user says exactly once; it cannot be used")

@@ -1,0 +1,264 @@
+"""Whom to ask what, and when to stop: the trials of every row, one wave of questions after the other.
+
+A row is asked only as long as its verdict is open. What its answers mean is `judging.py`'s and `deciding.py`'s.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from contextlib import AbstractContextManager, nullcontext
+from dataclasses import dataclass
+
+from multiprocess import parent_process  # type: ignore[import-untyped]  # what `Dataset.map` makes its processes with
+
+from vidground_hf.answerers.base import Answer, Answerer, ConstantAnswerer, ModelAnswerer
+from vidground_hf.cache import AnswerCache, answer_through_cache, make_key
+from vidground_hf.deciding import RowRule
+from vidground_hf.judging import make_trial, weigh_trials
+from vidground_hf.orders import draw_orders, draw_share
+from vidground_hf.progress import AskingBar
+from vidground_hf.prompts import Prompt, make_prompt
+from vidground_hf.rules import AtMost, Circular, Majority, SingleShot
+from vidground_hf.schema import Example, View
+from vidground_hf.set_rules import FOLLOWED_SHARE, Calibrated, FittedCalibrated
+from vidground_hf.trials import Trial
+
+# Our guess at a part of a wave that keeps any answerer busy and needs little memory.
+_PROMPTS_PER_PART = 5000
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Asking:
+    """Who is asked, what they are shown, and for which decision.
+
+    Attributes:
+        answerers (`tuple[Answerer, ...]`): asked one after the other.
+        rule (`Callable`): what the answers are for; it says how many a row takes, and whether it needs more.
+        view (`str`): a blind view.
+        samples (`int`, *optional*): trials a row and answerer at most; left out, as many as the rule takes.
+        seed (`int`): of the orders, and of the rows that are followed up.
+    """
+
+    answerers: tuple[Answerer, ...]
+    rule: RowRule
+    view: View
+    samples: int | None = None
+    seed: int = 0
+
+    def count_trials(self, example: Example) -> int:
+        """How many trials each answerer may take for a row."""
+        if isinstance(self.rule, Circular) or self.samples is None:
+            return self.rule.count_trials(len(example.options)) if hasattr(self.rule, "count_trials") else 1
+        return self.samples
+
+    @property
+    def followed_share(self) -> float:
+        """The share of the rows with a wrong first answer that are asked again, in (0, 1]."""
+        asks_again = self.samples != 1 or len(self.answerers) > 1
+        return FOLLOWED_SHARE if isinstance(self.rule, Calibrated) and asks_again else 1.0
+
+    def make_prompts(self, example: Example, answerer: Answerer, num_trials: int) -> list[Prompt]:
+        """The first prompts that an answerer is asked about a row.
+
+        A model that does not sample is asked an equal prompt once: its trial index stays 0, so the answer is found.
+        """
+        seed = None if isinstance(answerer, ConstantAnswerer) else self.seed
+        orders = draw_orders(example, num_trials, seed)
+        samples = not isinstance(answerer, ModelAnswerer) or bool(answerer.sampling.get("temperature", 0))
+        return [
+            make_prompt(example, self.view, order, trial_index=orders[:index].count(order) if samples else 0)
+            for index, order in enumerate(orders)
+        ]
+
+    def wants_more(self, example: Example, trials: Sequence[Trial], left: Sequence[int]) -> bool:
+        """Whether another trial could change the verdict on a row.
+
+        Args:
+            example (`Example`): the row.
+            trials (`Sequence[Trial]`): so far.
+            left (`Sequence[int]`): the answerer of each trial that may still be taken.
+        """
+        if not trials:
+            return True
+        if not left or trials[-1].error is not None or trials[0].score is None:
+            return False
+        if isinstance(self.rule, (Calibrated, FittedCalibrated)):
+            return self._wants_confirmation(example, trials)
+        if isinstance(self.rule, (SingleShot, Majority, AtMost, Circular)):
+            # These count right answers: the verdict stands if it is the same whether all others are right or wrong.
+            worst, best = ([*trials, *(Trial(score=s, answerer=a) for a in left)] for s in (0.0, 1.0))
+            return self.rule(worst) != self.rule(best)
+        return True
+
+    def _wants_confirmation(self, example: Example, trials: Sequence[Trial]) -> bool:
+        """Stops at the first answer that differs; of the gold it knows only that a wrong candidate was drawn.
+
+        An answerer that states a confidence of its own is taken at its word.
+        """
+        first = trials[0]
+        if first.confidence is not None or first.choice is None or not first.has_decoys:
+            return False
+        if any(trial.choice != first.choice for trial in trials):
+            return False
+        if isinstance(self.rule, Calibrated):
+            return bool(first.is_right) or draw_share(example, self.seed) < FOLLOWED_SHARE
+        can_drop = isinstance(self.rule, FittedCalibrated) and self.rule.calibration.threshold is not None
+        return can_drop and bool(first.is_right)
+
+
+def lacks_view(example: Example, view: View) -> bool:
+    """Whether a row has not got what a view shows."""
+    return view == "subtitles" and example.subtitles is None
+
+
+@dataclass(frozen=True, slots=True)
+class Asked:
+    """What asking came to.
+
+    Attributes:
+        trials (`list[list[Trial]]`): at least one a row; the first carries what all of a row's trials say together.
+        calls (`dict[str, int]`): answers that were `asked` for, `cached`, `failed`, and `saved` because a verdict
+            stood without them.
+    """
+
+    trials: list[list[Trial]]
+    calls: dict[str, int]
+
+
+def ask_rows(asking: Asking, examples: Sequence[Example], *, progress: bool = False) -> Asked:
+    """Asks about every row until its verdict stands. What a model answers is looked up in, and kept in, `AnswerCache`.
+
+    Args:
+        asking (`Asking`): who, what and for which rule.
+        examples (`Sequence[Example]`): N rows. One that cannot be judged whatever the answer is not asked about.
+        progress (`bool`, *optional*, defaults to `False`): show a bar on stderr.
+
+    Returns:
+        `Asked`: the trials of each row, in the order of the rows.
+
+    Raises:
+        `RuntimeError`: when a model would be asked from a process of `Dataset.map`.
+        `CacheError`: when the cache cannot be used.
+
+    Example:
+        >>> from vidground_hf.rules import single_shot
+        >>> example = Example(
+        ...     id="1", question="Sky?", problem_type="multiple_choice", options=("red", "blue"), answer_index=1
+        ... )
+        >>> asking = Asking(answerers=(ConstantAnswerer("B"),), rule=single_shot(), view="text")
+        >>> ask_rows(asking, [example]).trials[0][0].text
+        'blue'
+    """
+    rows: list[list[Trial]] = [[] for _ in examples]
+    limits = [0 if example.defect is not None else asking.count_trials(example) for example in examples]
+    for index, example in enumerate(examples):
+        if example.defect is not None:
+            rows[index].append(Trial(score=None, num_options=example.num_distinct_options))
+        elif lacks_view(example, asking.view):
+            rows[index].append(Trial(score=None, error="no_subtitles", num_options=example.num_distinct_options))
+    waiting = [index for index, trials in enumerate(rows) if not trials]
+    num_answerers = len(asking.answerers)
+    total = num_answerers * sum(limits[index] for index in waiting)
+    with _open_cache(asking.answerers) as cache, AskingBar(total=total, show=progress) as bar:
+        for number, answerer in enumerate(asking.answerers):
+            bar.answerer = answerer
+            for turn in range(max((limits[index] for index in waiting), default=0)):
+                still: list[int] = []
+                for index in waiting:
+                    left = _list_left(number, turn, limits[index], num_answerers)
+                    if asking.wants_more(examples[index], rows[index], left):
+                        still.append(index)
+                    elif left:
+                        bar.add(len(left), "saved")
+                waiting = still
+                asked = [index for index in waiting if turn < limits[index]]
+                for index, trial in _ask_wave(asking, examples, asked, number, turn, cache, bar):
+                    rows[index].append(trial)
+    calls = {name: bar.counts[name] for name in ("asked", "cached", "failed", "saved")}
+    again = [len(trials) > 1 or asking.followed_share == 1.0 for trials in rows]
+    is_calibrated = isinstance(asking.rule, (Calibrated, FittedCalibrated))
+    return Asked(weigh_trials(examples, rows, confident=[is_calibrated and was_again for was_again in again]), calls)
+
+
+def _open_cache(answerers: Sequence[Answerer]) -> AbstractContextManager[AnswerCache | None]:
+    models = [answerer.id for answerer in answerers if isinstance(answerer, ModelAnswerer)]
+    if not models:
+        return nullcontext()
+    if parent_process() is not None:
+        raise RuntimeError(
+            f"{models[0]} was asked from a process of map(..., num_proc=N); leave num_proc out: one process "
+            "keeps the model busy. Or call ground_filter = ground_filter.fit(dataset) first, which asks; a map "
+            "of the fitted rows only reads"
+        )
+    return AnswerCache()
+
+
+def _list_left(number: int, turn: int, limit: int, num_answerers: int) -> list[int]:
+    """The answerers of the trials that a row may still take."""
+    own = [number] * max(limit - turn, 0)
+    return own + [later for later in range(number + 1, num_answerers) for _ in range(limit)]
+
+
+def _ask_wave(
+    asking: Asking,
+    examples: Sequence[Example],
+    asked: Sequence[int],
+    number: int,
+    turn: int,
+    cache: AnswerCache | None,
+    bar: AskingBar,
+) -> Iterator[tuple[int, Trial]]:
+    answerer = asking.answerers[number]
+    for start in range(0, len(asked), _PROMPTS_PER_PART):
+        part = asked[start : start + _PROMPTS_PER_PART]
+        prompts = [asking.make_prompts(examples[index], answerer, turn + 1)[turn] for index in part]
+        for index, prompt, answer in zip(part, prompts, _answer(answerer, prompts, cache, bar), strict=True):
+            yield index, make_trial(examples[index], answer, prompt.order, answerer=number)
+
+
+def _answer(answerer: Answerer, prompts: Sequence[Prompt], cache: AnswerCache | None, bar: AskingBar) -> list[Answer]:
+    if cache is not None and isinstance(answerer, ModelAnswerer):
+        return answer_through_cache(answerer, prompts, cache, on_answer=bar.add)
+    answers = answerer.answer(prompts)
+    for answer in answers:
+        bar.add(1, "asked" if answer.error is None else "failed")
+    return answers
+
+
+def count_requests(asking: Asking, examples: Sequence[Example], cache: AnswerCache) -> dict[str, int | None]:
+    """What asking would take, without asking.
+
+    Returns:
+        `dict`: `num_questions`; `num_cached`, answers that are there already; `min_requests`, one answer a question;
+        `max_requests`, if no verdict stands early (both without tries that fail); `num_prompt_tokens` of the latter
+        (about: four characters a token, our guess for English) and its `max_answer_tokens` (`None` where a model sets
+        no bound).
+    """
+    rows = [example for example in examples if example.defect is None and not lacks_view(example, asking.view)]
+    num_cached = min_requests = num_characters = 0
+    missing: dict[bytes, int | None] = {}
+    for number, answerer in enumerate(asking.answerers):
+        if not isinstance(answerer, ModelAnswerer):
+            continue
+        max_tokens = answerer.sampling.get("max_tokens")
+        for start in range(0, len(rows), _PROMPTS_PER_PART):
+            part = rows[start : start + _PROMPTS_PER_PART]
+            asked = [asking.make_prompts(row, answerer, asking.count_trials(row)) for row in part]
+            keys = [[make_key(answerer.id, answerer.sampling, prompt) for prompt in prompts] for prompts in asked]
+            found = cache.get_many([key for row in keys for key in row])
+            num_cached += len(found)
+            for row_keys, prompts in zip(keys, asked, strict=True):
+                for key, prompt in zip(row_keys, prompts, strict=True):
+                    if key not in found and key not in missing:
+                        missing[key] = max_tokens
+                        num_characters += len(prompt.text)
+                        min_requests += number == 0 and key == row_keys[0]
+    bounds = list(missing.values())
+    return {
+        "num_questions": len(rows),
+        "num_cached": num_cached,
+        "min_requests": min_requests,
+        "max_requests": len(missing),
+        "num_prompt_tokens": -(-num_characters // 4),
+        "max_answer_tokens": None if None in bounds else sum(bound or 0 for bound in bounds),
+    }

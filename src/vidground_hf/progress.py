@@ -1,0 +1,49 @@
+"""A bar on stderr that shows what asking a model has come to. It asks nothing itself."""
+
+from __future__ import annotations
+
+from collections import Counter
+
+from tqdm.auto import tqdm
+
+from vidground_hf.answerers.base import Answerer, ModelAnswerer
+
+
+class AskingBar:
+    """Counts answers by where they came from, and shows them with the time left.
+
+    Args:
+        total (`int`): answers that may be needed at most.
+        show (`bool`): whether to draw the bar; counting goes on without it.
+
+    Attributes:
+        counts (`Counter`): `asked` (by the answerer now), `cached` (found, or the same as another), `failed`, and
+            `saved` (not needed after all).
+
+    Example:
+        >>> with AskingBar(total=5, show=False) as bar:
+        ...     bar.add(2, "asked")
+        ...     bar.add(3, "saved")
+        >>> dict(bar.counts)
+        {'asked': 2, 'saved': 3}
+    """
+
+    def __init__(self, *, total: int, show: bool) -> None:
+        self.counts: Counter[str] = Counter()
+        self.answerer: Answerer | None = None
+        self._bar = tqdm(total=total, desc="Asking", unit=" answers", disable=not show)
+
+    def __enter__(self) -> AskingBar:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._bar.close()
+
+    def add(self, number: int, source: str) -> None:
+        """Counts some answers."""
+        self.counts[source] += number
+        if not self._bar.disable:
+            in_flight = self.answerer.num_in_flight if isinstance(self.answerer, ModelAnswerer) else 0
+            shown = {name: self.counts[name] for name in ("asked", "cached", "failed", "saved")}
+            self._bar.set_postfix(shown | {"in flight": in_flight}, refresh=False)
+        self._bar.update(number)
