@@ -15,13 +15,21 @@ from hypothesis import strategies as st
 
 from vidground_hf.deciding import needs_fit
 from vidground_hf.rule_parsing import Rule, parse_rule
-from vidground_hf.rules import bias_at_least, single_shot
+from vidground_hf.rules import at_most, bias_at_least, circular, majority, single_shot
 from vidground_hf.schema import Verdict
 from vidground_hf.set_rules import FittedCalibrated, FittedDropFraction, calibrated, drop_fraction
 from vidground_hf.trials import Trial
 
 TA, VG, UNDECIDED = False, True, None
-ALL_RULES: list[Rule] = [single_shot(), calibrated(), bias_at_least(0.4), drop_fraction(0.3)]
+ALL_RULES: list[Rule] = [
+    single_shot(),
+    calibrated(),
+    bias_at_least(0.4),
+    drop_fraction(0.3),
+    majority(),
+    at_most(),
+    circular(),
+]
 
 
 def make_rows(num_sure: int = 40, num_unsure: int = 40) -> list[list[Trial]]:
@@ -50,6 +58,54 @@ def make_rows(num_sure: int = 40, num_unsure: int = 40) -> list[list[Trial]]:
 )
 def test_single_shot(trials: list[Trial], verdict: Verdict) -> None:
     assert single_shot()(trials) == verdict
+
+
+RIGHT, WRONG = Trial(score=1.0, num_options=2), Trial(score=0.0, num_options=2)
+FAILED = Trial(score=None, error="timeout")
+
+
+def by(answerer: int, *scores: float) -> list[Trial]:
+    return [Trial(score=score, num_options=4, answerer=answerer) for score in scores]
+
+
+@pytest.mark.parametrize(
+    ("rule", "trials", "verdict"),
+    [
+        (majority(), by(0, 1, 1, 0), (TA, "right_by_majority")),
+        (majority(), by(0, 1, 0), (VG, "wrong_by_majority")),
+        (majority(), [*by(0, 1), *by(1, 1), *by(2, 1), *by(3, 0)], (TA, "right_by_majority")),
+        (majority(), [*by(0, 1), *by(1, 1), *by(2, 0), *by(3, 0)], (VG, "wrong_by_majority")),
+        (majority(), [*by(0, 1, 1, 1, 1), *by(1, 0)], (VG, "wrong_by_majority")),
+        (majority(0.5), [*by(0, 1), *by(1, 0)], (TA, "right_by_majority")),
+        (majority(), [RIGHT, FAILED], (UNDECIDED, "no_answer")),
+        (majority(), [Trial(score=None)], (UNDECIDED, "unscored")),
+        (at_most(2), by(0, 1, 1, 0, 0), (VG, "right_seldom")),
+        (at_most(2), [*by(0, 1, 1), *by(1, 1)], (TA, "right_often")),
+        (at_most(0), [WRONG], (VG, "right_seldom")),
+        (at_most(0), [RIGHT], (TA, "right_often")),
+        (at_most(2), [], (UNDECIDED, "no_answer")),
+        (circular(), [RIGHT, RIGHT], (TA, "right_in_every_order")),
+        (circular(), [RIGHT, WRONG], (VG, "wrong_in_some_order")),
+        (circular(), [RIGHT, FAILED], (UNDECIDED, "no_answer")),
+        (circular(), [Trial(score=1.0)], (UNDECIDED, "no_options")),
+    ],
+)
+def test_rules_that_count(rule: Callable[..., Verdict], trials: list[Trial], verdict: Verdict) -> None:
+    assert rule(trials) == verdict
+
+
+def test_rules_that_count_refuse_what_is_out_of_range() -> None:
+    with pytest.raises(ValueError, match=re.escape("share = 0 is out of range; majority allows (0, 1], for example")):
+        majority(0)
+    with pytest.raises(ValueError, match=re.escape("limit = -1 is out of range; at_most allows 0, 1, 2 and so on")):
+        at_most(-1)
+    with pytest.raises(ValueError, match=re.escape("limit = 1.5 is out of range")):
+        at_most(1.5)
+
+
+def test_rules_say_how_many_answers_they_take() -> None:
+    assert [rule.count_trials(5) for rule in ALL_RULES] == [1, 5, 1, 1, 10, 1, 5]
+    assert [rule.count_trials(0) for rule in ALL_RULES] == [1, 1, 1, 1, 10, 1, 1]
 
 
 @pytest.mark.parametrize(
@@ -182,7 +238,7 @@ def test_an_unfitted_rule_names_fit(rule: Callable[[list[Trial]], Verdict]) -> N
 
 
 def test_rules_say_whether_they_need_a_fit() -> None:
-    assert [needs_fit(rule) for rule in ALL_RULES] == [False, True, False, True]
+    assert [needs_fit(rule) for rule in ALL_RULES] == [False, True, False, True, False, False, False]
     assert not needs_fit(calibrated().fit([]))
     assert not needs_fit(drop_fraction(0.5).fit([], lambda is_kept: []))
 
@@ -220,6 +276,11 @@ def test_fitted_rules_survive_json_and_pickle() -> None:
         ("bias_at_least(0.4)", bias_at_least(0.4)),
         ("bias_at_least(threshold=1)", bias_at_least(1.0)),
         ("drop_fraction(0.3)", drop_fraction(0.3)),
+        ("majority", majority()),
+        ("majority(0.5)", majority(0.5)),
+        ("at_most", at_most(2)),
+        ("at_most(0)", at_most(0)),
+        ("circular()", circular()),
     ],
 )
 def test_parse_rule(text: str, rule: Rule) -> None:
@@ -232,6 +293,9 @@ def test_text_of_rules_is_stable() -> None:
         "calibrated(alpha=0.05)",
         "bias_at_least(threshold=0.4)",
         "drop_fraction(fraction=0.3)",
+        "majority(share=0.75)",
+        "at_most(limit=2)",
+        "circular()",
     ]
     assert str(bias_at_least(1)) == str(bias_at_least(1.0))
 
@@ -246,7 +310,7 @@ def test_numbers_survive_their_text(number: float) -> None:
     "text",
     [
         "",
-        "majority",
+        "best",
         "calibrated(",
         "calibrated(0.1, 0.2)",
         "calibrated(beta=0.1)",
@@ -262,7 +326,8 @@ def test_numbers_survive_their_text(number: float) -> None:
 def test_unknown_rules_are_refused_with_what_is_allowed(text: str) -> None:
     message = (
         f"got rule {text!r}; allowed are 'calibrated', 'calibrated(alpha=0.1)', 'single_shot', "
-        "'bias_at_least(threshold=0.4)' and 'drop_fraction(fraction=0.3)'"
+        "'majority(share=0.75)', 'at_most(limit=2)', 'circular', 'bias_at_least(threshold=0.4)' and "
+        "'drop_fraction(fraction=0.3)'"
     )
     with pytest.raises(ValueError, match=re.escape(message)):
         parse_rule(text)

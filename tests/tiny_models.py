@@ -1,4 +1,4 @@
-"""Tiny language models with random weights and a tokenizer trained on the spot, saved where `from_pretrained` reads."""
+"""Tiny language models with random weights and a tokenizer trained on the spot, saved as `from_pretrained` reads them."""
 
 from __future__ import annotations
 
@@ -17,7 +17,8 @@ CHAT_TEMPLATE = (
 # As some processors have it: only a list of parts is shown.
 PARTS_TEMPLATE = (
     "{% for message in messages %}<|im_start|>{{ message['role'] }}\n{% for part in message['content'] %}"
-    "{{ part['text'] }}{% endfor %}<|im_end|>\n{% endfor %}{% if add_generation_prompt %}<|im_start|>assistant\n{% endif %}"
+    "{{ part['text'] }}{% endfor %}<|im_end|>\n{% endfor %}"
+    "{% if add_generation_prompt %}<|im_start|>assistant\n{% endif %}"
 )
 _CONTROL = ["<|endoftext|>", "<|im_start|>", "<|im_end|>", "<|image_pad|>", "<|video_pad|>"]
 _SIZES = {

@@ -13,7 +13,7 @@ from typing import Any, Literal
 from huggingface_hub.errors import HfHubHTTPError
 
 from vidground_hf.answerers.base import Answer
-from vidground_hf.answerers.endpoint_letters import read_option_logprobs
+from vidground_hf.answerers.endpoint_letters import measure_lead, read_option_logprobs
 from vidground_hf.answerers.endpoint_server import Server, blot_key
 
 # Our guess: a refused key, an unknown model or an empty account will not get better by asking again.
@@ -55,11 +55,13 @@ def read_choice(choice: Any, options: tuple[str, ...], max_tokens: int) -> Answe
             reason = f"{max_tokens} tokens were written without an answer; a model that reasons needs more"
             return Failure("leave", reason)
         return Failure("retry", "the reply holds no text")
-    logprobs = choice.logprobs.content if choice.logprobs is not None else None
+    content = choice.logprobs.content if choice.logprobs is not None else None
+    logprobs = read_option_logprobs(content, text, options) if content else None
     return Answer(
         # A lone surrogate cannot be stored in a dataset.
         text=text.encode("utf-8", "replace").decode(),
-        option_logprobs=read_option_logprobs(logprobs, text, options) if logprobs else None,
+        option_logprobs=logprobs,
+        confidence=measure_lead(logprobs, options) if logprobs is not None else None,
         finish_reason=finish_reason,
     )
 
@@ -71,7 +73,7 @@ def _is_still_thinking(text: str) -> bool:
 def read_error(error: HfHubHTTPError, server: Server, key: str) -> Failure:
     """Reads an HTTP error, without the key if the server says it back."""
     status = error.response.status_code
-    said = blot_key(error.server_message or "", key)
+    said = blot_key(error.server_message or error.response.text, key)
     said = " ".join(said[:200].split())
     reason = f"the server said HTTP {status}" + (f": {said}" if said else "")
     if status in _FATAL:

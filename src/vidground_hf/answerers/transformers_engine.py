@@ -15,12 +15,11 @@ import torch
 from vidground_hf.answerers.base import Answer
 from vidground_hf.answerers.transformers_batches import Batch, Cluster, find_clusters, pack
 from vidground_hf.answerers.transformers_forward import can_share, gather_letters, read_logits, run_in_halves
-from vidground_hf.answerers.transformers_generation import FORCED, complete, make_seed, think_and_answer
+from vidground_hf.answerers.transformers_generation import FORCED, Completion, complete, make_seed, think_and_answer
 from vidground_hf.answerers.transformers_letters import find_letters, make_choice, pool_letters
 from vidground_hf.answerers.transformers_loading import LoadedModel
 from vidground_hf.answerers.transformers_tokens import Ids, TextEncoder
 from vidground_hf.prompts import Prompt
-from vidground_hf.schema import LETTERS
 
 _PROMPTS_PER_WINDOW = 8192  # tokenised and sorted together; our guess: bounds memory at the price of a ragged batch
 _SAMPLE = "Question: What is this?"
@@ -148,10 +147,9 @@ class Engine:
 
     def _write_batch(self, ids: list[Ids], prompts: list[Prompt]) -> list[Answer]:
         loaded, temperature, max_tokens = self.loaded, self.temperature, self.max_tokens
-        seeds = [tuple(make_seed(prompt.text, prompt.trial_index, turn) for turn in (0, 1)) for prompt in prompts]
+        seeds = [make_seed(prompt.text, prompt.trial_index) for prompt in prompts]
         if self.reasoning_tokens is None:
-            first = [pair[0] for pair in seeds]
-            done = complete(loaded, ids, max_tokens=max_tokens, temperature=temperature, seeds=first)
+            done = complete(loaded, ids, max_tokens=max_tokens, temperature=temperature, seeds=seeds)
         else:
             done = think_and_answer(
                 loaded,
@@ -163,14 +161,17 @@ class Engine:
                 seeds=seeds,
             )
         texts = self.encoder.decode([completion.ids for completion in done])
-        answers = []
-        for text, completion in zip(texts, done, strict=True):
-            if text.replace(FORCED, "").strip():
-                reason = "stop" if completion.is_finished else "length"
-                answers.append(Answer(text=text, finish_reason=reason))
-            else:
-                answers.append(Answer(text=None, error="the model wrote nothing"))
-        return answers
+        return [self._read(text, completion) for text, completion in zip(texts, done, strict=True)]
+
+    def _read(self, text: str, completion: Completion) -> Answer:
+        is_finished = completion.is_finished
+        if not self.encoder.has_template and self.reasoning_tokens is None:
+            # A model that was not taught to chat goes on with questions of its own.
+            text, line_end, _ = text.lstrip().partition("\n")
+            is_finished = is_finished or bool(line_end)
+        if not text.replace(FORCED, "").strip():
+            return Answer(text=None, error="the model wrote nothing")
+        return Answer(text=text, finish_reason="stop" if is_finished else "length")
 
 
 def _give_up(rows: list[tuple[Ids, list[int]]], on_answer: OnAnswer, batch: Batch) -> None:

@@ -34,7 +34,7 @@ class Completion(NamedTuple):
     is_finished: bool
 
 
-class GumbelNoise(LogitsProcessor):  # type: ignore[misc]
+class GumbelNoise(LogitsProcessor):
     """Makes greedy decoding sample: the largest of logits / temperature + Gumbel noise is an exact draw.
 
     Each row has its own noise, so what is drawn does not depend on the batch.
@@ -55,9 +55,9 @@ class GumbelNoise(LogitsProcessor):  # type: ignore[misc]
         return scores.float() / self.temperature - noise.log_().to(scores.device)
 
 
-def make_seed(text: str, trial_index: int, turn: int) -> int:
+def make_seed(text: str, trial_index: int) -> int:
     """A seed that depends on a prompt and its trial, and on nothing else."""
-    content = f"{trial_index}\0{turn}\0{text}".encode("utf-8", "surrogatepass")
+    content = f"{trial_index}\0{text}".encode("utf-8", "surrogatepass")
     return int.from_bytes(hashlib.blake2b(content, digest_size=8).digest()) >> 1
 
 
@@ -111,7 +111,7 @@ def think_and_answer(
     reasoning_tokens: int,
     max_tokens: int,
     temperature: float,
-    seeds: Sequence[tuple[int, int]],
+    seeds: Sequence[int],
 ) -> list[Completion]:
     """Lets a model think, and then makes it answer if it has not.
 
@@ -122,13 +122,12 @@ def think_and_answer(
         reasoning_tokens (`int`): the longest thought, at least 0.
         max_tokens (`int`): the longest answer behind it.
         temperature (`float`): as for [`complete`].
-        seeds (`Sequence[tuple[int, int]]`): of the thought and of the answer behind it.
+        seeds (`Sequence[int]`): one per prompt; the answer's is the next number.
 
     Returns:
         `list[Completion]`: thoughts, what was put in the model's mouth, and answers.
     """
-    first, second = ([pair[turn] for pair in seeds] for turn in (0, 1))
-    done = complete(loaded, prompts, max_tokens=reasoning_tokens, temperature=temperature, seeds=first)
+    done = complete(loaded, prompts, max_tokens=reasoning_tokens, temperature=temperature, seeds=seeds)
     forced = encoder.encode_plain(FORCED)
     texts = encoder.decode([completion.ids for completion in done])
     left = []
@@ -142,7 +141,7 @@ def think_and_answer(
         [np.concatenate([prompts[index], done[index].ids]) for index in left],
         max_tokens=max_tokens,
         temperature=temperature,
-        seeds=[second[index] for index in left],
+        seeds=[seeds[index] + 1 for index in left],
     )
     for index, answer in zip(left, answers, strict=True):
         done[index] = Completion(np.concatenate([done[index].ids, answer.ids]), answer.is_finished)

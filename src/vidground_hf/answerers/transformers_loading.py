@@ -152,8 +152,8 @@ def _find_loader(model: str, config: Any) -> Any:
         if names & set(MODEL_FOR_CAUSAL_LM_MAPPING_NAMES.values()):
             return AutoModelForCausalLM
     raise ModelError(
-        f"{model!r} is {', '.join(names) or 'of no named architecture'}, which does not continue a text; pass a causal "
-        "language model or a vision-language model"
+        f"{model!r} is {', '.join(names) or 'of no named architecture'}, which does not continue a text; pass a "
+        "causal language model or a vision-language model"
     )
 
 

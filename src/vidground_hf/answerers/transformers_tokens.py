@@ -47,7 +47,7 @@ class TextEncoder:
             as what they look like.
         """
         rows = self._tokenize([self._wrap(text) for text in texts])
-        for index in np.flatnonzero(self._count_special(rows) != self._num_special):
+        for index in np.flatnonzero(self._count_special(rows) != self._num_special).tolist():
             rows[index] = self._encode_hostile(texts[index])
         return rows
 

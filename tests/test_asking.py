@@ -1,0 +1,277 @@
+"""Who is asked what, how often, and when asking stops."""
+
+from __future__ import annotations
+
+import math
+from collections import Counter
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from tests.models import SimulatedModel, draw
+from vidground_hf.answerers.base import Answer, ConstantAnswerer
+from vidground_hf.asking import Asked, Asking, ask_rows, count_requests
+from vidground_hf.cache import AnswerCache
+from vidground_hf.prompts import Prompt
+from vidground_hf.rules import at_most, circular, majority, single_shot
+from vidground_hf.schema import Example, Verdict
+from vidground_hf.set_rules import FOLLOWED_SHARE, calibrated
+from vidground_hf.trials import Trial
+
+
+def make_examples(number: int, num_options: int = 4, **fields: Any) -> list[Example]:
+    return [
+        Example(
+            id=str(index),
+            question=f"question {index}",
+            problem_type="multiple_choice",
+            options=tuple(f"thing {index}-{k}" for k in range(num_options)),
+            answer_index=int(draw("gold", index) * num_options),
+            **fields,
+        )
+        for index in range(number)
+    ]
+
+
+def know(examples: list[Example], share: float) -> dict[str, str]:
+    known = examples[: round(share * len(examples))]
+    return {example.question: example.options[example.answer_index or 0] for example in known}
+
+
+def ask(examples: list[Example], rule: Any, *models: Any, **settings: Any) -> Asked:
+    return ask_rows(Asking(answerers=models, rule=rule, view="text", **settings), examples)
+
+
+def leave_open(trials: Any) -> Verdict:
+    """A rule that wants all answers it can get."""
+    return Verdict(None, "open")
+
+
+def count_right(asked: Asked) -> list[int]:
+    return [sum(bool(trial.is_right) for trial in trials) for trials in asked.trials]
+
+
+def test_a_known_answer_is_right_under_every_order_and_in_the_words_of_the_data() -> None:
+    examples = make_examples(60, 5)
+    model = SimulatedModel(know(examples, 1.0))
+    asked = ask(examples, circular(), model)
+    assert count_right(asked) == [5] * 60
+    assert asked.calls == {"asked": 300, "cached": 0, "failed": 0, "saved": 0}
+    for example, trials in zip(examples, asked.trials, strict=True):
+        assert {trial.text for trial in trials} == {example.options[example.answer_index or 0]}
+        assert {trial.choice for trial in trials} == {example.answer_index}
+    shown = {prompt.order for prompt in model.asked if prompt.example_id == "7"}
+    assert len(shown) == 5
+
+
+def test_the_first_order_is_a_rotation_drawn_for_the_row() -> None:
+    model = SimulatedModel({})
+    ask(make_examples(400), single_shot(), model)
+    firsts = Counter(prompt.order[0] for prompt in model.asked)
+    assert set(firsts) == {0, 1, 2, 3}
+    assert max(firsts.values()) < 140
+    other = SimulatedModel({}, name="other")
+    ask(make_examples(400), single_shot(), other, seed=1)
+    assert [prompt.order for prompt in other.asked] != [prompt.order for prompt in model.asked]
+
+
+def test_a_constant_is_shown_the_order_of_the_data() -> None:
+    examples = make_examples(40)
+    asked = ask(examples, single_shot(), ConstantAnswerer("A"))
+    assert [trials[0].choice for trials in asked.trials] == [0] * 40
+
+
+def test_circular_stops_at_the_first_wrong_answer() -> None:
+    examples = make_examples(300)
+    model = SimulatedModel(know(examples, 0.3))
+    asked = ask(examples, circular(), model)
+    for trials in asked.trials:
+        right = [bool(trial.is_right) for trial in trials]
+        assert right == [True] * 4 or (not right[-1] and all(right[:-1]))
+    assert asked.calls["asked"] == len(model.asked) == sum(map(len, asked.trials))
+    assert asked.calls["saved"] == 1200 - len(model.asked) > 500
+
+
+@settings(max_examples=40, deadline=None)
+@given(
+    st.sampled_from([single_shot(), majority(), majority(0.5), at_most(0), at_most(2), at_most(5), circular()]),
+    st.integers(1, 4),
+    st.integers(1, 6),
+    st.floats(0, 1),
+)
+def test_stopping_early_never_changes_a_verdict(rule: Any, num_models: int, samples: int, share: float) -> None:
+    examples = make_examples(12, 3)
+
+    def judge(trials: Any) -> Verdict:
+        return rule(trials)
+
+    judge.count_trials = rule.count_trials  # type: ignore[attr-defined]
+    names = [f"model {number}" for number in range(num_models)]
+    known = [know(examples, share if number % 2 else share / 2) for number in range(num_models)]
+    models = [Unkept(SimulatedModel(words, name)) for words, name in zip(known, names, strict=True)]
+    samples_given = None if isinstance(rule, type(circular())) else samples
+    some = ask(examples, rule, *models, samples=samples_given)
+    everything = ask(examples, judge, *models, samples=samples_given)
+    assert [rule(trials) for trials in some.trials] == [rule(trials) for trials in everything.trials]
+    assert sum(map(len, some.trials)) <= sum(map(len, everything.trials))
+
+
+class Unkept:
+    """A model whose answers are not kept, because it is no `ModelAnswerer`."""
+
+    def __init__(self, model: SimulatedModel) -> None:
+        self.id = model.id
+        self.answer = model.answer
+
+
+def test_calibrated_asks_on_only_while_the_first_answer_is_repeated() -> None:
+    examples = make_examples(2000, 5)
+    asked = ask(examples, calibrated(), SimulatedModel(know(examples, 0.3)))
+    num_wrong_followed = num_wrong = 0
+    for trials in asked.trials:
+        repeats = [trial.choice == trials[0].choice for trial in trials]
+        assert all(repeats[:-1])
+        if trials[0].is_right:
+            assert len(trials) == 5 or not repeats[-1]
+        else:
+            num_wrong += 1
+            num_wrong_followed += len(trials) > 1
+            assert (trials[0].confidence is None) == (len(trials) == 1)
+    assert num_wrong > 1000
+    assert abs(num_wrong_followed / num_wrong - FOLLOWED_SHARE) < 0.06
+
+
+def test_who_is_followed_up_depends_on_the_gold_only_through_whether_the_first_answer_is_wrong() -> None:
+    examples = make_examples(300)
+    moved = [
+        Example(**{**{f: getattr(e, f) for f in e.__dataclass_fields__}, "answer_index": (e.answer_index or 0) ^ 1})
+        for e in examples
+    ]
+    model = SimulatedModel({})
+    before = ask(examples, calibrated(), model).trials
+    after = ask(moved, calibrated(), model).trials
+    for first, second in zip(before, after, strict=True):
+        if not first[0].is_right and not second[0].is_right:
+            assert [trial.choice for trial in first] == [trial.choice for trial in second]
+        shared = min(len(first), len(second))
+        assert [trial.choice for trial in first[:shared]] == [trial.choice for trial in second[:shared]]
+
+
+def test_confidence_counts_repeats_in_the_unit_of_the_option_count() -> None:
+    examples = make_examples(50, 4)
+    asked = ask(examples, calibrated(), SimulatedModel(know(examples, 1.0)))
+    assert {round(trials[0].confidence or 0, 6) for trials in asked.trials} == {round(3 * 1.3862943611, 6)}
+
+
+def test_the_bias_score_is_the_mean_over_the_orders() -> None:
+    class Stated(SimulatedModel):
+        def _answer(self, prompt: Prompt) -> Answer:
+            first = prompt.order[0]
+            gold = {0: 0.7, 1: 0.4, 2: 0.1}[first]  # depends on what is shown first
+            logs = [gold if option == 0 else (1 - gold) / 2 for option in prompt.order]
+            return Answer(text="A", option_logprobs=tuple(math.log(value) for value in logs))
+
+    example = Example(
+        id="1", question="?", problem_type="multiple_choice", options=("x", "y", "z"), answer_index=0, answer="x"
+    )
+    (trials,) = ask([example], leave_open, Stated({}), samples=3).trials
+    assert trials[0].bias_score == pytest.approx((0.7 + 0.4 + 0.1) / 3)
+    assert sorted(trial.choice == 0 for trial in trials) == [False, True, True]
+
+
+def test_a_sampled_answer_has_an_index_of_its_own_and_an_unsampled_one_is_asked_once() -> None:
+    example = Example(id="1", question="how many?", problem_type="numerical", answer="3")
+    warm = SimulatedModel({}, name="warm", temperature=1.0)
+    ask([example], leave_open, warm, samples=4)
+    assert [prompt.trial_index for prompt in warm.asked] == [0, 1, 2, 3]
+    cold = SimulatedModel({}, name="cold")
+    asked = ask([example], leave_open, cold, samples=4)
+    assert len(cold.asked) == 1
+    assert asked.calls == {"asked": 1, "cached": 3, "failed": 0, "saved": 0}
+
+
+def test_several_models_are_asked_one_after_the_other() -> None:
+    examples = make_examples(30, 3)
+    first, second = SimulatedModel(know(examples, 0.5), "first"), SimulatedModel(know(examples, 0.5), "second")
+    asked = ask(examples, majority(1.0), first, second, samples=3)
+    assert {trial.answerer for trials in asked.trials for trial in trials} == {0, 1}
+    for trials in asked.trials:
+        assert [trial.answerer for trial in trials] == sorted(trial.answerer for trial in trials)
+    assert sum(asked.calls.values()) == 30 * 2 * 3
+
+
+def test_what_cannot_be_judged_is_not_asked_about() -> None:
+    examples = [*make_examples(2), *make_examples(1, defect="no_gold"), *make_examples(1, subtitles="words")]
+    model = SimulatedModel({})
+    asked = ask_rows(Asking(answerers=(model,), rule=single_shot(), view="subtitles"), examples)
+    assert [trials[0].error for trials in asked.trials] == ["no_subtitles", "no_subtitles", None, None]
+    assert len(model.asked) == 1
+    assert asked.trials[2] == [Trial(score=None, num_options=4)]
+
+
+def test_an_answer_that_failed_ends_the_row_and_is_asked_again_next_time() -> None:
+    examples = make_examples(10, 3)
+    model = SimulatedModel(know(examples, 1.0), fails=lambda prompt: prompt.order[0] == 1)
+    asked = ask(examples, circular(), model)
+    assert asked.calls["failed"] == sum(trials[-1].error == "timed out" for trials in asked.trials) == 10
+    model.fails = lambda prompt: False
+    again = ask(examples, circular(), model)
+    assert again.calls["failed"] == 0
+    assert again.calls["asked"] + again.calls["cached"] == 30
+    assert again.calls["cached"] == asked.calls["asked"]
+
+
+def test_a_second_run_pays_for_nothing() -> None:
+    examples = make_examples(100)
+    model = SimulatedModel(know(examples, 0.5))
+    first = ask(examples, calibrated(), model)
+    model.asked.clear()
+    second = ask(examples, calibrated(), model)
+    assert model.asked == []
+    assert second.trials == first.trials
+    assert second.calls["cached"] == first.calls["asked"]
+
+
+def test_a_plan_bounds_what_is_asked() -> None:
+    examples = make_examples(80, 5)
+    model = SimulatedModel(know(examples, 0.3))
+    asking = Asking(answerers=(model,), rule=calibrated(), view="text")
+    with AnswerCache() as cache:
+        before = count_requests(asking, examples, cache)
+        asked = ask_rows(asking, examples)
+        after = count_requests(asking, examples, cache)
+    assert (before["num_questions"], before["num_cached"]) == (80, 0)
+    assert (before["min_requests"], before["max_requests"]) == (80, 400)
+    assert 80 <= asked.calls["asked"] <= 400
+    assert after["num_cached"] == asked.calls["asked"]
+    assert after["max_requests"] == 400 - asked.calls["asked"]
+    assert after["min_requests"] == 0
+
+
+def test_options_that_are_letters_themselves_are_told_apart() -> None:
+    example = Example(
+        id="1", question="?", problem_type="multiple_choice", options=("C", "A", "B"), answer_index=0, answer="C"
+    )
+
+    class First(SimulatedModel):
+        def _answer(self, prompt: Prompt) -> Answer:
+            return Answer(text="A", option_logprobs=(-0.1, -3.0, -3.0))  # always what is shown first
+
+    model = First({})
+    (trials,) = ask([example], leave_open, model, samples=3).trials
+    assert [trial.choice for trial in trials] == [prompt.order[0] for prompt in model.asked]
+    assert [trial.text for trial in trials] == [example.options[prompt.order[0]] for prompt in model.asked]
+    assert [trial.score for trial in trials] == [float(prompt.order[0] == 0) for prompt in model.asked]
+
+
+def test_a_rule_says_how_many_answers_it_takes_and_samples_bounds_them() -> None:
+    asking: Callable[..., Asking] = lambda **given: Asking(answerers=(), view="text", **given)  # noqa: E731
+    example = make_examples(1, 5)[0]
+    assert asking(rule=calibrated()).count_trials(example) == 5
+    assert asking(rule=calibrated(), samples=2).count_trials(example) == 2
+    assert asking(rule=circular(), samples=2).count_trials(example) == 5
+    assert asking(rule=majority()).count_trials(example) == 10
+    assert asking(rule=leave_open).count_trials(example) == 1
