@@ -9,15 +9,18 @@ import datasets
 import pytest
 from datasets import Dataset, DatasetDict, Video, load_dataset
 
+from tests.models import SimulatedModel
 from tests.questions import make_dataset, make_rows
-from vidground_hf.answerers import ConstantAnswerer
+from vidground_hf.answerers import ConstantAnswerer, TextBiasProbe
 from vidground_hf.curation import Curation, curate
+from vidground_hf.filtering import GroundFilter
 from vidground_hf.folders import write_shards, write_whole
 from vidground_hf.loading import DataError
 from vidground_hf.rows import ADDED_FEATURES
-from vidground_hf.rules import single_shot
+from vidground_hf.rules import majority, single_shot
 from vidground_hf.schema import Verdict
 from vidground_hf.set_rules import calibrated
+from vidground_hf.tables import format_table
 
 # The keys that the design promises, and no fewer.
 PROMISED = {
@@ -244,3 +247,51 @@ def test_missing_media_are_counted_under_a_media_root(tmp_path: Path) -> None:
     (tmp_path / "clip_0.mp4").write_bytes(b"x")
     assert curate(make_dataset(40), media_root=str(tmp_path)).report["flags"] == {"missing_media": 36}
     assert curate(make_dataset(40)).report["flags"] == {}
+
+
+def know(rows: Dataset, number: int) -> dict[str, str]:
+    return {row["question"]: row["options"]["ABCD".index(row["answer"])] for row in rows.select(range(number))}
+
+
+def test_a_model_that_knows_half_of_a_set_is_found_out() -> None:
+    rows = make_dataset(400)
+    curation = curate(rows, answerer=SimulatedModel(know(rows, 200)))
+    report = curation.report
+    dropped = [int(name.removeprefix("q")) for name in curation.splits["text_answerable"]["id"]]
+    assert sum(index < 200 for index in dropped) / len(dropped) >= 0.95
+    assert len(dropped) >= 190
+    assert report["answerers"] == [
+        {"id": "simulated", "device": "none", "blind_accuracy": report["blind_accuracy"]},
+    ]
+    calls = report["calls"]
+    assert sum(calls[name] for name in ("asked", "cached", "failed", "saved")) == 4 * 400
+    assert calls["asked"] < 0.8 * 4 * 400
+    assert calls["minimum"] == 400 + 3 * len(dropped)
+    assert f"answers asked for            {calls['asked']:,} (0 more were known, 0 failed" in format_table(report)
+    assert all(len(texts) == 4 for texts in curation.splits["text_answerable"]["blind_answers"])
+
+
+def test_several_models_are_counted_apart() -> None:
+    rows = make_dataset(60)
+    models = [SimulatedModel(know(rows, 60), "one"), SimulatedModel(know(rows, 30), "two")]
+    report = curate(rows, answerer=models, rule=majority(1.0), samples=3).report
+    assert report["answerer"] == "one, two"
+    assert report["answerers"][0]["blind_accuracy"]["value"] == 1.0
+    assert report["answerers"][1]["id"] == "two"
+    assert report["num_text_answerable"] >= 30
+    assert "one                          100.0 %" in format_table(report)
+    with pytest.raises(ValueError, match=re.escape("got 2 answerers; pass one or more models, or the probe alone")):
+        curate(rows, answerer=[models[0], TextBiasProbe()])
+    with pytest.raises(ValueError, match=re.escape("samples = 0 is out of range; it is at least 1, or None")):
+        curate(rows, answerer=models, samples=0)
+
+
+def test_a_fitted_filter_asks_about_new_rows_as_far_as_its_rule_needs() -> None:
+    rows = make_dataset(400)
+    model = SimulatedModel(know(rows, 400))
+    fitted = GroundFilter(model).fit(rows.select(range(300)))
+    model.asked.clear()
+    mapped = rows.map(fitted, batched=True)
+    assert set(mapped["is_visually_grounded"][300:]) == {False}
+    assert {prompt.example_id for prompt in model.asked} == {f"q{index}" for index in range(300, 400)}
+    assert len(model.asked) == 400

@@ -27,6 +27,7 @@ def format_table(report: Mapping[str, Any]) -> str:
         f"  drops that may be luck       {_number(report['expected_lucky_drops'])} of {num_dropped:,}",
         f"  the same, single_shot        {_number(single['expected_lucky_drops'])} of {single['num_drops']:,}",
     ]
+    lines += _format_calls(report)
     if report["calibration"] is not None and report["calibration"]["note"] is not None:
         lines += ["", "  " + report["calibration"]["note"]]
     if report["leaks"]["num_questions"]:
@@ -41,6 +42,22 @@ def format_table(report: Mapping[str, Any]) -> str:
         lines += ["", f"  against the planted truth: precision {_percent(report['precision'])}, "
                   f"recall {_percent(report['recall'])}"]  # fmt: skip
     return "\n".join(lines)
+
+
+def _format_calls(report: Mapping[str, Any]) -> list[str]:
+    lines = []
+    if len(report["answerers"]) > 1:
+        lines += ["", *(f"  {one['id'][:28]:29}{_percent(one['blind_accuracy'])}" for one in report["answerers"])]
+    calls = report["calls"]
+    if calls is not None:
+        lines += [
+            "",
+            f"  answers asked for            {calls['asked']:,} ({calls['cached']:,} more were known, "
+            f"{calls['failed']:,} failed, {calls['saved']:,} saved; at least {calls['minimum']:,} needed)",
+        ]
+    if report["shortcut_kinds"] is not None:
+        lines += ["", *(f"  {kind.replace('_', ' '):29}{n:,} dropped" for kind, n in report["shortcut_kinds"].items())]
+    return lines
 
 
 def _format_groups(groups: Mapping[str, Mapping[str, Mapping[str, Any]]]) -> list[str]:

@@ -16,6 +16,9 @@ _RULES = {
     "calibrated": "A question is dropped when the text-only answer is right and at least as sure as a threshold. "
     "Wrong answers that are as sure tell how many of the right ones are luck; the threshold is the lowest that keeps "
     "that share small.",
+    "majority": "A question is dropped when enough models are right in more than half of their tries.",
+    "at_most": "A question is dropped when it is answered right more often than the stated limit.",
+    "circular": "A question is dropped when it is answered right under every rotation of its options.",
     "single_shot": "A question is dropped when one text-only answer is right, which is VidGround's rule. Lucky "
     "guesses are dropped with it.",
     "bias_at_least": "A question is dropped when its text gives the gold answer at least the stated probability.",
@@ -61,7 +64,7 @@ def list_facts(report: Mapping[str, Any]) -> list[Fact]:
     Returns:
         `list[Fact]`: name, figure as text, and what it means.
     """
-    return _list_accuracies(report) + _list_luck(report) + _list_checks(report)
+    return _list_accuracies(report) + _list_luck(report) + _list_checks(report) + _list_calls(report)
 
 
 def _list_accuracies(report: Mapping[str, Any]) -> list[Fact]:
@@ -117,6 +120,28 @@ def _list_checks(report: Mapping[str, Any]) -> list[Fact]:
         ("Precision of the drop", report["precision"], "of the dropped questions, those made to need only their text"),
         ("Recall of the drop", report["recall"], "of the questions made to need only their text, those dropped"),
     )
+
+
+def _list_calls(report: Mapping[str, Any]) -> list[Fact]:
+    """What asking models took, and what they said of their own answers."""
+    facts = []
+    if len(report["answerers"]) > 1:
+        for one in report["answerers"]:
+            accuracy = one["blind_accuracy"]
+            shown = format_interval(accuracy) if accuracy else "not asked about every question"
+            facts.append(Fact(f"Right, {one['id']}", shown, "first answers of this model alone"))
+    calls = report["calls"]
+    if calls is not None:
+        meaning = (
+            f"{format_count(calls['cached'])} more were known, {format_count(calls['failed'])} failed, "
+            f"{format_count(calls['saved'])} were saved because a verdict stood without them; the fewest that lead to "
+            f"these verdicts are {format_count(calls['minimum'])}"
+        )
+        facts.append(Fact("Answers asked for", format_count(calls["asked"]), meaning))
+    for kind, count in (report["shortcut_kinds"] or {}).items():
+        meaning = "of the dropped questions, by the model's own account why it could answer"
+        facts.append(Fact(f"Kind: {format_slug(kind)}", format_count(count), meaning))
+    return facts
 
 
 def _list_shares(*shares: tuple[str, float | None, str]) -> list[Fact]:
