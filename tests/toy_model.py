@@ -126,9 +126,7 @@ def make_batches(tokenizer: Tokenizer, questions: list[ToyQuestion], seed: int) 
             gold = [question.options[k] for k in order].index(question.answer)
             found.append((row, len(encoding) - 1, tokenizer.token_to_id(LETTERS[gold])))
             if question.needs == "text":
-                found += [
-                    (row, encoding.char_to_token(end), YES if k == gold else NO) for k, end in enumerate(ends)
-                ]
+                found += [(row, encoding.char_to_token(end), YES if k == gold else NO) for k, end in enumerate(ends)]
         ids = torch.tensor([encoding.ids + [0] * (length - len(encoding)) for encoding in encodings])
         yield Batch(ids, *torch.tensor(found).T)
 
