@@ -119,7 +119,7 @@ def make_batches(tokenizer: Tokenizer, questions: list[ToyQuestion], seed: int) 
         shown = [show(question, order) for question, order in zip(chosen, orders, strict=True)]
         encodings: list[Encoding] = tokenizer.encode_batch([text for text, _ in shown])
         length = max(map(len, encodings))
-        found = []
+        found: list[tuple[int, int | None, int | None]] = []
         for row, (question, order, encoding, (_, ends)) in enumerate(
             zip(chosen, orders, encodings, shown, strict=True)
         ):
