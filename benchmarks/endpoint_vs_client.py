@@ -1,6 +1,9 @@
-"""Requests a second of `EndpointAnswerer` with its cache beside the bare client's, against an instant local server.
+"""Speed of `EndpointAnswerer` with its cache beside the bare client's, and memory by the number of questions.
 
-The server is a process of its own. Prints one JSON line. `python benchmarks/endpoint_vs_client.py [REQUESTS]`
+An instant local server answers, in a process of its own. Prints one JSON line.
+
+    python benchmarks/endpoint_vs_client.py [REQUESTS]
+    python benchmarks/endpoint_vs_client.py memory [QUESTIONS]
 """
 
 from __future__ import annotations
@@ -13,30 +16,51 @@ import subprocess
 import sys
 import tempfile
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 from huggingface_hub import AsyncInferenceClient
 
+from vidground_hf.answerers.base import Answer
 from vidground_hf.answerers.endpoint import EndpointAnswerer
-from vidground_hf.cache import AnswerCache, answer_through_cache
-from vidground_hf.prompts import Prompt
+from vidground_hf.cache import AnswerCache, answer_through_cache, make_key
+from vidground_hf.judging import answer_examples
+from vidground_hf.prompts import Prompt, make_prompt
+from vidground_hf.schema import Example
 
 CONCURRENCY = 64
 REPEATS = 5
 SERVER = Path(__file__).resolve().parents[1] / "tests" / "chat_server.py"
 
 
+def make_example(index: int) -> Example:
+    # Strings that no two examples share, as if they had been read from a file.
+    return Example(
+        id=str(index),
+        question=f"What does the man do after he opens the door, {index}?",
+        problem_type="multiple_choice",
+        options=tuple(f"{what} {index}" for what in ("walks", "sits down", "waves", "picks up a cup", "turns around")),
+    )
+
+
 def make_prompts(count: int) -> list[Prompt]:
-    return [
-        Prompt(
-            example_id=str(index),
-            view="text",
-            problem_type="multiple_choice",
-            question=f"What does the man do after he opens the door, {index}?",
-            options=("walks away", "sits down", "waves", "picks up a cup", "turns around"),
-        )
-        for index in range(count)
-    ]
+    return [make_prompt(make_example(index)) for index in range(count)]
+
+
+class LazyPrompts:
+    """Prompts that are made when they are taken, so that nobody holds them."""
+
+    def __init__(self, num_prompts: int) -> None:
+        self.num_prompts = num_prompts
+
+    def __len__(self) -> int:
+        return self.num_prompts
+
+    def __getitem__(self, index: int) -> Prompt:
+        if index >= self.num_prompts:
+            raise IndexError(index)
+        return make_prompt(make_example(index))
 
 
 async def ask_bare(url: str, prompts: list[Prompt]) -> float:
@@ -66,36 +90,77 @@ def ask_ours(url: str, prompts: list[Prompt], folder: str) -> tuple[float, float
         return asked - started, time.perf_counter() - asked
 
 
-def main(num_requests: int) -> None:
-    prompts = make_prompts(num_requests)
-    with (
-        tempfile.TemporaryDirectory() as folder,
-        subprocess.Popen(
-            [sys.executable, str(SERVER)], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
-        ) as server,
-    ):
+@contextmanager
+def serve() -> Iterator[str]:
+    command = [sys.executable, str(SERVER)]
+    with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as server:
         assert server.stdout is not None
         assert server.stdin is not None
-        url = server.stdout.readline().strip()
+        yield server.stdout.readline().strip()
+        server.stdin.close()
+
+
+def compare_speed(num_requests: int) -> dict[str, object]:
+    prompts = make_prompts(num_requests)
+    with tempfile.TemporaryDirectory() as folder, serve() as url:
         asyncio.run(ask_bare(url, prompts[:100]))
         runs = [(asyncio.run(ask_bare(url, prompts)), *ask_ours(url, prompts, folder)) for _ in range(REPEATS)]
-        server.stdin.close()
     bare, ours, found = (statistics.median(seconds) for seconds in zip(*runs, strict=True))
-    print(
-        json.dumps(
-            {
-                "benchmark": "endpoint_vs_client",
-                "requests": num_requests,
-                "concurrency": CONCURRENCY,
-                "ours_per_second": round(num_requests / ours),
-                "bare_client_per_second": round(num_requests / bare),
-                "ratio": round(statistics.median(run[0] / run[1] for run in runs), 2),
-                "from_cache_per_second": round(num_requests / found),
-                "peak_memory_mb": round(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024),
-            }
-        )
-    )
+    return {
+        "benchmark": "endpoint_vs_client",
+        "requests": num_requests,
+        "concurrency": CONCURRENCY,
+        "ours_per_second": round(num_requests / ours),
+        "bare_client_per_second": round(num_requests / bare),
+        "ratio": round(statistics.median(run[0] / run[1] for run in runs), 2),
+        "from_cache_per_second": round(num_requests / found),
+    }
+
+
+def hold(what: str, count: int, url: str) -> None:
+    """Holds what a caller holds, asks without holding, or does both as `judging.py` does; prints the peak in bytes."""
+    answerer = EndpointAnswerer("m", base_url=url, concurrency=CONCURRENCY)
+    if what == "asking":
+        answerer.answer_each(LazyPrompts(count), lambda index, answer: None)  # type: ignore[arg-type]
+    else:
+        examples = [make_example(index) for index in range(count)]
+        with tempfile.TemporaryDirectory() as folder, AnswerCache(Path(folder) / "answers.sqlite") as cache:
+            if what == "judging":
+                answers = answer_examples(answerer, examples, "text", cache=cache)
+            else:
+                prompts = [make_prompt(example) for example in examples]
+                keys = [make_key(answerer.id, answerer.sampling, prompt) for prompt in prompts]
+                found = {
+                    key: Answer(text=f"{'ABCDE'[index % 5]} ", finish_reason="stop") for index, key in enumerate(keys)
+                }
+                answers = [found[key] for key in keys]
+            if len(answers) != count or any(answer.error for answer in answers):
+                raise RuntimeError("the local server failed; run again")
+    print(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024)
+
+
+def measure_memory(num_questions: int) -> dict[str, object]:
+    few = 1000
+    result: dict[str, object] = {"benchmark": "endpoint_memory", "concurrency": CONCURRENCY}
+    for what in ("asking", "holding", "judging"):
+        peaks = []
+        for count in (few, num_questions):
+            with serve() as url:
+                command = [sys.executable, __file__, "hold", what, str(count), url]
+                peaks.append(int(subprocess.run(command, capture_output=True, text=True, check=True).stdout))
+        result[f"{what}_peak_mb"] = {few: round(peaks[0] / 2**20), num_questions: round(peaks[1] / 2**20)}
+        result[f"{what}_bytes_per_question"] = round((peaks[1] - peaks[0]) / (num_questions - few))
+    return result
+
+
+def main(arguments: list[str]) -> None:
+    if arguments[:1] == ["hold"]:
+        hold(arguments[1], int(arguments[2]), arguments[3])
+    elif arguments[:1] == ["memory"]:
+        print(json.dumps(measure_memory(int((arguments[1:] or ["100000"])[0]))))
+    else:
+        print(json.dumps(compare_speed(int((arguments or ["2000"])[0]))))
 
 
 if __name__ == "__main__":
-    main(int(sys.argv[1]) if len(sys.argv) > 1 else 2000)
+    main(sys.argv[1:])

@@ -16,7 +16,7 @@ import socket
 import struct
 import sys
 import threading
-from collections import Counter
+from collections import Counter, deque
 from typing import Any, Literal
 
 FAULTS = ("429", "500", "reset", "hang", "truncated", "empty")
@@ -83,7 +83,7 @@ class ChatServer:
         self.answered: Counter[str] = Counter()
         self.faults: Counter[str] = Counter()
         self.authorizations: set[str | None] = set()
-        self.bodies: list[dict[str, Any]] = []
+        self.bodies: deque[dict[str, Any]] = deque()
         self.num_in_flight = 0
         self.max_seen = 0
         self._loop = asyncio.new_event_loop()
@@ -219,6 +219,7 @@ def make_completion(
 
 if __name__ == "__main__":
     with ChatServer() as server:
+        server.bodies = deque(maxlen=0)
         sys.stdout.write(server.url + "\n")
         sys.stdout.flush()
         sys.stdin.read()

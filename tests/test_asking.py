@@ -144,6 +144,15 @@ def test_calibrated_asks_on_only_while_the_first_answer_is_repeated() -> None:
     assert abs(num_wrong_followed / num_wrong - FOLLOWED_SHARE) < 0.06
 
 
+def test_in_a_small_set_every_wrong_answer_is_followed_up() -> None:
+    examples = make_examples(500, 5)
+    asked = ask(examples, calibrated(), SimulatedModel(know(examples, 0.3)))
+    assert asked.followed_share == 1.0
+    assert all(len(trials) > 1 for trials in asked.trials)
+    assert ask(make_examples(501, 5), calibrated(), SimulatedModel({})).followed_share == FOLLOWED_SHARE
+    assert ask(make_examples(501, 5), calibrated(), SimulatedModel({}), samples=1).followed_share == 1.0
+
+
 def test_who_is_followed_up_depends_on_the_gold_only_through_whether_the_first_answer_is_wrong() -> None:
     examples = make_examples(300)
     moved = [

@@ -1,4 +1,4 @@
-"""Tiny language models with random weights and a tokenizer trained on the spot, saved as `from_pretrained` reads them."""
+"""Tiny language models with random weights and a tokenizer trained on the spot, saved for `from_pretrained`."""
 
 from __future__ import annotations
 
@@ -32,11 +32,11 @@ _SIZES = {
 
 
 def train_tokenizer(chat_template: str | None, vocab_size: int = 400) -> Any:
-    """A byte-level tokenizer that has learnt the words of `questions.py`."""
+    """A byte-level tokenizer that has learnt the words of `questions.py`, and " A" to " E" as one token each."""
     import tokenizers
     from transformers import PreTrainedTokenizerFast
 
-    texts = ["Question: Answer with the letter of one option.\nAnswer: A\n"]
+    texts = ["Question: Answer with the letter of one option.\nAnswer: A B C D E\n"] * 200
     texts += [f"{row['question']} {' '.join(row['options'])}" for row in make_rows(200)]
     tokenizer = tokenizers.Tokenizer(tokenizers.models.BPE())
     tokenizer.pre_tokenizer = tokenizers.pre_tokenizers.ByteLevel(add_prefix_space=False)
@@ -85,6 +85,21 @@ def save_qwen_vl(folder: Path, *, chat_template: str | None = CHAT_TEMPLATE, see
     pads = {f"{kind}_token_id": tokenizer.convert_tokens_to_ids(f"<|{kind}_pad|>") for kind in ("image", "video")}
     config = Qwen2_5_VLConfig(text_config=text, vision_config=vision, **pads)
     return _save(folder, Qwen2_5_VLForConditionalGeneration, config, tokenizer, seed)
+
+
+def save_mistral(folder: Path, *, sliding_window: int, seed: int = 0) -> Path:
+    """A causal language model that attends to the last few tokens only."""
+    from transformers import MistralConfig, MistralForCausalLM
+
+    tokenizer = train_tokenizer(CHAT_TEMPLATE)
+    settings = {
+        "vocab_size": len(tokenizer),
+        "max_position_embeddings": 512,
+        "sliding_window": sliding_window,
+        **_SIZES,
+    }
+    config = MistralConfig(**settings, bos_token_id=None, eos_token_id=tokenizer.eos_token_id)
+    return _save(folder, MistralForCausalLM, config, tokenizer, seed)
 
 
 def _save(folder: Path, model_class: Any, config: Any, tokenizer: Any, seed: int) -> Path:

@@ -20,7 +20,7 @@ from vidground_hf.progress import AskingBar
 from vidground_hf.prompts import Prompt, make_prompt
 from vidground_hf.rules import AtMost, Circular, Majority, SingleShot
 from vidground_hf.schema import Example, View
-from vidground_hf.set_rules import FOLLOWED_SHARE, Calibrated, FittedCalibrated
+from vidground_hf.set_rules import FOLLOWED_SHARE, MAX_ROWS_FOLLOWED, Calibrated, FittedCalibrated
 from vidground_hf.trials import Trial
 
 # Our guess at a part of a wave that keeps any answerer busy and needs little memory.
@@ -51,11 +51,11 @@ class Asking:
             return self.rule.count_trials(len(example.options)) if hasattr(self.rule, "count_trials") else 1
         return self.samples
 
-    @property
-    def followed_share(self) -> float:
-        """The share of the rows with a wrong first answer that are asked again, in (0, 1]."""
+    def find_followed_share(self, num_rows: int) -> float:
+        """The share of the rows with a wrong first answer that are asked again, in (0, 1]; of small sets all are."""
         asks_again = self.samples != 1 or len(self.answerers) > 1
-        return FOLLOWED_SHARE if isinstance(self.rule, Calibrated) and asks_again else 1.0
+        is_large = num_rows > MAX_ROWS_FOLLOWED
+        return FOLLOWED_SHARE if isinstance(self.rule, Calibrated) and asks_again and is_large else 1.0
 
     def make_prompts(self, example: Example, answerer: Answerer, num_trials: int) -> list[Prompt]:
         """The first prompts that an answerer is asked about a row.
@@ -70,27 +70,30 @@ class Asking:
             for index, order in enumerate(orders)
         ]
 
-    def wants_more(self, example: Example, trials: Sequence[Trial], left: Sequence[int]) -> bool:
+    def wants_more(
+        self, example: Example, trials: Sequence[Trial], left: Sequence[int], followed_share: float
+    ) -> bool:
         """Whether another trial could change the verdict on a row.
 
         Args:
             example (`Example`): the row.
             trials (`Sequence[Trial]`): so far.
             left (`Sequence[int]`): the answerer of each trial that may still be taken.
+            followed_share (`float`): see `find_followed_share`.
         """
         if not trials:
             return True
         if not left or trials[-1].error is not None or trials[0].score is None:
             return False
         if isinstance(self.rule, (Calibrated, FittedCalibrated)):
-            return self._wants_confirmation(example, trials)
+            return self._wants_confirmation(example, trials, followed_share)
         if isinstance(self.rule, (SingleShot, Majority, AtMost, Circular)):
             # These count right answers: the verdict stands if it is the same whether all others are right or wrong.
             worst, best = ([*trials, *(Trial(score=s, answerer=a) for a in left)] for s in (0.0, 1.0))
             return self.rule(worst) != self.rule(best)
         return True
 
-    def _wants_confirmation(self, example: Example, trials: Sequence[Trial]) -> bool:
+    def _wants_confirmation(self, example: Example, trials: Sequence[Trial], followed_share: float) -> bool:
         """Stops at the first answer that differs; of the gold it knows only that a wrong candidate was drawn.
 
         An answerer that states a confidence of its own is taken at its word.
@@ -101,7 +104,7 @@ class Asking:
         if any(trial.choice != first.choice for trial in trials):
             return False
         if isinstance(self.rule, Calibrated):
-            return bool(first.is_right) or draw_share(example, self.seed) < FOLLOWED_SHARE
+            return bool(first.is_right) or draw_share(example, self.seed) < followed_share
         can_drop = isinstance(self.rule, FittedCalibrated) and self.rule.calibration.threshold is not None
         return can_drop and bool(first.is_right)
 
@@ -119,10 +122,12 @@ class Asked:
         trials (`list[list[Trial]]`): at least one a row; the first carries what all of a row's trials say together.
         calls (`dict[str, int]`): answers that were `asked` for, `cached`, `failed`, and `saved` because a verdict
             stood without them.
+        followed_share (`float`): see `Asking.find_followed_share`.
     """
 
     trials: list[list[Trial]]
     calls: dict[str, int]
+    followed_share: float
 
 
 def ask_rows(asking: Asking, examples: Sequence[Example], *, progress: bool = False) -> Asked:
@@ -157,7 +162,7 @@ def ask_rows(asking: Asking, examples: Sequence[Example], *, progress: bool = Fa
         elif lacks_view(example, asking.view):
             rows[index].append(Trial(score=None, error="no_subtitles", num_options=example.num_distinct_options))
     waiting = [index for index, trials in enumerate(rows) if not trials]
-    num_answerers = len(asking.answerers)
+    num_answerers, followed_share = len(asking.answerers), asking.find_followed_share(len(examples))
     total = num_answerers * sum(limits[index] for index in waiting)
     with _open_cache(asking.answerers) as cache, AskingBar(total=total, show=progress) as bar:
         for number, answerer in enumerate(asking.answerers):
@@ -166,7 +171,7 @@ def ask_rows(asking: Asking, examples: Sequence[Example], *, progress: bool = Fa
                 still: list[int] = []
                 for index in waiting:
                     left = _list_left(number, turn, limits[index], num_answerers)
-                    if asking.wants_more(examples[index], rows[index], left):
+                    if asking.wants_more(examples[index], rows[index], left, followed_share):
                         still.append(index)
                     elif left:
                         bar.add(len(left), "saved")
@@ -175,9 +180,9 @@ def ask_rows(asking: Asking, examples: Sequence[Example], *, progress: bool = Fa
                 for index, trial in _ask_wave(asking, examples, asked, number, turn, cache, bar):
                     rows[index].append(trial)
     calls = {name: bar.counts[name] for name in ("asked", "cached", "failed", "saved")}
-    again = [len(trials) > 1 or asking.followed_share == 1.0 for trials in rows]
     is_calibrated = isinstance(asking.rule, (Calibrated, FittedCalibrated))
-    return Asked(weigh_trials(examples, rows, confident=[is_calibrated and was_again for was_again in again]), calls)
+    confident = [is_calibrated and (len(trials) > 1 or followed_share == 1.0) for trials in rows]
+    return Asked(weigh_trials(examples, rows, confident=confident), calls, followed_share)
 
 
 def _open_cache(answerers: Sequence[Answerer]) -> AbstractContextManager[AnswerCache | None]:

@@ -220,18 +220,18 @@ class GroundFilter:
         return adapter, keys, examples
 
     def _decide(self, adapter: Adapter, keys: list[bytes], examples: list[Example], progress: bool) -> Judgement:
-        probe, followed_share = None, 1.0
+        probe = None
         if isinstance(self.answerers[0], TextBiasProbe):
             probe = self.answerers[0].fit(examples, view=self.view)
-            asked = Asked([[make_trial(*row)] for row in zip(examples, probe.answers, strict=True)], {})
+            asked = Asked([[make_trial(*row)] for row in zip(examples, probe.answers, strict=True)], {}, 1.0)
         else:
-            asking = self._make_asking(self.rule)
-            asked = ask_rows(asking, examples, progress=progress)
-            followed_share = asking.followed_share
+            asked = ask_rows(self._make_asking(self.rule), examples, progress=progress)
             if self.on_error == "raise":
                 check_answers(asked.trials)
         clusters = list_clusters(examples)
-        rule = fit_rule(self.rule, asked.trials, clusters.tolist(), keys, probe=probe, followed_share=followed_share)
+        rule = fit_rule(
+            self.rule, asked.trials, clusters.tolist(), keys, probe=probe, followed_share=asked.followed_share
+        )
         verdicts = judge_fitted_rows(examples, asked.trials, rule)
         kinds = None
         if self.shortcut_kinds:

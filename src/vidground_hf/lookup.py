@@ -99,6 +99,8 @@ def explain_drops(
 ) -> list[str | None]:
     """Asks the first model about every dropped row why it could answer; `None` for the other rows."""
     dropped = [index for index, verdict in enumerate(verdicts) if verdict.is_visually_grounded is False]
+    if not dropped:
+        return [None] * len(examples)
     found = ask_kinds(
         asking.answerers[0],
         [examples[index] for index in dropped],

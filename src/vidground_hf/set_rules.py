@@ -20,7 +20,10 @@ from vidground_hf.trials import Trial, find_defect
 
 FOLLOWED_SHARE = 0.5
 """A model is asked again about every right first answer, and about this share of the wrong ones, each of which then
-stands for 1 / `FOLLOWED_SHARE` of them; chosen in `docs/design/calibrated.md`."""
+stands for 1 / `FOLLOWED_SHARE` of them; chosen in `docs/design/calibrated.md`, as is the next number."""
+
+MAX_ROWS_FOLLOWED = 500
+"""Up to so many rows, every wrong first answer is followed up: each of them counts for more."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -14,6 +14,7 @@ from tests.chat_server import FAULTS, ChatServer, answer_prompt, make_completion
 from tests.questions import make_dataset
 from vidground_hf.answerers.base import Answer
 from vidground_hf.answerers.endpoint import EndpointAnswerer
+from vidground_hf.answerers.endpoint_letters import measure_lead
 from vidground_hf.cache import make_key
 from vidground_hf.filtering import GroundFilter
 from vidground_hf.prompts import Prompt
@@ -56,6 +57,7 @@ def test_the_letters_of_every_question_are_read() -> None:
         assert answer.text == letter
         expected = [0.5 / 0.8 if LETTERS[k] == letter else 0.15 / 0.8 for k in range(3)]
         assert [math.exp(value) for value in answer.option_logprobs or ()] == pytest.approx(expected)
+        assert answer.confidence == pytest.approx(math.log(0.5 / 0.15))
 
 
 def test_forms_of_a_letter_are_summed() -> None:
@@ -66,6 +68,8 @@ def test_forms_of_a_letter_are_summed() -> None:
 def test_options_of_the_same_text_share_one_probability() -> None:
     shared = read("A", {"A": 0.2, "B": 0.1, "C": 0.1}, options=("Red.", "blue", "red"))
     assert shared == pytest.approx([0.75, 0.25, 0.75])
+    assert measure_lead((-1.0, -3.0, -1.0), ("Red.", "blue", "red")) == 2.0
+    assert measure_lead((0.0, 0.0), ("Red.", "red")) is None
 
 
 def test_the_letter_may_come_late() -> None:
@@ -166,11 +170,21 @@ def test_faults_change_no_probability(monkeypatch: pytest.MonkeyPatch, tmp_path:
     rows = make_dataset(200)
     with ChatServer(logprobs="given") as server:
         expected = judge(server, rows)
-    assert {round(row["bias_score"], 3) for row in expected} == {0.625, 0.125}
+    assert {round(row["bias_score"] or 0, 3) for row in expected} == {0.625, 0.125}
     monkeypatch.setenv("VIDGROUND_CACHE", str(tmp_path / "other"))
     with ChatServer(logprobs="given", fault_share=0.2, seed=2) as server:
         assert judge(server, rows, timeout_seconds=0.5) == expected
         assert set(server.faults) == set(FAULTS)
+
+
+@pytest.mark.parametrize("seed", range(4))
+def test_faults_do_not_decide_whether_a_server_gives_log_probabilities(seed: int) -> None:
+    with ChatServer(logprobs="given", fault_share=0.5, seed=seed) as server:
+        (answer,) = EndpointAnswerer("tiny", base_url=server.url, logprobs=True, timeout_seconds=0.3).answer(
+            [make_prompt()]
+        )
+        assert server.answered.total() == 2
+    assert answer.option_logprobs is not None
 
 
 def test_a_model_may_think_first() -> None:

@@ -57,13 +57,16 @@ def test_known_log_odds_take_the_place_of_repeats(
 
 
 def test_no_candidate_has_no_confidence() -> None:
-    confidence = measure_agreement([[NAN, NAN], [NAN, 1], [1, 1]], [3, 3, 3], [[0.5, 0.5], [NAN, 1.0], [NAN, NAN]])
+    confidence = measure_agreement(
+        [[NAN, NAN], [NAN, 1.0], [1.0, 1.0]], [3, 3, 3], [[0.5, 0.5], [NAN, 1.0], [NAN, NAN]]
+    )
     assert_array_equal(confidence, [NAN, NAN, log(3)])
 
 
 def test_a_repeat_is_worth_the_same_probability_for_all_option_counts() -> None:
     # A guess repeats 3 times among 4 options as seldom as twice among 8 or 6 times among 2: 1 in 64.
-    choices = [[0, 0, 0, 0, 1, 1, 1], [0, 0, 0, 1, 1, 1, 1], [0] * 7]
+    choices = np.zeros((3, 7))
+    choices[0, 4:] = choices[1, 3:] = 1
     assert measure_agreement(choices, [4, 8, 2]) == pytest.approx([log(64)] * 3)
 
 

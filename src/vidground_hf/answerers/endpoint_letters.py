@@ -37,7 +37,7 @@ def read_option_logprobs(content: Sequence[Any], text: str, options: tuple[str, 
         >>> likeliest = [Token(token="B", logprob=-0.5), Token(token=" A", logprob=-1.5), Token(token="A", logprob=-2)]
         >>> logprobs = read_option_logprobs([Token(token="B", logprob=-0.5, top_logprobs=likeliest)], "B", ("x", "y"))
         >>> [round(value, 3) for value in logprobs]
-        [-1.0, -0.459]
+        [-0.99, -0.464]
     """
     positions = {letter: index for index, letter in enumerate(LETTERS[: len(options)])}
     tokens = [part.token.translate(_SPACES) for part in content]

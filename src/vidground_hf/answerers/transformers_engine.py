@@ -49,7 +49,7 @@ class Engine:
         self.letters = find_letters(self.encoder)
         self.shares_prefixes = can_share(loaded, self.encoder.encode([_SAMPLE])[0])
         # The most options whose letters take one token each, in at least one form.
-        self._num_letters = int((self.letters >= 0).sum(axis=1).max())
+        self.num_letters = int((self.letters >= 0).sum(axis=1).max())
         self._columns = torch.from_numpy(self.letters.clip(min=0).ravel()).to(loaded.model.device)
         self._num_written = max_tokens
         if reasoning_tokens is not None:
@@ -105,10 +105,10 @@ class Engine:
             return f"the prompt has {num_tokens} tokens{behind}, the model takes {most}"
         if is_scored and not prompt.options:
             return "the question is multiple choice and has no options"
-        if is_scored and len(prompt.options) > self._num_letters:
+        if is_scored and len(prompt.options) > self.num_letters:
             return (
                 f"the question has {len(prompt.options)} options, and the tokenizer writes only the first "
-                f"{self._num_letters} letters with one token each; pass reasoning_tokens=0 to have them written"
+                f"{self.num_letters} letters with one token each; pass reasoning_tokens=0 to have them written"
             )
         return None
 

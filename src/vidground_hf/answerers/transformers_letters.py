@@ -70,7 +70,7 @@ def make_choice(prompt: Prompt, letter_logprobs: NDArray[np.float64]) -> Answer:
 
     Example:
         >>> words = ("red", "Red", "blue")
-        >>> prompt = Prompt(example_id="1", view="text", problem_type="multiple_choice", question="Sky?", options=words)
+        >>> prompt = Prompt(example_id="", view="text", problem_type="multiple_choice", question="Sky?", options=words)
         >>> answer = make_choice(prompt, np.log([0.3, 0.3, 0.4]))
         >>> answer.text, [round(float(np.exp(value)), 6) for value in answer.option_logprobs]
         ('A', [0.6, 0.6, 0.4])

@@ -137,8 +137,8 @@ class TransformersAnswerer:
         if self._engine is None:
             device = find_device(self.device)
             dtype = self.dtype or find_dtype(device)
-            revision = None if Path(self.model).is_dir() else self.id.rpartition("@")[2]
-            loaded = load_model(self.model, revision, device, dtype)
+            commit = self.id.rpartition("@")[2]
+            loaded = load_model(self.model, None if Path(self.model).is_dir() else commit, device, dtype)
             # torch is imported here, when its absence has been reported in words.
             from vidground_hf.answerers.transformers_engine import Engine
 

@@ -20,8 +20,8 @@ def measure_agreement(
     are known, an order adds its log-odds instead, which are 0 for a blank mind whatever n is. Orders count up to and
     including the first that differs from the candidate: where asking stops, too. The gold answer has no part in it.
 
-    Adding log-odds is our choice. On simulated answers it lost to no other combination tried, and dropped more
-    where option counts are mixed (`docs/design/calibrated.md`).
+    Adding log-odds is our choice: on simulated answers no other combination tried dropped more overall, and most
+    dropped clearly less where option counts are mixed (`docs/design/calibrated.md`).
 
     Args:
         choices (`float64[N, K]`): which of its distinct options, counted from 0, a row chose under each order, mapped
