@@ -48,13 +48,15 @@ def train_tokenizer(chat_template: str | None, vocab_size: int = 400) -> Any:
         show_progress=False,
     )
     tokenizer.train_from_iterator(texts, trainer)
-    return PreTrainedTokenizerFast(
+    fast = PreTrainedTokenizerFast(
         tokenizer_object=tokenizer,
         eos_token="<|im_end|>",
         pad_token="<|endoftext|>",
         additional_special_tokens=["<|im_start|>", "<|image_pad|>", "<|video_pad|>"],
         chat_template=chat_template,
     )
+    fast.add_tokens(["<think>", "</think>"])  # added, but not special, as reasoning models have them
+    return fast
 
 
 def save_llama(folder: Path, *, chat_template: str | None = CHAT_TEMPLATE, seed: int = 0, **sizes: Any) -> Path:

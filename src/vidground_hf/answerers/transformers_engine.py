@@ -15,7 +15,7 @@ import torch
 from vidground_hf.answerers.base import Answer
 from vidground_hf.answerers.transformers_batches import Batch, Cluster, find_clusters, pack
 from vidground_hf.answerers.transformers_forward import can_share, gather_letters, read_logits, run_in_halves
-from vidground_hf.answerers.transformers_generation import FORCED, Completion, complete, make_seed, think_and_answer
+from vidground_hf.answerers.transformers_generation import FORCED, make_seed, write_answers
 from vidground_hf.answerers.transformers_letters import find_letters, make_choice, pool_letters
 from vidground_hf.answerers.transformers_loading import LoadedModel
 from vidground_hf.answerers.transformers_tokens import Ids, TextEncoder
@@ -138,40 +138,20 @@ class Engine:
         def run(batch: Batch) -> None:
             chosen = [rows[row] for row in batch.rows]
             self.num_in_flight = sum(len(owners) for _, owners in chosen)
-            answers = self._write_batch([ids for ids, _ in chosen], [prompts[owners[0]] for _, owners in chosen])
+            answers = write_answers(
+                self.loaded,
+                self.encoder,
+                [ids for ids, _ in chosen],
+                seeds=[make_seed(prompts[owners[0]].text, prompts[owners[0]].trial_index) for _, owners in chosen],
+                max_tokens=self.max_tokens,
+                temperature=self.temperature,
+                reasoning_tokens=self.reasoning_tokens,
+            )
             for (_, owners), answer in zip(chosen, answers, strict=True):
                 for index in owners:
                     on_answer(index, answer)
 
         run_in_halves(pack(clusters, self.max_batch_tokens), run, partial(_give_up, rows, on_answer))
-
-    def _write_batch(self, ids: list[Ids], prompts: list[Prompt]) -> list[Answer]:
-        loaded, temperature, max_tokens = self.loaded, self.temperature, self.max_tokens
-        seeds = [make_seed(prompt.text, prompt.trial_index) for prompt in prompts]
-        if self.reasoning_tokens is None:
-            done = complete(loaded, ids, max_tokens=max_tokens, temperature=temperature, seeds=seeds)
-        else:
-            done = think_and_answer(
-                loaded,
-                self.encoder,
-                ids,
-                reasoning_tokens=self.reasoning_tokens,
-                max_tokens=max_tokens,
-                temperature=temperature,
-                seeds=seeds,
-            )
-        texts = self.encoder.decode([completion.ids for completion in done])
-        return [self._read(text, completion) for text, completion in zip(texts, done, strict=True)]
-
-    def _read(self, text: str, completion: Completion) -> Answer:
-        is_finished = completion.is_finished
-        if not self.encoder.has_template and self.reasoning_tokens is None:
-            # A model that was not taught to chat goes on with questions of its own.
-            text, line_end, _ = text.lstrip().partition("\n")
-            is_finished = is_finished or bool(line_end)
-        if not text.replace(FORCED, "").strip():
-            return Answer(text=None, error="the model wrote nothing")
-        return Answer(text=text, finish_reason="stop" if is_finished else "length")
 
 
 def _give_up(rows: list[tuple[Ids, list[int]]], on_answer: OnAnswer, batch: Batch) -> None:

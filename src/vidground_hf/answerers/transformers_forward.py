@@ -22,7 +22,7 @@ from vidground_hf.answerers.transformers_tokens import Ids
 _MAX_RELATIVE_ERROR = 0.05
 
 
-def pad_left(rows: Sequence[Ids], pad: int = 0) -> tuple[torch.Tensor, torch.Tensor]:
+def pad_left(rows: Sequence[Ids]) -> tuple[torch.Tensor, torch.Tensor]:
     """Puts rows of ids under one another, their ends aligned.
 
     Returns:
@@ -30,7 +30,7 @@ def pad_left(rows: Sequence[Ids], pad: int = 0) -> tuple[torch.Tensor, torch.Ten
     """
     lengths = np.array([len(row) for row in rows])
     is_own = np.arange(lengths.max()) >= lengths.max() - lengths[:, None]
-    ids = np.full(is_own.shape, pad, np.int64)
+    ids = np.zeros(is_own.shape, np.int64)
     ids[is_own] = np.concatenate(rows)
     return torch.from_numpy(ids), torch.from_numpy(is_own.astype(np.int64))
 

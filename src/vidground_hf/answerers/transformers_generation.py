@@ -13,6 +13,7 @@ import numpy as np
 import torch
 from transformers import GenerationConfig, LogitsProcessor, LogitsProcessorList
 
+from vidground_hf.answerers.base import Answer
 from vidground_hf.answerers.transformers_forward import pad_left
 from vidground_hf.answerers.transformers_loading import LoadedModel, be_quiet
 from vidground_hf.answerers.transformers_tokens import Ids, TextEncoder
@@ -103,46 +104,74 @@ def complete(
     return completions
 
 
-def think_and_answer(
+def write_answers(
     loaded: LoadedModel,
     encoder: TextEncoder,
     prompts: Sequence[Ids],
     *,
-    reasoning_tokens: int,
+    seeds: Sequence[int],
     max_tokens: int,
     temperature: float,
-    seeds: Sequence[int],
-) -> list[Completion]:
-    """Lets a model think, and then makes it answer if it has not.
+    reasoning_tokens: int | None,
+) -> list[Answer]:
+    """Lets a model answer in its own words.
 
     Args:
         loaded (`LoadedModel`): the model.
         encoder (`TextEncoder`): its tokenizer.
         prompts (`Sequence[int64[T]]`): one batch.
-        reasoning_tokens (`int`): the longest thought, at least 0.
-        max_tokens (`int`): the longest answer behind it.
-        temperature (`float`): as for [`complete`].
-        seeds (`Sequence[int]`): one per prompt; the answer's is the next number.
+        seeds (`Sequence[int]`): one per prompt; read above temperature 0.
+        max_tokens (`int`): the longest answer.
+        temperature (`float`): 0 takes the likeliest token each time.
+        reasoning_tokens (`int`, *optional*): the longest thought before it.
 
     Returns:
-        `list[Completion]`: thoughts, what was put in the model's mouth, and answers.
+        `list[Answer]`: one per prompt, in order.
     """
-    done = complete(loaded, prompts, max_tokens=reasoning_tokens, temperature=temperature, seeds=seeds)
-    forced = encoder.encode_plain(FORCED)
+    if reasoning_tokens is None:
+        done = complete(loaded, prompts, max_tokens=max_tokens, temperature=temperature, seeds=seeds)
+    else:
+        thoughts = complete(loaded, prompts, max_tokens=reasoning_tokens, temperature=temperature, seeds=seeds)
+        more_seeds = [seed + 1 for seed in seeds]
+        done = _finish_thoughts(
+            loaded, encoder, prompts, thoughts, seeds=more_seeds, max_tokens=max_tokens, temperature=temperature
+        )
     texts = encoder.decode([completion.ids for completion in done])
-    left = []
-    for index, text in enumerate(texts):
+    # A model that was not taught to chat goes on with questions of its own.
+    is_first_line_only = not encoder.has_template and reasoning_tokens is None
+    return [_read(text, completion, is_first_line_only) for text, completion in zip(texts, done, strict=True)]
+
+
+def _finish_thoughts(
+    loaded: LoadedModel,
+    encoder: TextEncoder,
+    prompts: Sequence[Ids],
+    thoughts: Sequence[Completion],
+    *,
+    seeds: Sequence[int],
+    max_tokens: int,
+    temperature: float,
+) -> list[Completion]:
+    """Makes a model answer where it has thought only, and end the answers that were cut off."""
+    done = list(thoughts)
+    forced = encoder.encode_plain(FORCED)
+    for index, text in enumerate(encoder.decode([thought.ids for thought in thoughts])):
         if OPEN_ANSWER not in text:
             done[index] = Completion(np.concatenate([done[index].ids, forced]), False)
-        if not done[index].is_finished:
-            left.append(index)
-    answers = complete(
-        loaded,
-        [np.concatenate([prompts[index], done[index].ids]) for index in left],
-        max_tokens=max_tokens,
-        temperature=temperature,
-        seeds=[seeds[index] + 1 for index in left],
-    )
+    left = [index for index, completion in enumerate(done) if not completion.is_finished]
+    ids = [np.concatenate([prompts[index], done[index].ids]) for index in left]
+    some_seeds = [seeds[index] for index in left]
+    answers = complete(loaded, ids, max_tokens=max_tokens, temperature=temperature, seeds=some_seeds)
     for index, answer in zip(left, answers, strict=True):
         done[index] = Completion(np.concatenate([done[index].ids, answer.ids]), answer.is_finished)
     return done
+
+
+def _read(text: str, completion: Completion, is_first_line_only: bool) -> Answer:
+    is_finished = completion.is_finished
+    if is_first_line_only:
+        text, line_end, _ = text.lstrip().partition("\n")
+        is_finished = is_finished or bool(line_end)
+    if not text.replace(FORCED, "").strip():
+        return Answer(text=None, error="the model wrote nothing")
+    return Answer(text=text, finish_reason="stop" if is_finished else "length")

@@ -75,6 +75,8 @@ def make_choice(prompt: Prompt, letter_logprobs: NDArray[np.float64]) -> Answer:
         >>> answer.text, [round(float(np.exp(value)), 6) for value in answer.option_logprobs]
         ('A', [0.6, 0.6, 0.4])
     """
+    if not np.isfinite(letter_logprobs).all():
+        return Answer(text=None, error="the model's numbers are not finite; pass dtype='float32', or 'bfloat16'")
     classes = np.array(classify_options(prompt.options))
     pooled = np.full(len(classes), -np.inf)
     np.logaddexp.at(pooled, classes, letter_logprobs)

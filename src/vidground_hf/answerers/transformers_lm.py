@@ -10,7 +10,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from vidground_hf.answerers.base import Answer
-from vidground_hf.answerers.transformers_loading import find_device, find_dtype, find_revision, load_model
+from vidground_hf.answerers.transformers_hub import find_revision
+from vidground_hf.answerers.transformers_loading import find_device, find_dtype, load_model
 from vidground_hf.prompts import Prompt
 
 if TYPE_CHECKING:
@@ -18,7 +19,7 @@ if TYPE_CHECKING:
 
 DTYPES = ("float32", "bfloat16", "float16")
 # Measured on one CPU core with 30 M parameters; our guess for the others.
-_MAX_BATCH_TOKENS = {"cpu": 4096, "mps": 4096, "cuda": 16384}
+_MAX_BATCH_TOKENS = {"cpu": 1536, "mps": 4096, "cuda": 16384}
 
 
 class TransformersAnswerer:

@@ -1,30 +1,19 @@
-"""Finds a language model on the Hub or on disk, says which revision it is, and loads it.
+"""Loads a language model with its tokenizer and chat template: safetensors only, and no code of a repository.
 
-Safetensors only, no code from repositories; asking it is `transformers_lm.py`'s.
+Which revision it is says `transformers_hub.py`; asking it is `transformers_engine.py`'s.
 """
 
 from __future__ import annotations
 
 import inspect
+import json
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import xxhash
-
-_BYTES_PER_READ = 1 << 24
-# The files of a model folder that determine what it answers; READMEs and training logs do not.
-_PATTERNS = ("*.safetensors", "*.jinja", "*.model", "*.tiktoken", "chat_template.json", "config.json")
-_TOKENIZER_FILES = (
-    *("tokenizer.json", "tokenizer_config.json", "special_tokens_map.json", "added_tokens.json", "vocab.json"),
-    *("vocab.txt", "merges.txt", "generation_config.json", "processor_config.json", "model.safetensors.index.json"),
-)
-
-
-class ModelError(RuntimeError):
-    """A model cannot be had; the message says why and what to do."""
+from vidground_hf.answerers.transformers_hub import ModelError, check_installed, explain_failure, load_config
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,16 +33,6 @@ class LoadedModel:
     template: str | None
     max_length: int | None
     arguments: frozenset[str]
-
-
-def check_installed() -> None:
-    """Says what to install where torch or transformers is missing."""
-    try:
-        import torch
-        import transformers
-    except ImportError as error:
-        raise ModelError("a local model needs torch and transformers; pip install 'vidground-hf[models]'") from error
-    del torch, transformers
 
 
 def find_device(device: str | None) -> str:
@@ -79,38 +58,6 @@ def find_dtype(device: str) -> str:
     return "float16" if device.startswith("mps") else "float32"
 
 
-def find_revision(model: str, revision: str | None) -> str:
-    """The commit of a Hub id, or a hash of what determines a folder's answers.
-
-    Raises:
-        `ModelError`: when there is no such model, or it cannot be reached.
-        `ValueError`: for a revision of a folder.
-    """
-    folder = Path(model)
-    if not folder.is_dir():
-        return str(load_config(model, revision)._commit_hash)
-    if revision is not None:
-        raise ValueError(f"{revision = } was given for the folder {model!r}; only a Hub id has revisions")
-    digest = xxhash.xxh3_128()
-    files = {path for pattern in _PATTERNS for path in folder.glob(pattern)}
-    files |= {folder / name for name in _TOKENIZER_FILES if (folder / name).is_file()}
-    for path in sorted(files):
-        digest.update(f"{path.name}\0{path.stat().st_size}\0".encode())
-        with path.open("rb") as file:
-            while part := file.read(_BYTES_PER_READ):
-                digest.update(part)
-    return digest.hexdigest()
-
-
-def load_config(model: str, revision: str | None) -> Any:
-    """Reads a model's configuration, and nothing else of it."""
-    check_installed()
-    from transformers import AutoConfig
-
-    with _explain(model, revision):
-        return AutoConfig.from_pretrained(model, revision=revision, trust_remote_code=False)
-
-
 def load_model(model: str, revision: str | None, device: str, dtype: str) -> LoadedModel:
     """Loads weights, tokenizer and chat template.
 
@@ -119,20 +66,32 @@ def load_model(model: str, revision: str | None, device: str, dtype: str) -> Loa
     """
     config = load_config(model, revision)
     loader = _find_loader(model, config)
-    settings = {"revision": revision, "trust_remote_code": False}
+    settings: dict[str, Any] = {"revision": revision, "trust_remote_code": False}
     from transformers import AutoTokenizer, GenerationConfig
 
-    with be_quiet(), _explain(model, revision):
+    with be_quiet(), explain_failure(model, revision):
         tokenizer = AutoTokenizer.from_pretrained(model, **settings)
-        loaded = loader.from_pretrained(model, **settings, dtype=dtype, use_safetensors=True).to(device).eval()
+        loaded, found = loader.from_pretrained(
+            model, **settings, dtype=dtype, use_safetensors=True, output_loading_info=True
+        )
+        loaded = loaded.to(device).eval()
+    if found["missing_keys"]:
+        missing = sorted(found["missing_keys"])
+        raise ModelError(
+            f"{model!r} lacks {len(missing)} of its weights, the first is {missing[0]}; get its files again, or pass "
+            "the model that they belong to"
+        )
     # What a repository advises for chatting (sampling, penalties) must not change an answer behind `sampling`'s back.
     eos = loaded.generation_config.eos_token_id if loaded.generation_config is not None else None
     loaded.generation_config = GenerationConfig(eos_token_id=tokenizer.eos_token_id if eos is None else eos)
     text_config = config.get_text_config()
+    template = tokenizer.chat_template
+    if template is None and text_config is not config:
+        template = _read_processor_template(model, revision)
     return LoadedModel(
         model=loaded,
         tokenizer=tokenizer,
-        template=tokenizer.chat_template or _find_processor_template(model, settings, text_config is not config),
+        template=template,
         max_length=getattr(text_config, "max_position_embeddings", None),
         arguments=frozenset(inspect.signature(loaded.forward).parameters),
     )
@@ -157,14 +116,16 @@ def _find_loader(model: str, config: Any) -> Any:
     )
 
 
-def _find_processor_template(model: str, settings: dict[str, Any], is_multimodal: bool) -> str | None:
-    """The chat template that a VLM keeps with its processor only."""
-    if not is_multimodal:
-        return None
-    from transformers import AutoProcessor
+def _read_processor_template(model: str, revision: str | None) -> str | None:
+    """The chat template that older VLMs keep with their processor only, which text alone does not need."""
+    from transformers.utils.hub import cached_file, has_file
 
-    with be_quiet(), _explain(model, settings["revision"]):
-        return getattr(AutoProcessor.from_pretrained(model, **settings), "chat_template", None)
+    with be_quiet(), explain_failure(model, revision):
+        if not has_file(model, "chat_template.json", revision=revision):
+            return None
+        path = Path(cached_file(model, "chat_template.json", revision=revision))
+        template: str = json.loads(path.read_text(encoding="utf-8"))["chat_template"]
+        return template
 
 
 @contextmanager
@@ -173,11 +134,8 @@ def be_quiet() -> Iterator[None]:
     from huggingface_hub.utils import are_progress_bars_disabled, enable_progress_bars
     from transformers.utils import logging
 
-    verbosity, had_bars, had_downloads = (
-        logging.get_verbosity(),
-        logging.is_progress_bar_enabled(),
-        not are_progress_bars_disabled(),
-    )
+    verbosity, had_bars = logging.get_verbosity(), logging.is_progress_bar_enabled()
+    had_downloads = not are_progress_bars_disabled()
     logging.set_verbosity_error()
     logging.disable_progress_bar()
     if had_downloads:
@@ -188,26 +146,3 @@ def be_quiet() -> Iterator[None]:
         logging.set_verbosity(verbosity)
         if had_bars:
             logging.enable_progress_bar()
-
-
-@contextmanager
-def _explain(model: str, revision: str | None) -> Iterator[None]:
-    """Turns what the Hub and transformers raise into one line that says what to do."""
-    from huggingface_hub import errors
-
-    name = repr(model) if revision is None else f"{model!r} at {revision!r}"
-    try:
-        yield
-    except (OSError, ValueError) as error:
-        cause = error.__cause__ or error
-        if isinstance(cause, errors.GatedRepoError):
-            reason = f"is gated; accept its terms at https://huggingface.co/{model} and run `hf auth login`"
-        elif isinstance(cause, (errors.RepositoryNotFoundError, errors.HFValidationError)):
-            reason = "is no folder here and no model on the Hub that you may read; check the name, or `hf auth login`"
-        elif isinstance(cause, errors.RevisionNotFoundError):
-            reason = "is a revision that the Hub does not have; pass a branch, a tag or a commit of the model"
-        elif isinstance(cause, (errors.LocalEntryNotFoundError, errors.OfflineModeIsEnabled)):
-            reason = "is not in the local cache, and the Hub cannot be reached; go online once, or pass a folder"
-        else:
-            reason = f"cannot be loaded: {' '.join(str(error).split())}"
-        raise ModelError(f"{name} {reason}") from error

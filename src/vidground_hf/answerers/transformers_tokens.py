@@ -5,6 +5,7 @@ Models are not run here.
 
 from __future__ import annotations
 
+import re
 from collections.abc import Sequence
 from typing import Any
 
@@ -32,9 +33,15 @@ class TextEncoder:
             self.head, self.tail = _split_template(tokenizer, template, reasoning)
         else:
             self.head, self.tail = "", "\n" if reasoning else _PLAIN_TAIL
-        added = getattr(tokenizer, "added_tokens_decoder", {})
-        self._special_ids = np.array(sorted(key for key, token in added.items() if token.special), np.int64)
-        self._num_special = self._count_special(self._tokenize([self._wrap(_SENTINEL)]))[0]
+        sample = self._tokenize([self._wrap(_SENTINEL)])
+        # Some chat formats are made of added tokens that are not marked as special.
+        added = tokenizer.added_tokens_decoder.items()
+        control = {
+            key: str(token) for key, token in added if token.special or (key in sample[0] and str(token).strip())
+        }
+        self._control_ids = np.array(sorted(control), np.int64)
+        self._control = re.compile(f"(?={'|'.join(map(re.escape, control.values()))})" if control else r"(?!)")
+        self._num_control = self._count_control(sample)[0]
 
     def encode(self, texts: Sequence[str]) -> list[Ids]:
         """Tokenises texts inside the template.
@@ -47,7 +54,7 @@ class TextEncoder:
             as what they look like.
         """
         rows = self._tokenize([self._wrap(text) for text in texts])
-        for index in np.flatnonzero(self._count_special(rows) != self._num_special).tolist():
+        for index in np.flatnonzero(self._count_control(rows) != self._num_control).tolist():
             rows[index] = self._encode_hostile(texts[index])
         return rows
 
@@ -76,16 +83,19 @@ class TextEncoder:
         found = self.tokenizer(list(texts), return_attention_mask=False, verbose=False, **settings)
         return [np.asarray(row, np.int64) for row in found["input_ids"]]
 
-    def _count_special(self, rows: list[Ids]) -> Ids:
-        is_special = np.isin(np.concatenate(rows), self._special_ids)
+    def _count_control(self, rows: list[Ids]) -> Ids:
+        is_control = np.isin(np.concatenate(rows), self._control_ids)
         starts = np.cumsum([0, *map(len, rows[:-1])])
-        return np.add.reduceat(is_special, starts, dtype=np.int64)
+        return np.add.reduceat(is_control, starts, dtype=np.int64)
 
     def _encode_hostile(self, text: str) -> Ids:
         if not self.has_template:
             return self._tokenize([self._wrap(text)], split_special_tokens=True)[0]
+        # Cut behind its first character, a control token is none.
+        starts = [0, *(match.start() + 1 for match in self._control.finditer(text))]
+        parts = [text[start:end] for start, end in zip(starts, [*starts[1:], len(text)], strict=True)]
         head, tail = self._tokenize([self.head, self.tail])
-        return np.concatenate([head, self._tokenize([text], split_special_tokens=True)[0], tail])
+        return np.concatenate([head, *self._tokenize(parts, split_special_tokens=True), tail])
 
 
 def _split_template(tokenizer: Any, template: str, reasoning: bool) -> tuple[str, str]:
