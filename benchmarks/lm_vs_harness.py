@@ -36,7 +36,7 @@ from vidground_hf.schema import LETTERS
 
 SEED = 0
 NUM_TURNS = 3
-NUM_QUESTIONS = 320
+NUM_QUESTIONS = 240
 # Five orders of each, and thirty passes for decisions: fewer questions do.
 NUM_ROTATED = 60
 NUM_ORDERS = 5  # NExT-QA has five options
