@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import os
 import resource
 import statistics
 import subprocess
@@ -24,9 +25,11 @@ from huggingface_hub import AsyncInferenceClient
 
 from vidground_hf.answerers.base import Answer
 from vidground_hf.answerers.endpoint import EndpointAnswerer
-from vidground_hf.cache import AnswerCache, answer_through_cache, make_key
-from vidground_hf.judging import answer_examples
+from vidground_hf.asking import Asking, ask_rows
+from vidground_hf.cache import AnswerCache, answer_through_cache
+from vidground_hf.judging import make_trial
 from vidground_hf.prompts import Prompt, make_prompt
+from vidground_hf.rules import single_shot
 from vidground_hf.schema import Example
 
 CONCURRENCY = 64
@@ -41,6 +44,7 @@ def make_example(index: int) -> Example:
         question=f"What does the man do after he opens the door, {index}?",
         problem_type="multiple_choice",
         options=tuple(f"{what} {index}" for what in ("walks", "sits down", "waves", "picks up a cup", "turns around")),
+        answer_index=index % 5,
     )
 
 
@@ -82,11 +86,11 @@ def ask_ours(url: str, prompts: list[Prompt], folder: str) -> tuple[float, float
     with AnswerCache(Path(tempfile.mkdtemp(dir=folder)) / "answers.sqlite") as cache:
         answerer = EndpointAnswerer("m", base_url=url, concurrency=CONCURRENCY)
         started = time.perf_counter()
-        answers = answer_through_cache(answerer, prompts, cache, on_answer=int)
+        answers = answer_through_cache(answerer, prompts, cache, on_answer=lambda count, source: None)
         asked = time.perf_counter()
         if any(answer.error for answer in answers):
             raise RuntimeError("the local server failed; run again")
-        answer_through_cache(answerer, prompts, cache, on_answer=int)
+        answer_through_cache(answerer, prompts, cache, on_answer=lambda count, source: None)
         return asked - started, time.perf_counter() - asked
 
 
@@ -118,24 +122,19 @@ def compare_speed(num_requests: int) -> dict[str, object]:
 
 
 def hold(what: str, count: int, url: str) -> None:
-    """Holds what a caller holds, asks without holding, or does both as `judging.py` does; prints the peak in bytes."""
+    """Asks and keeps nothing, keeps what a set's judgement keeps without asking, or does both; prints the peak."""
     answerer = EndpointAnswerer("m", base_url=url, concurrency=CONCURRENCY)
     if what == "asking":
         answerer.answer_each(LazyPrompts(count), lambda index, answer: None)  # type: ignore[arg-type]
     else:
         examples = [make_example(index) for index in range(count)]
-        with tempfile.TemporaryDirectory() as folder, AnswerCache(Path(folder) / "answers.sqlite") as cache:
-            if what == "judging":
-                answers = answer_examples(answerer, examples, "text", cache=cache)
-            else:
-                prompts = [make_prompt(example) for example in examples]
-                keys = [make_key(answerer.id, answerer.sampling, prompt) for prompt in prompts]
-                found = {
-                    key: Answer(text=f"{'ABCDE'[index % 5]} ", finish_reason="stop") for index, key in enumerate(keys)
-                }
-                answers = [found[key] for key in keys]
-            if len(answers) != count or any(answer.error for answer in answers):
-                raise RuntimeError("the local server failed; run again")
+        if what == "judging":
+            asking = Asking(answerers=(answerer,), rule=single_shot(), view="text")
+            rows = ask_rows(asking, examples).trials
+        else:
+            rows = [[make_trial(example, Answer(text="A"))] for example in examples]
+        if len(rows) != count or any(trial.error for trials in rows for trial in trials):
+            raise RuntimeError("the local server failed; run again")
     print(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024)
 
 
@@ -145,9 +144,11 @@ def measure_memory(num_questions: int) -> dict[str, object]:
     for what in ("asking", "holding", "judging"):
         peaks = []
         for count in (few, num_questions):
-            with serve() as url:
+            with serve() as url, tempfile.TemporaryDirectory() as folder:
                 command = [sys.executable, __file__, "hold", what, str(count), url]
-                peaks.append(int(subprocess.run(command, capture_output=True, text=True, check=True).stdout))
+                environment = {**os.environ, "VIDGROUND_CACHE": folder}
+                done = subprocess.run(command, env=environment, stdout=subprocess.PIPE, text=True, check=True)
+                peaks.append(int(done.stdout))
         result[f"{what}_peak_mb"] = {few: round(peaks[0] / 2**20), num_questions: round(peaks[1] / 2**20)}
         result[f"{what}_bytes_per_question"] = round((peaks[1] - peaks[0]) / (num_questions - few))
     return result

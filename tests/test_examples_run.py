@@ -36,16 +36,16 @@ def test_the_audit_with_a_served_model_ends_with_the_table(
 ) -> None:
     with ChatServer(logprobs="given") as server:
         counts = audit(server, tmp_path, monkeypatch, capsys)
-        assert server.num_requests >= 61
+        assert server.num_requests == 61
     # A server that knows nothing and is equally sure of everything: no answer is worth dropping a question for.
     assert counts == {"grounded": 60, "text_answerable": 0, "undecided": 0}
 
 
-def test_a_server_without_log_probabilities_leaves_right_answers_undecided(
+def test_a_server_without_log_probabilities_is_asked_again_in_other_orders(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    with ChatServer() as server, pytest.warns(UserWarning, match="gives no log-probabilities"):
-        counts = audit(server, tmp_path, monkeypatch, capsys)
-    assert counts["text_answerable"] == 0
-    assert 0 < counts["undecided"] < 30
+    with ChatServer() as server:
+        with pytest.warns(UserWarning, match="gives no log-probabilities"):
+            counts = audit(server, tmp_path, monkeypatch, capsys)
+        assert server.num_requests > 61
     assert sum(counts.values()) == 60

@@ -691,8 +691,8 @@ def test_batches_hold_each_prompt_once_and_keep_the_bound(shapes: list[tuple[int
     for batch in batches:
         assert batch.num_tokens <= most or len(batch.rows) == 1
         assert len({cluster.num_shared > 0 for cluster in batch.clusters}) == 1
-        widest = [max(values) for values in zip(*((c.num_shared, c.num_own) for c in batch.clusters), strict=True)]
-        assert batch.num_tokens == len(batch.rows) * sum(widest)
+        num_shared, num_own = (max(sizes) for sizes in zip(*(c[1:] for c in batch.clusters), strict=True))
+        assert batch.num_tokens == len(batch.clusters) * num_shared + len(batch.rows) * num_own
         halves = batch.halve()
         assert sorted(row for half in halves for row in half.rows) == (sorted(batch.rows) if halves else [])
         assert bool(halves) == (len(batch.rows) > 1)

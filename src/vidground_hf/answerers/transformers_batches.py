@@ -36,7 +36,7 @@ class Batch(NamedTuple):
 
     Attributes:
         clusters (`list[Cluster]`): either all share a beginning or none.
-        num_tokens (`int`): what the model holds at once, padding and shared tokens of every row included.
+        num_tokens (`int`): what the model computes at once, padding included.
     """
 
     clusters: list[Cluster]
@@ -61,8 +61,9 @@ class Batch(NamedTuple):
 
 def make_batch(clusters: list[Cluster]) -> Batch:
     """Counts the tokens of a batch."""
-    width = max(cluster.num_shared for cluster in clusters) + max(cluster.num_own for cluster in clusters)
-    return Batch(clusters, width * sum(len(cluster.rows) for cluster in clusters))
+    num_shared, num_own = (max(sizes) for sizes in zip(*(cluster[1:] for cluster in clusters), strict=True))
+    num_rows = sum(len(cluster.rows) for cluster in clusters)
+    return Batch(clusters, len(clusters) * num_shared + num_rows * num_own)
 
 
 def find_clusters(ids: Sequence[Ids], keys: Sequence[Hashable]) -> list[Cluster]:
@@ -127,7 +128,7 @@ def pack(clusters: list[Cluster], max_tokens: int) -> list[Batch]:
 
 def _cut(cluster: Cluster, max_tokens: int) -> list[Cluster]:
     rows, num_shared, num_own = cluster
-    most = max(1, max_tokens // (num_shared + num_own))
+    most = max(1, (max_tokens - num_shared) // num_own)
     return [Cluster(rows[start : start + most], num_shared, num_own) for start in range(0, len(rows), most)]
 
 
@@ -137,7 +138,7 @@ def _fill(clusters: list[Cluster], max_tokens: int) -> list[Batch]:
     num_rows = num_shared = num_own = 0
     for cluster in clusters:
         size = (num_rows + len(cluster.rows), max(num_shared, cluster.num_shared), max(num_own, cluster.num_own))
-        if filling and size[0] * (size[1] + size[2]) > max_tokens:
+        if filling and (len(filling) + 1) * size[1] + size[0] * size[2] > max_tokens:
             batches.append(make_batch(filling))
             filling = []
             size = (len(cluster.rows), cluster.num_shared, cluster.num_own)

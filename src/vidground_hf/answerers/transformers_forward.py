@@ -123,7 +123,7 @@ def run_in_halves(batches: Sequence[Batch], run: Callable[[Batch], None], give_u
             if not halves:
                 give_up(batch)
                 continue
-            most = max(half.num_tokens for half in halves)
+            most = min(most, batch.num_tokens // 2)
         left.extend(reversed(halves))
 
 

@@ -15,10 +15,10 @@ from huggingface_hub import errors
 
 _BYTES_PER_READ = 1 << 24
 # The files of a model folder that determine what it answers; READMEs and training logs do not.
-_PATTERNS = ("*.safetensors", "*.jinja", "*.model", "*.tiktoken", "chat_template.json", "config.json")
-_TOKENIZER_FILES = (
+_FILES = (
+    *("*.safetensors", "*.safetensors.index.json", "config.json", "generation_config.json", "processor_config.json"),
     *("tokenizer.json", "tokenizer_config.json", "special_tokens_map.json", "added_tokens.json", "vocab.json"),
-    *("vocab.txt", "merges.txt", "generation_config.json", "processor_config.json", "model.safetensors.index.json"),
+    *("vocab.txt", "merges.txt", "*.model", "*.tiktoken", "*.jinja", "chat_template.json"),
 )
 
 
@@ -52,9 +52,7 @@ def find_revision(model: str, revision: str | None) -> str:
     if revision is not None:
         raise ValueError(f"{revision = } was given for the folder {model!r}; only a Hub id has revisions")
     digest = xxhash.xxh3_128()
-    files = {path for pattern in _PATTERNS for path in folder.glob(pattern)}
-    files |= {folder / name for name in _TOKENIZER_FILES if (folder / name).is_file()}
-    for path in sorted(files):
+    for path in sorted(path for pattern in _FILES for path in folder.glob(pattern)):
         digest.update(f"{path.name}\0{path.stat().st_size}\0".encode())
         with path.open("rb") as file:
             while part := file.read(_BYTES_PER_READ):
