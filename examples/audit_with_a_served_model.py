@@ -1,11 +1,11 @@
 """How much of a dataset a language model answers without the video, and which of it is no luck.
 
-It needs a server that speaks OpenAI's chat completions. With log-probabilities one request a question is enough:
+It needs a server that speaks OpenAI's chat completions, best one that gives log-probabilities of its letters:
 
     vllm serve Qwen/Qwen3-4B-Instruct-2507
     python examples/audit_with_a_served_model.py lmms-lab/Video-MME --split test
 
-`transformers serve Qwen/Qwen3-4B-Instruct-2507` gives none; right answers are then checked in other option orders.
+`transformers serve Qwen/Qwen3-4B-Instruct-2507` gives none; there only the letters it writes count.
 A key, where the server wants one, is read from $VIDGROUND_ENDPOINT_KEY. Started again, it asks only what is missing.
 """
 

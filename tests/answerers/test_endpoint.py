@@ -32,9 +32,11 @@ from vidground_hf.answerers.endpoint_throttle import Throttle
 from vidground_hf.cache import AnswerCache, answer_through_cache, make_key
 from vidground_hf.filtering import GroundFilter
 from vidground_hf.judging import AnswerError
-from vidground_hf.prompts import Prompt
+from vidground_hf.orders import draw_orders
+from vidground_hf.prompts import Prompt, make_prompt
 from vidground_hf.rows import ADDED_FEATURES
 from vidground_hf.rules import single_shot
+from vidground_hf.schema import Example
 
 ROOT = Path(__file__).resolve().parents[2]
 ADDED = list(ADDED_FEATURES)
@@ -475,7 +477,7 @@ def test_answerers_are_named_on_the_command_line() -> None:
     assert load_answerer("provider:a/b@groq").id == "provider:a/b@groq"
     with pytest.raises(ValueError, match=re.escape("'endpoint:m' names no server; pass endpoint:MODEL@http://HOST")):
         load_answerer("endpoint:m")
-    with pytest.raises(ValueError, match="'probe' sends no requests; bounds on them go with 'endpoint:' and"):
+    with pytest.raises(ValueError, match="'probe' takes no concurrency; allowed are"):
         load_answerer("probe", concurrency=3)
 
 
@@ -569,13 +571,10 @@ def find_kept(url: str, texts: list[str]) -> list[str]:
     answerer = EndpointAnswerer("tiny", base_url=url)
     keys = {}
     for row in make_dataset(2000):
-        prompt = Prompt(
-            example_id="",
-            view="text",
-            problem_type="multiple_choice",
-            question=row["question"],
-            options=tuple(row["options"]),
+        example = Example(
+            id="", question=row["question"], problem_type="multiple_choice", options=tuple(row["options"])
         )
+        prompt = make_prompt(example, order=draw_orders(example, 1)[0])
         keys[prompt.text] = make_key(answerer.id, answerer.sampling, prompt)
     with AnswerCache() as cache:
         found = cache.get_many([keys[text] for text in texts])

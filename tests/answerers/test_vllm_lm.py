@@ -59,7 +59,7 @@ class FakeEngine:
     def complete(self, asked: dict[str, Any]) -> Any:
         allowed = asked.get("allowed_token_ids", [])
         logprobs = {token: SimpleNamespace(logprob=-float(token)) for token in allowed}
-        return SimpleNamespace(text="B", finish_reason="stop", logprobs=[logprobs])
+        return SimpleNamespace(text="B", finish_reason="stop", logprobs=[logprobs] if allowed else None)
 
 
 @pytest.fixture
@@ -109,7 +109,6 @@ def test_what_the_engine_is_asked(fake_vllm: list[FakeEngine], model: str) -> No
     assert answers[0].text == "A"
     weights = [math.exp(-k) + math.exp(-26 - k) for k in range(3)]
     assert answers[0].option_logprobs == pytest.approx([math.log(weight / sum(weights)) for weight in weights])
-    assert answers[0].confidence == pytest.approx(1.0)
     answerer.answer([OPEN])
     assert len(fake_vllm) == 1
 
@@ -161,7 +160,7 @@ def test_without_vllm_it_says_what_to_install(model: str, monkeypatch: pytest.Mo
 
 def test_the_id_names_what_is_in_the_folder(model: str) -> None:
     first = VllmAnswerer(model).id
-    assert re.fullmatch(re.escape(f"vllm:{model}@") + "[0-9a-f]{32}", first)
+    assert re.fullmatch(re.escape(f"vllm:{Path(model).name}@") + "[0-9a-f]{32}", first)
     Path(model, "notes.md").write_text("not part of the model")
     assert VllmAnswerer(model).id == first
     Path(model, "model.safetensors").write_bytes(b"weights")
@@ -181,6 +180,7 @@ def test_the_id_of_a_hub_model_is_its_commit(fake_vllm: list[FakeEngine], monkey
     answerer = VllmAnswerer("a/b", revision="main")
     assert answerer.id == answerer.id == f"vllm:a/b@{'c' * 40}"
     assert asked == [("a/b", "config.json", "main")]
+    assert answerer.describe() == answerer.sampling
     answerer.answer([OPEN])
     assert (fake_vllm[0].settings["revision"], fake_vllm[0].settings["tokenizer_revision"]) == ("c" * 40, "c" * 40)
 
@@ -203,8 +203,7 @@ def test_letters_are_pooled_over_forms_and_options_of_the_same_text() -> None:
     answer = read_letters(logprobs, letters, ("Red", "blue", "red."))
     assert answer.text == "B"
     assert [math.exp(value) for value in answer.option_logprobs or ()] == pytest.approx([4 / 9, 5 / 9, 4 / 9])
-    assert answer.confidence == pytest.approx(math.log(5 / 4))
-    assert read_letters(logprobs, letters, ("red", "Red", "red.")).confidence is None
+    assert read_letters(logprobs, letters, ("red", "Red", "red.")).option_logprobs == pytest.approx((0.0, 0.0, 0.0))
 
 
 def test_a_letter_that_is_not_there_is_no_zero() -> None:

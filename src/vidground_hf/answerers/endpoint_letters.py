@@ -61,17 +61,3 @@ def read_option_logprobs(content: Sequence[Any], text: str, options: tuple[str, 
         pooled[classes[option]] = np.logaddexp.reduce([pooled[classes[option]], *logprobs])
     pooled -= np.logaddexp.reduce(pooled)
     return tuple(float(pooled[first]) for first in classes)
-
-
-def measure_lead(option_logprobs: tuple[float, ...], options: tuple[str, ...]) -> float | None:
-    """How far the surest option is ahead of the next one with another text, as the logarithm of their ratio.
-
-    Returns:
-        `float`, *optional*: at least 0; `None` where all options have the same text.
-
-    Example:
-        >>> measure_lead((-0.5, -1.5, -0.5), ("red", "blue", "Red"))
-        1.0
-    """
-    distinct = sorted({first: option_logprobs[first] for first in classify_options(options)}.values(), reverse=True)
-    return distinct[0] - distinct[1] if len(distinct) > 1 else None

@@ -13,7 +13,7 @@ from typing import Any, Literal
 from huggingface_hub.errors import HfHubHTTPError
 
 from vidground_hf.answerers.base import Answer
-from vidground_hf.answerers.endpoint_letters import measure_lead, read_option_logprobs
+from vidground_hf.answerers.endpoint_letters import read_option_logprobs
 from vidground_hf.answerers.endpoint_server import Server, blot_key
 
 # Our guess: a refused key, an unknown model or an empty account will not get better by asking again.
@@ -61,7 +61,6 @@ def read_choice(choice: Any, options: tuple[str, ...], max_tokens: int) -> Answe
         # A lone surrogate cannot be stored in a dataset.
         text=text.encode("utf-8", "replace").decode(),
         option_logprobs=logprobs,
-        confidence=measure_lead(logprobs, options) if logprobs is not None else None,
         finish_reason=finish_reason,
     )
 

@@ -7,7 +7,6 @@ from __future__ import annotations
 
 from collections.abc import Callable, Hashable, Iterator, Sequence
 from functools import partial
-from typing import Any
 
 import numpy as np
 import torch
@@ -54,16 +53,6 @@ class Engine:
         self._num_written = max_tokens
         if reasoning_tokens is not None:
             self._num_written += reasoning_tokens + len(self.encoder.encode_plain(FORCED))
-
-    def describe(self) -> dict[str, Any]:
-        """What runs, as JSON: `device, dtype, has_chat_template, shares_prefixes, max_batch_tokens`."""
-        return {
-            "device": str(self.loaded.model.device),
-            "dtype": str(self.loaded.model.dtype).removeprefix("torch."),
-            "has_chat_template": self.encoder.has_template,
-            "shares_prefixes": self.shares_prefixes,
-            "max_batch_tokens": self.max_batch_tokens,
-        }
 
     def answer_each(self, prompts: Sequence[Prompt], on_answer: OnAnswer) -> None:
         """Answers prompts, the longest of each window first, and hands each answer over."""

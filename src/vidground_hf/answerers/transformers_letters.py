@@ -64,10 +64,6 @@ def make_choice(prompt: Prompt, letter_logprobs: NDArray[np.float64]) -> Answer:
         prompt (`Prompt`): N options.
         letter_logprobs (`float64[N]`): of the letters, normalised.
 
-    Returns:
-        `Answer`: the confidence is how far the surest option is ahead of the next one with another text, as the
-        logarithm of their ratio; `None` where there is no other.
-
     Example:
         >>> words = ("red", "Red", "blue")
         >>> prompt = Prompt(example_id="", view="text", problem_type="multiple_choice", question="Sky?", options=words)
@@ -81,6 +77,4 @@ def make_choice(prompt: Prompt, letter_logprobs: NDArray[np.float64]) -> Answer:
     pooled = np.full(len(classes), -np.inf)
     np.logaddexp.at(pooled, classes, letter_logprobs)
     surest = int(pooled.argmax())
-    others = np.delete(pooled, surest)
-    ahead = float(pooled[surest] - others.max()) if others.max(initial=-np.inf) > -np.inf else None
-    return Answer(text=LETTERS[surest], option_logprobs=tuple(pooled[classes].tolist()), confidence=ahead)
+    return Answer(text=LETTERS[surest], option_logprobs=tuple(pooled[classes].tolist()))

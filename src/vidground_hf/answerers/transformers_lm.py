@@ -90,7 +90,9 @@ class TransformersAnswerer:
     def id(self) -> str:
         if self._found_revision is None:
             self._found_revision = find_revision(self.model, self.revision)
-        return f"transformers:{self.model}@{self._found_revision}"
+        # Where a folder is says nothing about its answers, and reports and cards go to other people.
+        name = Path(self.model).resolve().name if Path(self.model).is_dir() else self.model
+        return f"transformers:{name}@{self._found_revision}"
 
     @property
     def sampling(self) -> dict[str, Any]:
@@ -108,12 +110,8 @@ class TransformersAnswerer:
         return 0 if self._engine is None else self._engine.num_in_flight
 
     def describe(self) -> dict[str, Any]:
-        """What answers, as JSON, for reports; loads the model.
-
-        Returns:
-            `dict`: `model, revision, device, dtype, has_chat_template, shares_prefixes, max_batch_tokens`.
-        """
-        return {"model": self.model, "revision": self.id.rpartition("@")[2], **self._load().describe()}
+        """What answers, as JSON, for reports: `device`, `dtype` and what is in `sampling`; loads no model."""
+        return {"device": find_device(self.device), **self.sampling}
 
     def answer(self, prompts: Sequence[Prompt]) -> list[Answer]:
         """Answers a batch of prompts; the same length, in the same order."""

@@ -69,7 +69,9 @@ class VllmAnswerer:
     def id(self) -> str:
         if self._commit is None:
             self._commit = find_revision(self.model, self.revision)
-        return f"vllm:{self.model}@{self._commit}"
+        # Where a folder is says nothing about its answers, and reports and cards go to other people.
+        name = Path(self.model).resolve().name if Path(self.model).is_dir() else self.model
+        return f"vllm:{name}@{self._commit}"
 
     @property
     def sampling(self) -> Mapping[str, Any]:
@@ -80,6 +82,10 @@ class VllmAnswerer:
             "max_tokens": self.max_tokens + (self.reasoning_tokens or 0),
             "reasoning_tokens": self.reasoning_tokens,
         }
+
+    def describe(self) -> Mapping[str, Any]:
+        """What a report says of how it answered (`Mapping`)."""
+        return self.sampling
 
     def answer(self, prompts: Sequence[Prompt]) -> list[Answer]:
         """Answers a batch of prompts; the same length, in the same order."""
@@ -123,12 +129,9 @@ class VllmAnswerer:
         return [self._read(output.outputs[0], prompt) for output, prompt in zip(outputs, prompts, strict=True)]
 
     def _read(self, output: Any, prompt: Prompt) -> Answer:
-        if self._picks_letter(prompt):
+        if output.logprobs:  # were asked for letters only
             return read_letters(output.logprobs[0], self._letters, prompt.options)
         return read_text(output.text, output.finish_reason, self.sampling["max_tokens"])
-
-    def _picks_letter(self, prompt: Prompt) -> bool:
-        return bool(prompt.options) and self.reasoning_tokens is None
 
     def _start(self, vllm: Any) -> None:
         revision = None if Path(self.model).is_dir() else self.id.rpartition("@")[2]
@@ -140,7 +143,7 @@ class VllmAnswerer:
         self._engine = engine
 
     def _list_parameters(self, prompt: Prompt) -> dict[str, Any]:
-        if self._picks_letter(prompt):
+        if prompt.options and self.reasoning_tokens is None:
             allowed = [token for token, letter in self._letters.items() if letter < len(prompt.options)]
             return {"temperature": 0.0, "max_tokens": 1, "allowed_token_ids": allowed, "logprobs": len(allowed)}
         seed = prompt.trial_index if self.temperature > 0 else None

@@ -45,8 +45,7 @@ def read_letters(logprobs: Mapping[int, Any], letters: Mapping[int, int], option
         options (`tuple[str, ...]`): in the order shown.
 
     Returns:
-        `Answer`: its confidence is how far the surest option is ahead of the next one with another text, as the
-        logarithm of their ratio; an error when a letter is not there.
+        `Answer`: an error when a letter is not there.
 
     Example:
         >>> from types import SimpleNamespace as Logprob
@@ -62,12 +61,7 @@ def read_letters(logprobs: Mapping[int, Any], letters: Mapping[int, int], option
     pooled = np.full(len(options), -np.inf)
     np.logaddexp.at(pooled, classes[[letters[token] for token in tokens]], [logprobs[t].logprob for t in tokens])
     pooled -= np.logaddexp.reduce(pooled)
-    surest, *others = np.sort(pooled[np.unique(classes)])[::-1]
-    return Answer(
-        text=LETTERS[int(pooled.argmax())],
-        option_logprobs=tuple(pooled[classes].tolist()),
-        confidence=float(surest - others[0]) if others else None,
-    )
+    return Answer(text=LETTERS[int(pooled.argmax())], option_logprobs=tuple(pooled[classes].tolist()))
 
 
 def read_text(text: str, finish_reason: str | None, max_tokens: int) -> Answer:
