@@ -153,6 +153,18 @@ def test_in_a_small_set_every_wrong_answer_is_followed_up() -> None:
     assert ask(make_examples(501, 5), calibrated(), SimulatedModel({}), samples=1).followed_share == 1.0
 
 
+def test_an_answerer_that_states_its_confidence_is_asked_once_and_every_wrong_answer_counts_once() -> None:
+    class Confident(SimulatedModel):
+        def _answer(self, prompt: Prompt) -> Answer:
+            return Answer(text=super()._answer(prompt).text, confidence=1.0 + (prompt.question in self.known))
+
+    examples = make_examples(600)
+    asked = ask(examples, calibrated(), Unkept(Confident(know(examples, 0.5))))
+    assert asked.calls["asked"] == 600
+    assert asked.followed_share == 1.0
+    assert {trials[0].confidence for trials in asked.trials} == {1.0, 2.0}
+
+
 def test_who_is_followed_up_depends_on_the_gold_only_through_whether_the_first_answer_is_wrong() -> None:
     examples = make_examples(300)
     moved = [

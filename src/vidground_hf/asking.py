@@ -151,23 +151,18 @@ def ask_rows(asking: Asking, examples: Sequence[Example], *, progress: bool = Fa
         >>> ask_rows(asking, [example]).trials[0][0].text
         'blue'
     """
-    rows: list[list[Trial]] = [[] for _ in examples]
-    limits = [0 if example.defect is not None else asking.count_trials(example) for example in examples]
-    for index, example in enumerate(examples):
-        if example.defect is not None:
-            rows[index].append(Trial(score=None, num_options=example.num_distinct_options))
-        elif lacks_view(example, asking.view):
-            rows[index].append(Trial(score=None, error="no_subtitles", num_options=example.num_distinct_options))
+    rows = [_find_obstacle(example, asking.view) for example in examples]
+    limits = [asking.count_trials(example) for example in examples]
     waiting = [index for index, trials in enumerate(rows) if not trials]
-    num_answerers, followed_share = len(asking.answerers), asking.find_followed_share(len(examples))
-    total = num_answerers * sum(limits[index] for index in waiting)
+    followed_share = asking.find_followed_share(len(examples))
+    total = len(asking.answerers) * sum(limits[index] for index in waiting)
     with _open_cache(asking.answerers) as cache, AskingBar(total=total, show=progress) as bar:
         for number, answerer in enumerate(asking.answerers):
             bar.answerer = answerer
             for turn in range(max((limits[index] for index in waiting), default=0)):
                 still: list[int] = []
                 for index in waiting:
-                    left = _list_left(number, turn, limits[index], num_answerers)
+                    left = _list_left(number, turn, limits[index], len(asking.answerers))
                     if asking.wants_more(examples[index], rows[index], left, followed_share):
                         still.append(index)
                     elif left:
@@ -177,6 +172,27 @@ def ask_rows(asking: Asking, examples: Sequence[Example], *, progress: bool = Fa
                 for index, trial in _ask_wave(asking, examples, asked, number, turn, cache, bar):
                     rows[index].append(trial)
     calls = {name: bar.counts[name] for name in ("asked", "cached", "failed", "saved")}
+    return _weigh(asking, examples, rows, calls, followed_share)
+
+
+def _find_obstacle(example: Example, view: View) -> list[Trial]:
+    """What stands in place of answers to a row that is not asked about; nothing for the others."""
+    if example.defect is None and not lacks_view(example, view):
+        return []
+    error = None if example.defect is not None else "no_subtitles"
+    return [Trial(score=None, error=error, num_options=example.num_distinct_options)]
+
+
+def _weigh(
+    asking: Asking,
+    examples: Sequence[Example],
+    rows: list[list[Trial]],
+    calls: dict[str, int],
+    followed_share: float,
+) -> Asked:
+    states = [trials[0].confidence is not None for trials in rows if trials[0].choice is not None]
+    if states and all(states):
+        followed_share = 1.0  # every wrong answer has a say, though none was asked for again
     is_calibrated = isinstance(asking.rule, (Calibrated, FittedCalibrated))
     confident = [is_calibrated and (len(trials) > 1 or followed_share == 1.0) for trials in rows]
     return Asked(weigh_trials(examples, rows, confident=confident), calls, followed_share)
