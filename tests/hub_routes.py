@@ -19,7 +19,7 @@ import yaml  # type: ignore[import-untyped]
 from tests import hub_files
 from tests.hub_access import find_repository, repository_path, require_account, show_lfs
 from tests.hub_http import Request, Response, give_json
-from tests.hub_store import Commit, File, HubError, PullRequest, Repository
+from tests.hub_store import Commit, HubError, PullRequest, Repository
 
 if TYPE_CHECKING:
     from tests.hub_server import HubServer
@@ -106,7 +106,7 @@ def validate_yaml(_: HubServer, request: Request) -> Response:
     return give_json({"errors": errors, "warnings": []}, 400 if errors else 200)
 
 
-def list_entries(repository: Repository, commit: Commit, *, expand: bool) -> dict[str, dict[str, Any]]:
+def list_entries(commit: Commit) -> dict[str, dict[str, Any]]:
     """All files and folders of a commit by path, as the tree route shows them."""
     entries: dict[str, dict[str, Any]] = {}
     below: dict[str, list[str]] = {}
@@ -119,22 +119,20 @@ def list_entries(repository: Repository, commit: Commit, *, expand: bool) -> dic
     for path, lines in below.items():
         oid = hashlib.sha1("\n".join(sorted(lines)).encode()).hexdigest()
         entries[path] = {"type": "directory", "oid": oid, "size": 0, "path": path}
-    if expand:
-        for path, entry in entries.items():
-            last = find_last_change(repository, commit, path)
-            entry["lastCommit"] = {"id": last.oid, "title": last.title, "date": last.date}
     return entries
 
 
-def find_last_change(repository: Repository, commit: Commit, path: str) -> Commit:
-    def pick(of: Commit) -> dict[str, File]:
-        return {name: file for name, file in of.files.items() if name == path or name.startswith(path + "/")}
-
+def add_last_commits(repository: Repository, commit: Commit, entries: list[dict[str, Any]]) -> None:
+    """Adds to files and folders the newest commit that changed them."""
     history = list(repository.list_history(commit))
-    for newer, older in pairwise(history):
-        if pick(newer) != pick(older):
-            return newer
-    return history[-1]
+    tables = [list_entries(commit) for commit in history]
+    for entry in entries:
+        path, last = entry["path"], history[-1]
+        for newer, (table, older_table) in zip(history, pairwise(tables), strict=False):
+            if table[path] != older_table.get(path):
+                last = newer
+                break
+        entry["lastCommit"] = {"id": last.oid, "title": last.title, "date": last.date}
 
 
 def is_true(value: str | None) -> bool:
@@ -150,7 +148,7 @@ def list_tree(hub: HubServer, request: Request, kind: str, name: str, revision: 
     prefix = f"{path}/" if path else ""
     entries = [
         entry
-        for name, entry in sorted(list_entries(repository, commit, expand=expand).items())
+        for name, entry in sorted(list_entries(commit).items())
         if name.startswith(prefix) and (is_true(query.get("recursive")) or "/" not in name[len(prefix) :])
     ]
     headers = {"X-Repo-Commit": commit.oid}
@@ -160,6 +158,8 @@ def list_tree(hub: HubServer, request: Request, kind: str, name: str, revision: 
     stop = start + min(int(query.get("limit", hub.page_size)), 50 if expand else hub.page_size)
     if stop < len(entries):
         headers["Link"] = f'<{hub.url}{request.path}?{urlencode({**query, "cursor": stop})}>; rel="next"'
+    if expand:
+        add_last_commits(repository, commit, entries[start:stop])
     return give_json(entries[start:stop], headers=headers)
 
 
@@ -171,9 +171,11 @@ def show_paths(hub: HubServer, request: Request, kind: str, name: str, revision:
     else:
         form = parse_qs(request.body.read().decode())
         asked = {"paths": form["paths"], "expand": is_true(form.get("expand", ["false"])[0])}
-    entries = list_entries(repository, commit, expand=bool(asked.get("expand")))
-    paths = [path.strip("/") for path in asked["paths"]]
-    return give_json([entries[path] for path in paths if path in entries])
+    table = list_entries(commit)
+    entries = [table[path.strip("/")] for path in asked["paths"] if path.strip("/") in table]
+    if asked.get("expand"):
+        add_last_commits(repository, commit, entries)
+    return give_json(entries)
 
 
 def list_refs(hub: HubServer, request: Request, kind: str, name: str) -> Response:
