@@ -5,6 +5,7 @@ The routes by which contents come in and go out are in `hub_files.py`; what is n
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import json
 import re
@@ -46,10 +47,11 @@ def create_repository(hub: HubServer, request: Request) -> Response:
     if account.scope != "write" or owner not in (account.user, *account.organizations):
         raise HubError(403, f"You don't have the rights to create a {kind} under the namespace {owner!r}")
     url = f"{hub.url}{repository_path(kind, name)}"
-    if (kind, name) in hub.store.repositories:
-        return give_json({"error": f"You already created this {kind} repo", "url": url}, 409)
-    private = asked.get("visibility") == "private" or bool(asked.get("private"))
-    hub.store.create(kind, name, private=private, sdk=asked.get("sdk"), author=account.user)
+    with hub.lock:
+        if (kind, name) in hub.store.repositories:
+            return give_json({"error": f"You already created this {kind} repo", "url": url}, 409)
+        private = asked.get("visibility") == "private"
+        hub.store.create(kind, name, private=private, sdk=asked.get("sdk"), author=account.user)
     return give_json({"url": url, "name": name, "id": name})
 
 
@@ -71,21 +73,13 @@ def show_repository(hub: HubServer, request: Request, kind: str, name: str, revi
     shown |= {"sha": commit.oid, "lastModified": commit.date, "private": repository.private, "gated": False}
     shown |= {"disabled": False, "downloads": 0, "likes": 0, "tags": [], "siblings": siblings}
     shown["createdAt"] = list(repository.list_history(commit))[-1].date
-    card = read_front_matter((repository.read_file(commit, "README.md") or b"").decode())
-    if isinstance(card, dict):
-        shown["cardData"] = json.loads(json.dumps(card, default=str))
+    match = _FRONT_MATTER.match((repository.read_file(commit, "README.md") or b"").decode(errors="replace"))
+    with contextlib.suppress(yaml.YAMLError):
+        if match and isinstance(card := yaml.safe_load(match.group(1)), dict):
+            shown["cardData"] = json.loads(json.dumps(card, default=str))
     if repository.sdk:
         shown["sdk"] = repository.sdk
     return give_json(shown)
-
-
-def read_front_matter(text: str) -> Any:
-    """What stands between the first two lines of three hyphens, None where there is nothing or it is not YAML."""
-    match = _FRONT_MATTER.match(text)
-    try:
-        return yaml.safe_load(match.group(1)) if match else None
-    except yaml.YAMLError:
-        return None
 
 
 def validate_yaml(_: HubServer, request: Request) -> Response:
@@ -181,7 +175,7 @@ def show_paths(hub: HubServer, request: Request, kind: str, name: str, revision:
 def list_refs(hub: HubServer, request: Request, kind: str, name: str) -> Response:
     repository = find_repository(hub, request, kind, name)
     shown: dict[str, list[dict[str, str]]] = {"branches": [], "converts": [], "tags": [], "pullRequests": []}
-    for branch, oid in repository.branches.items():
+    for branch, oid in list(repository.branches.items()):
         if branch.startswith("refs/pr/"):
             number = branch.removeprefix("refs/pr/")
             shown["pullRequests"].append({"name": number, "ref": branch, "targetCommit": oid})

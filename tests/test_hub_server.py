@@ -116,6 +116,15 @@ class TestAccounts:
         assert caught.value.response.status_code == 401
         assert ("repo-info", "Bearer hf_wrong") in hub.authorizations
 
+    def test_no_token(self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+        monkeypatch.setenv("HF_TOKEN", "hf_own")
+        with HubServer(tmp_path / "hub") as hub, hub.connect(tmp_path / "cache"):
+            with pytest.raises(HfHubHTTPError, match="Invalid username or password"):
+                HfApi().create_repo("ada/toy")
+            assert hub.authorizations == {("create-repo", None)}
+        assert huggingface_hub.get_token() == "hf_own"
+        assert hub.url != huggingface_hub.constants.ENDPOINT
+
     def test_creates(self, hub: HubServer) -> None:
         api = HfApi()
         assert api.create_repo("lab/toy", repo_type="dataset") == f"{hub.url}/datasets/lab/toy"
@@ -150,7 +159,11 @@ class TestAccounts:
 
     @pytest.mark.parametrize(
         ("token", "status", "message"),
-        [(("bob", "write"), 403, "pass `create_pr=1`"), (("ada", "read"), 403, "the write role"), (None, 401, "Invalid username or password")],
+        [
+            (("bob", "write"), 403, "pass `create_pr=1`"),
+            (("ada", "read"), 403, "the write role"),
+            (None, 401, "Invalid username or password"),
+        ],
     )
     def test_may_not_write(
         self, hub: HubServer, folder: Path, token: tuple[str, str] | None, status: int, message: str
@@ -378,6 +391,8 @@ class TestDownloads:
         assert kinds == {inside[1]: "RepoFile", "data": "RepoFolder"}
         with pytest.raises(EntryNotFoundError, match="missing does not exist on 'main'"):
             list(api.list_repo_tree("ada/toy", "missing", repo_type="dataset"))
+        with pytest.raises(EntryNotFoundError, match=re.escape("???: x does not exist")):
+            list(api.list_repo_tree("ada/toy", "é\r\n: x", repo_type="dataset"))
 
     def test_load_dataset(self, hub: HubServer, folder: Path) -> None:
         HfApi().create_repo("ada/toy", repo_type="dataset", private=True)
@@ -394,17 +409,23 @@ class TestDownloads:
         assert len(hub.list_commits("dataset", "ada/toy")) == 2
 
     def test_load_metric(self, hub: HubServer, tmp_path: Path) -> None:
-        HfApi().create_repo("ada/temporal_grounding", repo_type="space", space_sdk="gradio")
-        HfApi().upload_folder(
-            repo_id="ada/temporal_grounding", folder_path=METRICS / "temporal_grounding", repo_type="space"
-        )
-        metric = evaluate.load("ada/temporal_grounding")
-        assert "time windows" in metric.description
-        assert ("HEAD", "resolve") in hub.requests
-        code = "import evaluate; print(evaluate.load('ada/temporal_grounding').name)"
+        name = "ada/temporal_grounding"
+        HfApi().create_repo(name, repo_type="space", space_sdk="gradio")
+        HfApi().upload_folder(repo_id=name, folder_path=METRICS / "temporal_grounding", repo_type="space")
+        metric = evaluate.load(name)
+        source = Path(sys.modules[type(metric).__module__].__file__ or "")
+        assert source.is_relative_to(tmp_path / "cache")
+        assert source.read_bytes() == (METRICS / "temporal_grounding" / "temporal_grounding.py").read_bytes()
+        assert hub.requests["GET", "resolve"] == 1
+
+    def test_environment_of_a_process(self, hub: HubServer, folder: Path, tmp_path: Path) -> None:
+        push(hub, folder)
+        code = "import huggingface_hub as h; print(h.hf_hub_download('ada/toy', 'README.md', repo_type='dataset'))"
         env = hub.environment(tmp_path / "other", hub.token("bob", "read"))
         done = subprocess.run([sys.executable, "-c", code], env=env, capture_output=True, text=True, check=True)
-        assert done.stdout.strip() == metric.name
+        path = Path(done.stdout.strip())
+        assert path.is_relative_to(tmp_path / "other")
+        assert path.read_text() == CARD
         assert ("resolve", f"Bearer {hub.token('bob', 'read')}") in hub.authorizations
 
 
@@ -433,6 +454,12 @@ class TestFaults:
         with pytest.raises(HfHubHTTPError, match="A commit has happened since"):
             commit(HfApi(), {"a.txt": b"a"})
         commit(HfApi(), {"a.txt": b"a"})
+
+    def test_faults_count_every_request(self, hub: HubServer, sleeps: list[float]) -> None:
+        hub.faults += [Fault("GET", "/tree/", 500), Fault("GET", "/tree/", 503, call=2)]
+        HfApi().create_repo("ada/toy", repo_type="dataset")
+        assert HfApi().list_repo_files("ada/toy", repo_type="dataset") == [".gitattributes"]
+        assert (sleeps, hub.requests["GET", "tree"]) == ([1, 2], 3)
 
     def test_lost_answer(self, hub: HubServer, folder: Path) -> None:
         push(hub, folder)
