@@ -25,12 +25,10 @@ ALREADY_CHANGED = "A commit has happened since. Please refresh and try again."
 
 def preupload(hub: HubServer, request: Request, kind: str, name: str, revision: str) -> Response:
     asked = request.read_json()
-    propose = request.query.get("create_pr") == "1"
-    repository = (
-        find_repository(hub, request, kind, name, "propose")
-        if propose
-        else find_branch(hub, request, kind, name, revision)
-    )
+    if request.query.get("create_pr") == "1":
+        repository = find_repository(hub, request, kind, name, "propose")
+    else:
+        repository = find_branch(hub, request, kind, name, revision)
     commit = repository.resolve(revision)
     ignored = asked.get("gitIgnore") or (repository.read_file(commit, ".gitignore") or b"").decode(errors="replace")
     patterns = [line.strip().rstrip("/") for line in ignored.splitlines() if line.strip() and line[0] != "#"]

@@ -149,7 +149,7 @@ def list_tree(hub: HubServer, request: Request, kind: str, name: str, revision: 
     if path and not entries:
         raise HubError(404, f"{path} does not exist on {revision!r}", "EntryNotFound", headers)
     start = int(query.get("cursor", 0))
-    stop = start + min(int(query.get("limit", hub.page_size)), 50 if expand else hub.page_size)
+    stop = start + (min(50, hub.page_size) if expand else hub.page_size)
     if stop < len(entries):
         headers["Link"] = f'<{hub.url}{request.path}?{urlencode({**query, "cursor": stop})}>; rel="next"'
     if expand:
@@ -160,14 +160,10 @@ def list_tree(hub: HubServer, request: Request, kind: str, name: str, revision: 
 def show_paths(hub: HubServer, request: Request, kind: str, name: str, revision: str) -> Response:
     repository = find_repository(hub, request, kind, name)
     commit = repository.resolve(revision)
-    if request.headers.get("content-type", "").startswith("application/json"):
-        asked = request.read_json()
-    else:
-        form = parse_qs(request.body.read().decode())
-        asked = {"paths": form["paths"], "expand": is_true(form.get("expand", ["false"])[0])}
+    form = parse_qs(request.body.read().decode())
     table = list_entries(commit)
-    entries = [table[path.strip("/")] for path in asked["paths"] if path.strip("/") in table]
-    if asked.get("expand"):
+    entries = [table[path.strip("/")] for path in form["paths"] if path.strip("/") in table]
+    if is_true(form["expand"][0]):
         add_last_commits(repository, commit, entries)
     return give_json(entries)
 
