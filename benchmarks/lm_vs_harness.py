@@ -153,7 +153,7 @@ def main(path: str, num_questions: int) -> None:
         tokenizer = transformers.AutoTokenizer.from_pretrained(folder)
         ids = [tokenizer([show(prompt) for prompt in row])["input_ids"] for row in prompts]
         mean_tokens = fmean(len(row[0]) for row in ids)
-        max_batch_tokens = answerer.describe()["max_batch_tokens"]
+        max_batch_tokens = answerer._load().max_batch_tokens
         batch_size = round(max_batch_tokens / mean_tokens)
         limit, harness = Limit(folder, max_batch_tokens), Harness(folder, batch_size)
         line = {
