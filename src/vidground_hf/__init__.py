@@ -15,6 +15,7 @@ if TYPE_CHECKING:
     from vidground_hf.answerers.base import Answer as Answer
     from vidground_hf.answerers.endpoint import EndpointAnswerer as EndpointAnswerer
     from vidground_hf.cache import AnswerCache as AnswerCache
+    from vidground_hf.curated import load_curated as load_curated
     from vidground_hf.curation import Curation as Curation
     from vidground_hf.curation import curate as curate
     from vidground_hf.filtering import GroundFilter as GroundFilter
@@ -44,6 +45,7 @@ _HOMES = {
     "TextBiasProbe": "answerers",
     "load_answerer": "answerers",
     "EndpointAnswerer": "answerers.endpoint",
+    "load_curated": "curated",
     "Curation": "curation",
     "curate": "curation",
     "GroundFilter": "filtering",
