@@ -49,7 +49,7 @@ FLOORS = [
     {"lookup"},
     {"loading", "filtering", "predictions"},
     {"luck", "tally", "folders", "gap_report", "curated"},
-    {"report", "publishing"},
+    {"report", "publishing", "model_cards"},
     {"curation"},
     {"gap_command", "cache_command", "push_command"},
     {"curate_command"},

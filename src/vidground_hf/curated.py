@@ -6,6 +6,7 @@ Curates nothing and uploads nothing.
 from __future__ import annotations
 
 import json
+import logging
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -14,10 +15,11 @@ from datasets import Dataset, DatasetDict, load_dataset
 from huggingface_hub import hf_hub_download
 
 from vidground_hf.hub import ask_hub
-from vidground_hf.id_rows import CHOICES, ROW_KEY, find_rows, join_rows
+from vidground_hf.id_rows import ANSWER_KEYS, ROW_KEY, SourceIndex, find_rows, index_source, join_rows
 from vidground_hf.loading import DataError, open_dataset
 from vidground_hf.rows import KIND_FEATURES
 
+_log = logging.getLogger(__name__)
 _NUM_SHOWN = 5
 
 
@@ -43,7 +45,8 @@ def load_curated(
         token (`str`, *optional*): left out, `HF_TOKEN` or the Hub's own store.
 
     Returns:
-        `Dataset` or `DatasetDict`: with all columns of the source and the added ones.
+        `Dataset` or `DatasetDict`: with all columns of the source and the added ones. Where only ids were pushed,
+        blind answers in a model's own words are `None`, and a warning counts them.
 
     Raises:
         `DataError`: when the source is needed and not given, or rows of it are gone or have changed; says how many,
@@ -62,7 +65,7 @@ def load_curated(
     report, pushed = ask_hub(load, repo_id, token)
     if report.get("ids_only") is None:
         return pushed
-    rows = _open_source(report, source)
+    rows = index_source(_open_source(report, source), report)
     if isinstance(pushed, Dataset):
         return _join(pushed, rows, report)
     return DatasetDict({name: _join(part, rows, report) for name, part in pushed.items()})
@@ -91,22 +94,29 @@ def _open_source(report: Mapping[str, Any], source: str | Path | Sequence[str | 
     return rows
 
 
-def _join(stripped: Dataset, source: Dataset, report: Mapping[str, Any]) -> Dataset:
-    positions = find_rows(stripped, source, report["ids_only"]["key_columns"])
+def _join(stripped: Dataset, source: SourceIndex, report: Mapping[str, Any]) -> Dataset:
+    positions = find_rows(stripped, source)
     gone = [index for index, position in enumerate(positions) if position is None]
     if gone:
         name = report["source"]["id"] or "the source"
         raise DataError(
             f"{len(gone):,} of {len(stripped):,} rows of split {stripped.split} are not in {name}, or not as they "
-            f"were curated ({len(source):,} rows there): {_list_rows(stripped, gone)}. "
+            f"were curated ({len(source.rows):,} rows there): {_list_rows(stripped, gone)}. "
             + ("Nothing matches: is this the right source? " if len(gone) == len(stripped) else "")
             + "Pass the files that were curated as source=PATH; the verdicts alone open with datasets.load_dataset"
         )
-    return join_rows(stripped, source, [position for position in positions if position is not None], report)
+    joined, num_lost = join_rows(stripped, source, [position for position in positions if position is not None])
+    if num_lost:
+        _log.warning(
+            "%d blind answers of split %s are None: they are in a model's own words, which were not pushed",
+            num_lost,
+            stripped.split,
+        )
+    return joined
 
 
 def _list_rows(stripped: Dataset, indices: Sequence[int]) -> str:
-    ids = [name for name in stripped.column_names if name not in {ROW_KEY, CHOICES, *KIND_FEATURES}] or [ROW_KEY]
+    ids = [name for name in stripped.column_names if name not in {ROW_KEY, ANSWER_KEYS, *KIND_FEATURES}] or [ROW_KEY]
     shown = stripped.select(indices[:_NUM_SHOWN]).select_columns(ids)
     listed = "; ".join(", ".join(f"{name} {value}" for name, value in row.items()) for row in shown)
     return listed + ("; ..." if len(indices) > _NUM_SHOWN else "")

@@ -18,9 +18,9 @@ from huggingface_hub import (
     HfApi,
     constants,
     get_token,
+    is_offline_mode,
 )
 from huggingface_hub.errors import HfHubHTTPError, HFValidationError, OfflineModeIsEnabled, RepositoryNotFoundError
-from huggingface_hub.utils import is_offline_mode
 
 from vidground_hf.rendering import clean_text
 
@@ -116,7 +116,7 @@ def push_folder(
 
     def push() -> Push:
         _make_repo(api, repo_id, repo_type, private, revision)
-        first_head = api.repo_info(repo_id, repo_type=repo_type, revision=revision).sha
+        first_head = _retry(lambda: api.repo_info(repo_id, repo_type=repo_type, revision=revision).sha, _BUSY)
 
         def commit() -> Any:
             head = api.repo_info(repo_id, repo_type=repo_type, revision=revision).sha

@@ -1,6 +1,6 @@
 """Rows without their texts, and back: ids, verdicts and scores that are joined with the source again.
 
-Reads and writes no file. A row is known by a key made from all its own plain cells.
+Reads and writes no file. A row is known by a key made from its own plain cells, a blind answer by a key of its text.
 """
 
 from __future__ import annotations
@@ -12,11 +12,11 @@ from typing import Any, NamedTuple
 import pyarrow as pa
 from datasets import ClassLabel, Dataset, DatasetInfo, Features, LargeList, List, Value
 
-from vidground_hf.adapters import GENERIC_COLUMNS, Adapter, find_adapter
+from vidground_hf.adapters import GENERIC_COLUMNS, find_adapter
 from vidground_hf.rows import KIND_FEATURES, append_columns, build_columns, hash_rows, iterate_rows, read_cells
 from vidground_hf.schema import Example
 
-ROW_KEY, CHOICES = "row_key", "blind_choices"
+ROW_KEY, ANSWER_KEYS = "row_key", "blind_answer_keys"
 _ID_NAMES = {*GENERIC_COLUMNS["id"], *GENERIC_COLUMNS["video"], "split"}
 _UNHASHABLE = ("timestamp", "date", "time", "duration", "decimal")
 
@@ -31,6 +31,20 @@ class SourceColumns(NamedTuple):
 
     columns: list[str]
     key_columns: list[str]
+
+
+class SourceIndex(NamedTuple):
+    """The source of a curated dataset, ready to be looked up.
+
+    Attributes:
+        rows (`Dataset`): with the columns of the source and no other.
+        places (`dict[str, list[int]]`): where a row key occurs; taken from when a row is found.
+        texts (`dict[str, str]`): its options and gold answers by their keys.
+    """
+
+    rows: Dataset
+    places: dict[str, list[int]]
+    texts: dict[str, str]
 
 
 def list_source_columns(features: Features) -> SourceColumns:
@@ -49,108 +63,99 @@ def _is_plain(feature: Any, nested: bool = False) -> bool:
     return isinstance(feature, ClassLabel)
 
 
-def strip_rows(rows: Dataset, report: Mapping[str, Any]) -> Dataset:
-    """Takes the source's texts out of one curated split.
+def strip_rows(rows: Dataset, mapping: Mapping[str, str] | None = None) -> Dataset:
+    """Takes all texts out of one curated split.
 
-    What is left: columns that hold ids, `row_key` (32 hexadecimal digits), the added columns, and `blind_choices`:
-    which option each blind answer was, counted from 0, with the gold answer counted after the last option.
-    `blind_answers` keeps only answers that are neither, in the model's own words.
+    What is left: columns that hold ids, `row_key` (32 hexadecimal digits), the added columns, and in place of
+    `blind_answers` a key of each text, `blind_answer_keys`.
 
     Args:
         rows (`Dataset`): one split, as `curate` made it.
-        report (`dict`): its report; `adapter` and `columns` say how a row is read.
+        mapping (`Mapping[str, str]`, *optional*): the column mapping it was curated with.
 
     Returns:
         `Dataset`: as many rows, in the same order.
     """
     table = rows.with_format("arrow")[:]
     source = list_source_columns(rows.features)
-    examples = _read_examples(table, find_report_adapter(source.columns, report))
     added = {name: feature for name, feature in rows.features.items() if name in KIND_FEATURES}
-    cells = dict(zip(added, read_cells(table, list(added)), strict=True))
-    pairs = [
-        _encode_answers(answers, example) for answers, example in zip(cells["blind_answers"], examples, strict=True)
-    ]
-    ids = {name: rows.features[name] for name in _list_ids(rows.features, source.columns, report)}
-    features = Features(ids | {ROW_KEY: Value("string"), CHOICES: List(Value("int32"))} | added)
-    columns = dict(zip(ids, (table[name] for name in ids), strict=True)) | {
+    answers = read_cells(table, ["blind_answers"])[0]
+    del added["blind_answers"]
+    ids = {name: rows.features[name] for name in _list_ids(rows.features, source.columns, mapping or {})}
+    features = Features(ids | {ROW_KEY: Value("string"), ANSWER_KEYS: List(Value("string"))} | added)
+    columns = {name: table[name] for name in [*ids, *added]} | {
         ROW_KEY: [key.hex() for key in hash_rows(read_cells(table, source.key_columns))],
-        CHOICES: [choices for choices, _ in pairs],
-        **cells,
-        "blind_answers": [texts for _, texts in pairs],
+        ANSWER_KEYS: [None if texts is None else [_make_key(text) for text in texts] for texts in answers],
     }
-    return Dataset(pa.table(columns, schema=features.arrow_schema))
+    return Dataset(pa.table({name: columns[name] for name in features}, schema=features.arrow_schema))
 
 
-def find_report_adapter(columns: Sequence[str], report: Mapping[str, Any]) -> Adapter:
-    """The adapter that a report's rows were read with."""
-    return find_adapter(columns, name=report["adapter"], mapping=report.get("columns"))
-
-
-def _read_examples(table: pa.Table, adapter: Adapter) -> list[Example]:
-    cells = read_cells(table, adapter.columns)
-    return [adapter.convert(row) for row in iterate_rows(adapter.columns, cells)]
-
-
-def _list_ids(features: Features, columns: Sequence[str], report: Mapping[str, Any]) -> list[str]:
-    mapping = report.get("columns") or {}
+def _list_ids(features: Features, columns: Sequence[str], mapping: Mapping[str, str]) -> list[str]:
     names = _ID_NAMES | {mapping[key] for key in ("id", "video") if key in mapping}
     return [name for name in columns if name in names and isinstance(features[name], (Value, ClassLabel))]
 
 
-def _encode_answers(answers: list[str | None] | None, example: Example) -> tuple[Any, Any]:
-    """Positions of the answers that the source holds, and the texts of those that it does not."""
-    if answers is None:
-        return None, None
-    known = [*example.options, example.answer]
-    choices = [known.index(text) if text is not None and text in known else None for text in answers]
-    return choices, [text if choice is None else None for choice, text in zip(choices, answers, strict=True)]
+def _make_key(text: str | None) -> str | None:
+    return None if text is None else hash_rows([[text]])[0].hex()
 
 
-def _decode_answers(choices: list[int | None] | None, texts: list[str | None] | None, example: Example) -> Any:
-    if choices is None or texts is None:
-        return None
-    known = [*example.options, example.answer]
-    return [text if choice is None else known[choice] for choice, text in zip(choices, texts, strict=True)]
-
-
-def find_rows(stripped: Dataset, source: Dataset, key_columns: Sequence[str]) -> list[int | None]:
-    """Finds each stripped row in the source; a row that occurs twice there is found once for each time.
-
-    Returns:
-        `list[int | None]`: positions in `source`; `None` for a row that is not there, or not as it was.
-    """
-    table = source.with_format("arrow")[:]
-    places: dict[str, list[int]] = defaultdict(list)
-    for index, key in enumerate(hash_rows(read_cells(table, key_columns))):
-        places[key.hex()].append(index)
-    for found in places.values():
-        found.reverse()
-    return [places[key].pop() if places.get(key) else None for key in stripped[ROW_KEY]]
-
-
-def join_rows(stripped: Dataset, source: Dataset, positions: Sequence[int], report: Mapping[str, Any]) -> Dataset:
-    """Puts the rows of the source and their verdicts together again.
+def index_source(source: Dataset, report: Mapping[str, Any]) -> SourceIndex:
+    """Makes the keys of a source.
 
     Args:
-        stripped (`Dataset`): what `strip_rows` made.
-        source (`Dataset`): the source, which has the columns of `report["ids_only"]`.
-        positions (`Sequence[int]`): of each stripped row in it.
+        source (`Dataset`): which has the columns of `report["ids_only"]`.
         report (`dict`): of the curation.
 
     Returns:
-        `Dataset`: the split that was stripped.
+        `SourceIndex`: of all its rows.
     """
-    columns = report["ids_only"]["columns"]
-    rows = source.select_columns(columns).select(positions)
-    examples = _read_examples(rows.with_format("arrow")[:], find_report_adapter(columns, report))
+    rows = source.select_columns(report["ids_only"]["columns"])
+    table = rows.with_format("arrow")[:]
+    places: dict[str, list[int]] = defaultdict(list)
+    keys = hash_rows(read_cells(table, report["ids_only"]["key_columns"]))
+    for index in reversed(range(len(keys))):
+        places[keys[index].hex()].append(index)
+    adapter = find_adapter(rows.column_names, name=report["adapter"], mapping=report["columns"])
+    cells = read_cells(table, adapter.columns)
+    texts: dict[str, str] = {}
+    for row in iterate_rows(adapter.columns, cells):
+        texts |= {_make_key(text): text for text in _list_texts(adapter.convert(row))}  # type: ignore[misc]
+    return SourceIndex(rows, places, texts)
+
+
+def _list_texts(example: Example) -> list[str]:
+    return [*example.options, *([example.answer] if example.answer is not None else [])]
+
+
+def find_rows(stripped: Dataset, source: SourceIndex) -> list[int | None]:
+    """Finds each stripped row in the source; a row that occurs twice there is found once for each time.
+
+    Returns:
+        `list[int | None]`: positions in `source.rows`; `None` for a row that is not there, or not as it was.
+    """
+    return [source.places[key].pop() if source.places.get(key) else None for key in stripped[ROW_KEY]]
+
+
+def join_rows(stripped: Dataset, source: SourceIndex, positions: Sequence[int]) -> tuple[Dataset, int]:
+    """Puts rows of the source and their verdicts together again.
+
+    Args:
+        stripped (`Dataset`): what `strip_rows` made.
+        source (`SourceIndex`): where its texts are.
+        positions (`Sequence[int]`): of each stripped row in it.
+
+    Returns:
+        `tuple[Dataset, int]`: the split that was stripped, and how many of its blind answers are `None` because they
+        are neither options nor gold answers but a model's own words.
+    """
     added = [name for name in KIND_FEATURES if name in stripped.column_names]
     cells = dict(zip(added, read_cells(stripped.with_format("arrow")[:], added), strict=True))
-    cells["blind_answers"] = [
-        _decode_answers(choices, texts, example)
-        for choices, texts, example in zip(stripped[CHOICES], cells["blind_answers"], examples, strict=True)
-    ]
-    values = [dict(zip(added, row, strict=True)) for row in zip(*cells.values(), strict=True)]
-    table = append_columns(rows.with_format("arrow")[:], build_columns(values, has_kinds="shortcut_kind" in added))
-    features = Features(rows.features | {name: KIND_FEATURES[name] for name in added})
-    return Dataset(table, info=DatasetInfo(features=features))
+    keys = stripped[ANSWER_KEYS]
+    cells["blind_answers"] = [None if row is None else [source.texts.get(key) for key in row] for row in keys]
+    num_lost = sum(key is not None and key not in source.texts for row in keys for key in row or ())
+    values = [dict(zip(cells, row, strict=True)) for row in zip(*cells.values(), strict=True)]
+    rows = source.rows.select(positions)
+    columns = build_columns(values, has_kinds="shortcut_kind" in added)
+    features = Features(rows.features | {name: KIND_FEATURES[name] for name in columns.column_names})
+    joined = append_columns(rows.with_format("arrow")[:], columns)
+    return Dataset(joined, info=DatasetInfo(features=features)), num_lost

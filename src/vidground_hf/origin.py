@@ -7,16 +7,17 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping
+from pathlib import Path
 from typing import Any
 
 from datasets import Dataset
-from huggingface_hub import DatasetCard, try_to_load_from_cache
+from huggingface_hub import DatasetCard, constants, try_to_load_from_cache
 
-_HUB_FILE = re.compile(r"hf://datasets/(?P<id>[^@]+)@(?P<revision>[0-9a-f]{40})/")
+_COMMIT = re.compile(r"[0-9a-f]{40}")  # folders of local files have 64 digits
 
 
 def find_origin(rows: Dataset) -> dict[str, str]:
-    """Finds the Hub dataset that rows were loaded from.
+    """Finds the Hub dataset that rows were loaded from, by the folders of the caches they lie in.
 
     Args:
         rows (`Dataset`): as loaded, or what `map`, `filter` and `select` made of it.
@@ -28,8 +29,12 @@ def find_origin(rows: Dataset) -> dict[str, str]:
         >>> find_origin(Dataset.from_list([{"question": "why?"}]))
         {}
     """
-    names = rows.info.download_checksums or {}
-    return next((found.groupdict() for name in names if (found := _HUB_FILE.match(name))), {})
+    folders = {Path(file["filename"]).parent.name for file in rows.cache_files}
+    commits = [name for name in folders if _COMMIT.fullmatch(name)]
+    if len(commits) != 1:
+        return {}
+    found = [path.parts[-3] for path in Path(constants.HF_HUB_CACHE).glob(f"datasets--*/snapshots/{commits[0]}")]
+    return {"id": found[0].removeprefix("datasets--").replace("--", "/"), "revision": commits[0]} if found else {}
 
 
 def read_card_metadata(source: Mapping[str, Any]) -> dict[str, Any]:

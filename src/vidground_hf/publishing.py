@@ -41,7 +41,7 @@ def write_dataset(
     report = dict(report)
     if ids_only is not None:
         report = strip_report(report) | {"ids_only": {**list_source_columns(features)._asdict(), "why": ids_only}}
-        splits = DatasetDict({name: strip_rows(rows, report) for name, rows in splits.items()})
+        splits = DatasetDict({name: strip_rows(rows, report.get("columns")) for name, rows in splits.items()})
     described = DatasetInfo(
         config_name="default",
         features=next(iter(splits.values())).features,
@@ -92,8 +92,8 @@ def embed_media(rows: Dataset, split: str, path: Path) -> Dataset:
     except FileNotFoundError as error:
         raise DataError(
             f"a media file that split {split!r} names is not there: {Path(error.filename or str(error)).name!r}. "
-            "Media columns are pushed with their files: run this where the paths lead to them, or cast the column to a "
-            "string to push the names alone"
+            "Media columns are pushed with their files: run this where the paths lead to them, or cast the column to "
+            "a string to push the names alone"
         ) from error
     return embedded.with_format(None)
 

@@ -81,7 +81,7 @@ def choose_ids_only(report: Mapping[str, Any], ids_only: bool | None) -> str | N
         return terms.reason if terms else "this was asked for"
     if terms is not None and not terms.may_share:
         raise ValueError(
-            f"whole rows were asked for, but {terms.reason}; push ids, verdicts and scores only (--ids-only, in Python "
-            "ids_only=True or left out), which readers join with their own copy"
+            f"whole rows were asked for, but {terms.reason}; push ids, verdicts and scores only (--ids-only, in "
+            "Python ids_only=True or left out), which readers join with their own copy"
         )
     return None
