@@ -13,6 +13,7 @@ from typing import Any
 import huggingface_hub
 import pytest
 from datasets import Dataset, DatasetDict, Video, load_dataset
+from huggingface_hub import HfApi
 
 from tests.hub_server import HubServer
 from tests.questions import LetterAnswerer, make_rows
@@ -191,9 +192,15 @@ def test_the_wrong_source_is_told_from_a_changed_one(questions: Path, tmp_path: 
         load_curated(ids, source=other)
 
 
-def test_a_dataset_that_is_not_there_is_one_line(hub: HubServer) -> None:
+def test_a_dataset_that_is_not_there_is_one_line(hub: HubServer, monkeypatch: pytest.MonkeyPatch) -> None:
     with pytest.raises(HubError, match=r"^no repository or revision ada/nothing, or the token may not see it \(404\)"):
         load_curated("ada/nothing")
+    HfApi().create_repo("ada/other", repo_type="dataset")
+    with pytest.raises(HubError, match=r"^ada/other has no report.json, so it is no curated dataset; open it with"):
+        load_curated("ada/other")
+    monkeypatch.setattr(huggingface_hub.constants, "HF_HUB_OFFLINE", True)
+    with pytest.raises(HubError, match=r"^ada/other is not here and http://\S+ is not reached; go online"):
+        load_curated("ada/other")
 
 
 def test_own_words_of_a_model_are_not_pushed_and_counted(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:

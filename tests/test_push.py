@@ -602,7 +602,8 @@ def test_a_push_that_is_killed_ten_times_ends_as_one_commit_and_sends_nothing_tw
 
     server._server.answer = answer
     command = [sys.executable, "-m", "vidground_hf.cli", "push", str(folder), "ada/big"]
-    environment = server.environment(tmp_path / "cache", server.token("ada"))
+    (tmp_path / "scratch").mkdir()
+    environment = server.environment(tmp_path / "cache", server.token("ada")) | {"TMPDIR": str(tmp_path / "scratch")}
     rng = random.Random(1)
     for number in range(NUM_KILLS):
         # By the clock most kills would fall into reading and writing the rows; by requests they fall everywhere.

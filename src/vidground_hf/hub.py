@@ -20,7 +20,14 @@ from huggingface_hub import (
     get_token,
     is_offline_mode,
 )
-from huggingface_hub.errors import HfHubHTTPError, HFValidationError, OfflineModeIsEnabled, RepositoryNotFoundError
+from huggingface_hub.errors import (
+    EntryNotFoundError,
+    HfHubHTTPError,
+    HFValidationError,
+    LocalEntryNotFoundError,
+    OfflineModeIsEnabled,
+    RepositoryNotFoundError,
+)
 
 from vidground_hf.rendering import clean_text
 
@@ -32,7 +39,7 @@ _CONFLICTS = (409, 412)  # somebody else committed meanwhile
 _BUSY = (408, 429, 500, 502, 503, 504)
 _TOKEN = re.compile(r"hf_\w{4,}|api_org_\w{4,}")
 # The base of what the HTTP library raises; which library that is depends on the version of huggingface_hub.
-_TransportError: type[Exception] = HfHubHTTPError.__bases__[0]
+_HTTPError: type[Exception] = HfHubHTTPError.__bases__[0]
 
 
 class HubError(RuntimeError):
@@ -154,19 +161,18 @@ def _make_repo(api: HfApi, repo_id: str, repo_type: RepoType, private: bool | No
 
 def _retry(action: Callable[[], Result], statuses: Sequence[int]) -> Result:
     """Repeats what may be repeated: huggingface_hub does so for uploads and lists, not for commits and look-ups."""
-    for attempt in range(_MAX_TRIES):
+    attempt = 0
+    while True:
+        attempt += 1
         try:
             return action()
-        except HfHubHTTPError as error:
-            if error.response.status_code not in statuses or attempt == _MAX_TRIES - 1:
+        except _HTTPError as error:
+            response = error.response if isinstance(error, HfHubHTTPError) else None
+            status = response.status_code if response is not None else 503  # a broken connection passes, too
+            if status not in statuses or attempt == _MAX_TRIES:
                 raise
-            waited = error.response.headers.get("Retry-After", "")
-        except _TransportError:
-            if 500 not in statuses or attempt == _MAX_TRIES - 1:
-                raise
-            waited = ""
-        time.sleep(float(waited) if waited.isdigit() else 2.0**attempt)
-    raise AssertionError("the last try returns or raises")
+            asked = response.headers.get("Retry-After", "") if response is not None else ""
+        time.sleep(float(asked) if asked.isdigit() else 2.0 ** (attempt - 1))
 
 
 def ask_hub(action: Callable[[], Result], repo_id: str, token: str | None = None) -> Result:
@@ -179,10 +185,10 @@ def ask_hub(action: Callable[[], Result], repo_id: str, token: str | None = None
     """
     try:
         return action()
-    except (HfHubHTTPError, HFValidationError, OfflineModeIsEnabled, _TransportError) as error:
+    except (_HTTPError, HFValidationError, EntryNotFoundError, OfflineModeIsEnabled) as error:
         problem = explain_error(error, repo_id, token)
     except RuntimeError as error:  # how an upload of a file fails
-        if not isinstance(error.__cause__, _TransportError):
+        if not isinstance(error.__cause__, _HTTPError):
             raise
         problem = explain_error(error.__cause__, repo_id, token)
     raise HubError(problem)
@@ -190,8 +196,10 @@ def ask_hub(action: Callable[[], Result], repo_id: str, token: str | None = None
 
 def explain_error(error: Exception, repo_id: str, token: str | None = None) -> str:
     """What the Hub refused, and what to do about it, in one line without secrets."""
-    if isinstance(error, OfflineModeIsEnabled):
-        return f"{repo_id} is not on this machine and HF_HUB_OFFLINE is set; unset it"
+    if isinstance(error, (OfflineModeIsEnabled, LocalEntryNotFoundError)):
+        return f"{repo_id} is not here and {constants.ENDPOINT} is not reached; go online, or unset HF_HUB_OFFLINE"
+    if isinstance(error, EntryNotFoundError):
+        return f"{repo_id} has no report.json, so it is no curated dataset; open it with datasets.load_dataset"
     if isinstance(error, HFValidationError):
         return f"{repo_id!r} is no name of a repository; it reads user/name"
     if not isinstance(error, HfHubHTTPError):
