@@ -100,6 +100,23 @@ def test_ids_are_joined_with_the_hub_at_the_revision_that_was_curated(hub: HubSe
     assert '    load_curated("ada/ids", split="grounded")' in text.replace("questions = ", "    ")
 
 
+def test_one_split_and_some_files_of_the_hub_are_found_again(hub: HubServer) -> None:
+    Dataset.from_list(make_rows(40)).push_to_hub("ada/source")
+    curation = curate(load_dataset("ada/source"), rule=calibrated(0.3))
+    assert set(curation.splits["grounded"]["split"]) == {"train"}
+    curation.push_to_hub("ada/ids", ids_only=True)
+    assert_equal(load_curated("ada/ids"), curation)
+    content = "".join(json.dumps(row) + "\n" for row in make_rows(30, seed=4)).encode()
+    HfApi().upload_file(
+        path_or_fileobj=content, path_in_repo="more/extra.jsonl", repo_id="ada/source", repo_type="dataset"
+    )
+    files = ["more/extra.jsonl"]
+    curation = curate(open_dataset("ada/source", data_files=files), rule=calibrated(0.3), source={"data_files": files})
+    curation.push_to_hub("ada/more", ids_only=True)
+    assert curation.report["num_rows"] == 30
+    assert_equal(load_curated("ada/more"), curation)
+
+
 def test_a_column_mapping_and_a_split_are_asked_for_again(hub: HubServer, tmp_path: Path) -> None:
     rows = [
         {"frage": row["question"], "wahl": row["options"], "loesung": row["answer"], "nr": index}
