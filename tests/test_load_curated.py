@@ -22,7 +22,7 @@ from vidground_hf import curate, load_curated, open_dataset, single_shot
 from vidground_hf.answerers import ConstantAnswerer
 from vidground_hf.cli import main
 from vidground_hf.curation import Curation
-from vidground_hf.hub import HubError
+from vidground_hf.hub_errors import HubError
 from vidground_hf.id_rows import list_source_columns, strip_rows
 from vidground_hf.loading import DataError
 from vidground_hf.publishing import write_dataset

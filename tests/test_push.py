@@ -29,7 +29,8 @@ from tests.questions import make_rows
 from vidground_hf.cli import main
 from vidground_hf.curation import Curation, curate
 from vidground_hf.folders import read_splits
-from vidground_hf.hub import HubError, hide_token, push_folder
+from vidground_hf.hub import push_folder
+from vidground_hf.hub_errors import HubError, hide_token
 from vidground_hf.loading import DataError
 from vidground_hf.set_rules import calibrated
 from vidground_hf.sharing import choose_ids_only, find_terms
@@ -169,7 +170,12 @@ def test_the_front_matter_says_what_load_dataset_and_the_hub_need(hub: HubServer
     assert 'load_dataset("ada/toy", split="grounded")' in card.text
 
 
-def test_no_folder_of_this_machine_is_pushed(hub: HubServer, curation: Curation, clips: Path, tmp_path: Path) -> None:
+def test_no_folder_of_this_machine_is_pushed(hub: HubServer, videos: Dataset, clips: Path, tmp_path: Path) -> None:
+    # Without a column of ids, they are made of the path and the question.
+    curation = curate(videos.remove_columns("id"), rule=calibrated(0.1), source={"id": str(clips / "clip_1.mp4")})
+    assert clips.name in curation.report["samples"]["grounded"][0]["id"]
+    assert curation.report["source"]["id"] == f"{clips.name}/clip_1.mp4"
+    curation.report["source"]["id"] = "clip_1.mp4"
     done = curation.push_to_hub("ada/toy")
     for path in done.files:
         content = hub.read_file("dataset", "ada/toy", path)

@@ -14,7 +14,7 @@ from typing import Any
 from datasets import Dataset, DatasetDict, Value, load_dataset
 from huggingface_hub import hf_hub_download
 
-from vidground_hf.hub import ask_hub
+from vidground_hf.hub_errors import ask_hub
 from vidground_hf.id_rows import ANSWER_KEYS, ROW_KEY, SourceIndex, find_rows, index_source, join_rows
 from vidground_hf.loading import DataError, open_dataset
 from vidground_hf.rows import KIND_FEATURES
