@@ -15,12 +15,16 @@ if TYPE_CHECKING:
     from vidground_hf.answerers.base import Answer as Answer
     from vidground_hf.answerers.endpoint import EndpointAnswerer as EndpointAnswerer
     from vidground_hf.cache import AnswerCache as AnswerCache
+    from vidground_hf.curated import load_curated as load_curated
     from vidground_hf.curation import Curation as Curation
     from vidground_hf.curation import curate as curate
     from vidground_hf.filtering import GroundFilter as GroundFilter
     from vidground_hf.gap import measure_gap as measure_gap
     from vidground_hf.loading import open_dataset as open_dataset
     from vidground_hf.metric_loading import load_metric as load_metric
+    from vidground_hf.model_cards import push_eval_results as push_eval_results
+    from vidground_hf.model_cards import push_model_card as push_model_card
+    from vidground_hf.model_cards import write_eval_results as write_eval_results
     from vidground_hf.rules import at_most as at_most
     from vidground_hf.rules import bias_at_least as bias_at_least
     from vidground_hf.rules import circular as circular
@@ -44,11 +48,15 @@ _HOMES = {
     "TextBiasProbe": "answerers",
     "load_answerer": "answerers",
     "EndpointAnswerer": "answerers.endpoint",
+    "load_curated": "curated",
     "Curation": "curation",
     "curate": "curation",
     "GroundFilter": "filtering",
     "measure_gap": "gap",
     "load_metric": "metric_loading",
+    "push_eval_results": "model_cards",
+    "push_model_card": "model_cards",
+    "write_eval_results": "model_cards",
     "UNANSWERED": "stats.checks",
     "open_dataset": "loading",
     "at_most": "rules",

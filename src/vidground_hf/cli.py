@@ -19,6 +19,7 @@ from vidground_hf.cache_command import cache
 from vidground_hf.curate_command import audit, curate, print_report, show_progress
 from vidground_hf.environment import describe_environment
 from vidground_hf.gap_command import gap
+from vidground_hf.push_command import push, push_metric
 
 
 @click.group(context_settings={"help_option_names": ["-h", "--help"]})
@@ -77,6 +78,8 @@ cli.add_command(audit)
 cli.add_command(curate)
 cli.add_command(gap)
 cli.add_command(cache)
+cli.add_command(push)
+cli.add_command(push_metric)
 
 
 def main() -> None:

@@ -14,6 +14,7 @@ from typing import Any
 
 import click
 
+from vidground_hf.command_line import describe_command
 from vidground_hf.gap_command import parse_mapping
 from vidground_hf.schema import BLIND_VIEWS
 
@@ -151,12 +152,16 @@ def _curate(  # one parameter an option of the command
         )
         _print_plan(ground_filter.plan(rows), as_json)
         raise click.exceptions.Exit(0)
-    source = {"id": _name_source(data), "revision": revision}
+    source = {"id": _name_source(data), "revision": revision, "config": config, "split": split}
+    source["data_files"] = list(data_files) or None
     with show_progress(f"{len(rows):,} questions, asking {', '.join(one.id for one in made)}"):
-        return curate(
+        curation = curate(
             rows, answerer=made, rule=chosen, samples=samples, shortcut_kinds=shortcut_kinds, view=view,
             adapter=adapter, columns=columns, media_root=media_root, seed=seed, source=source, progress=True,
         )  # fmt: skip
+    pinned = {"revision": curation.report["source"]["revision"]}
+    curation.report["command"] = describe_command(click.get_current_context(), pinned)
+    return curation
 
 
 def _name_source(data: Sequence[str]) -> str:

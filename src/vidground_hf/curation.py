@@ -1,10 +1,11 @@
 """`curate`: a dataset into grounded, text-answerable and undecided splits, with a report, as one folder.
 
-The folder opens with `load_dataset(folder)`. Nothing is uploaded here.
+The folder opens with `load_dataset(folder)`. How it gets to the Hub is in `publishing.py` and `hub.py`.
 """
 
 from __future__ import annotations
 
+import tempfile
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -19,8 +20,13 @@ from vidground_hf.answerers.probe import TextBiasProbe
 from vidground_hf.deciding import RowRule, name_rule
 from vidground_hf.filtering import GroundFilter
 from vidground_hf.folders import write_report, write_shards, write_whole
+from vidground_hf.hub import Push, push_folder
+from vidground_hf.origin import find_origin, read_card_metadata
+from vidground_hf.publishing import REPLACED, write_dataset
 from vidground_hf.report import build_report
 from vidground_hf.schema import View
+from vidground_hf.sharing import choose_ids_only, find_terms
+from vidground_hf.wording import describe_split
 
 
 @dataclass(frozen=True, slots=True)
@@ -58,6 +64,48 @@ class Curation:
             write_report(self.report, partial)
         return output
 
+    def push_to_hub(
+        self,
+        repo_id: str,
+        *,
+        private: bool | None = None,
+        create_pr: bool = False,
+        revision: str | None = None,
+        token: str | None = None,
+        ids_only: bool | None = None,
+        commit_message: str | None = None,
+    ) -> Push:
+        """Pushes the splits, the card, the report and the figures to the Hub in one commit.
+
+        Files that Video, Image and Audio cells name are put into the shards. Where the repository holds the same files
+        already, there is no commit; where a push was cut off, what was uploaded is not sent again.
+
+        Args:
+            repo_id (`str`): `user/name`; made when it is not there.
+            private (`bool`, *optional*): of a repository that is made.
+            create_pr (`bool`, *optional*, defaults to `False`): open a pull request instead.
+            revision (`str`, *optional*): a branch; `main` when left out.
+            token (`str`, *optional*): left out, `HF_TOKEN` or the Hub's own store.
+            ids_only (`bool`, *optional*): push ids, verdicts and scores without the source's texts, for `load_curated`
+                to join; left out, for sources known to forbid copies (`sharing.py`).
+            commit_message (`str`, *optional*): of the commit; left out, the split in one sentence.
+
+        Returns:
+            `Push`: what was done.
+
+        Raises:
+            `ValueError`: when whole rows are asked for of a source that forbids copies.
+            `DataError`: when a media file is not there.
+            `HubError`: when the Hub refuses, and offline.
+        """
+        reason = choose_ids_only(self.report, ids_only)
+        with tempfile.TemporaryDirectory(prefix="vidground-push-") as scratch:
+            write_dataset(self.splits, self.report, Path(scratch), repo_id, ids_only=reason)
+            return push_folder(
+                Path(scratch), repo_id, "dataset", message=commit_message or describe_split(self.report),
+                private=private, create_pr=create_pr, revision=revision, token=token, replaced=REPLACED,
+            )  # fmt: skip
+
 
 def join_splits(dataset: Dataset | DatasetDict) -> Dataset:
     """Puts the splits of a `DatasetDict` one after the other, with a column `split` if there is none yet.
@@ -92,7 +140,7 @@ def curate(
     media_root: str | None = None,
     on_error: Literal["raise", "undecided"] = "raise",
     seed: int = 0,
-    source: Mapping[str, str | None] | None = None,
+    source: Mapping[str, Any] | None = None,
     progress: bool = False,
 ) -> Curation:
     """Splits a dataset into the questions that need the video and those that text alone answers.
@@ -102,7 +150,8 @@ def curate(
             stays in one fold.
         answerer, rule, samples, shortcut_kinds, view, adapter, columns, media_root, on_error: as in `GroundFilter`.
         seed (`int`, *optional*, defaults to 0): of option orders, intervals, controls and the sample shown.
-        source (`Mapping[str, str]`, *optional*): `id` and `revision` of the data, for the report.
+        source (`Mapping`, *optional*): `id` and `revision` of the data, and `config`, `split` and `data_files` where
+            `load_curated` needs them to read it again; id and revision of a Hub dataset are found without.
         progress (`bool`, *optional*, defaults to `False`): show bars on stderr.
 
     Returns:
@@ -138,8 +187,11 @@ def curate(
         view=view,
         seed=seed,
         splits=rows["split"] if "split" in rows.column_names else None,
-        source={"id": None, "revision": None, **(source or {}), "fingerprint": rows._fingerprint},
+        source={"id": None, "revision": None, **(source or {}), **find_origin(rows), "fingerprint": rows._fingerprint},
     )
+    report |= {"columns": dict(columns) if columns else None, "command": None, **read_card_metadata(report["source"])}
+    terms = find_terms(report)
+    report["license"] = report["license"] or (terms.license if terms else None)
     report["seconds"] = round(time.perf_counter() - started, 2)
     return Curation(splits, report)
 

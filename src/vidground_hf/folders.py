@@ -14,14 +14,15 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from datasets import Dataset
+from datasets import Dataset, DatasetDict, load_dataset
 
 from vidground_hf.figures import draw_figures
 from vidground_hf.loading import DataError
-from vidground_hf.pages import render_card, render_html
+from vidground_hf.pages import SPLITS, render_card, render_html
 
-_ROWS_PER_GROUP = 1000  # the default of `datasets`
-_BYTES_PER_SHARD = 500_000_000  # what `Dataset.push_to_hub` aims for
+# What `Dataset.push_to_hub` aims for.
+_BYTES_PER_ROW_GROUP = 100_000_000
+_BYTES_PER_SHARD = 500_000_000
 
 
 def check_output_dir(output: Path) -> None:
@@ -53,23 +54,58 @@ def write_whole(output: Path) -> Iterator[Path]:
         shutil.rmtree(partial, ignore_errors=True)
 
 
+def count_bytes(rows: Dataset) -> int:
+    """Bytes of the rows as Arrow holds them; of a selection, the share of its rows."""
+    return int(rows.data.nbytes) * len(rows) // max(1, len(rows.data))
+
+
 def write_shards(rows: Dataset, folder: Path, split: str) -> None:
     """Writes one split as `<split>-00000-of-0000N.parquet`; media cells are written as they are stored."""
     folder.mkdir(parents=True, exist_ok=True)
-    num_shards = max(1, math.ceil((rows.data.nbytes or 0) / _BYTES_PER_SHARD))
+    num_bytes = count_bytes(rows)
+    num_shards = max(1, math.ceil(num_bytes / _BYTES_PER_SHARD))
+    # Left to choose a batch size itself, `to_parquet` opens the media files to learn how large they are.
+    rows_per_group = max(1, len(rows) * _BYTES_PER_ROW_GROUP // max(1, num_bytes))
     for index in range(num_shards):
         shard = rows.shard(num_shards, index, contiguous=True)
         path = folder / f"{split}-{index:05d}-of-{num_shards:05d}.parquet"
-        # Left to choose a batch size itself, `to_parquet` opens the media files to learn how large they are.
-        shard.to_parquet(str(path), batch_size=_ROWS_PER_GROUP)
+        shard.to_parquet(str(path), batch_size=rows_per_group)
 
 
-def write_report(report: dict[str, Any], folder: Path) -> None:
-    """Writes `report.json`, `report.html`, `README.md` and `figures/`; `report.json` comes last."""
+def read_splits(folder: Path) -> DatasetDict:
+    """Reads the splits of a folder that `write_shards` filled.
+
+    Raises:
+        `DataError`: when there are none.
+    """
+    found = {name: sorted(str(path) for path in (folder / "data").glob(f"{name}-*.parquet")) for name in SPLITS}
+    files = {name: paths for name, paths in found.items() if paths}
+    if not files or not (folder / "report.json").is_file():
+        raise DataError(
+            f"no curated dataset in {str(folder)!r}; it has report.json and data/SPLIT-*.parquet, as vidground curate "
+            "DATA --output DIR writes them"
+        )
+    return load_dataset("parquet", data_files=files)
+
+
+def read_report(folder: Path) -> dict[str, Any]:
+    """Reads `report.json`."""
+    report: dict[str, Any] = json.loads((folder / "report.json").read_text(encoding="utf-8"))
+    return report
+
+
+def write_report(report: dict[str, Any], folder: Path, **card: Any) -> None:
+    """Writes `report.json`, `report.html`, `README.md` and `figures/`; `report.json` comes last.
+
+    Args:
+        report (`dict`): the report.
+        folder (`Path`): where to.
+        card: what `pages.render_card` takes besides.
+    """
     (folder / "figures").mkdir(parents=True, exist_ok=True)
     figures = draw_figures(report)
     for name, content in figures.items():
         (folder / "figures" / f"{name}.png").write_bytes(content)
     (folder / "report.html").write_text(render_html(report, figures), encoding="utf-8")
-    (folder / "README.md").write_text(render_card(report, figures), encoding="utf-8")
+    (folder / "README.md").write_text(render_card(report, figures, **card), encoding="utf-8")
     (folder / "report.json").write_text(json.dumps(report, indent=2, allow_nan=False) + "\n", encoding="utf-8")

@@ -10,6 +10,8 @@ import json
 from collections.abc import Collection, Mapping
 from typing import Any
 
+from datasets import DatasetInfo
+from datasets.info import DatasetInfosDict
 from huggingface_hub import DatasetCardData
 from markupsafe import Markup
 
@@ -30,7 +32,7 @@ MAX_CARD_GROUPS = 12
 MAX_CARD_EXAMPLES = 3
 _MAX_COMMAND_CHARACTERS = 2000
 
-_SPLITS = {
+SPLITS = {
     "grounded": "kept: text alone was not shown to answer it",
     "text_answerable": "dropped: text alone answers it",
     "undecided": "could not be judged",
@@ -66,19 +68,22 @@ def render_card(
     *,
     command: str | None = None,
     load_path: str = "path/to/this/folder",
+    dataset_info: DatasetInfo | None = None,
 ) -> str:
     """Writes the `README.md` of a curated dataset: front matter that `load_dataset` reads, and a Markdown body.
 
     Args:
         report (`dict`): a curation report, as in `report.json`. Its texts are shown as they are, made inert.
         figures (`Collection[str]`): names of the pictures that lie beside the card as `figures/<name>.png`.
-        command (`str`, *optional*): the command line that made the dataset.
+        command (`str`, *optional*): the command line that made the dataset; left out, the one that the report holds.
         load_path (`str`, *optional*, defaults to `"path/to/this/folder"`): what a reader passes to `load_dataset`.
+        dataset_info (`DatasetInfo`, *optional*): columns, splits and sizes, for the front matter.
 
     Returns:
         `str`: the card.
     """
     described = describe_figures(report)
+    command = report.get("command") if command is None else command
     values = _describe(report, MAX_CARD_GROUPS) | {
         "figures": {name: described[name] for name in figures},
         "examples": report["samples"]["text_answerable"][:MAX_CARD_EXAMPLES],
@@ -86,23 +91,28 @@ def render_card(
         "splits": {Markup(name): meaning for name, meaning in _list_splits(report).items()},
         "command": None if command is None else Markup(clean_text(command, _MAX_COMMAND_CHARACTERS)),
         "load_path": Markup(json.dumps(clean_text(load_path), ensure_ascii=False)),
+        "ids_only": report.get("ids_only"),
+        "is_on_hub": report["source"]["revision"] is not None,
     }
-    return f"---\n{describe_metadata(report).to_yaml()}\n---\n\n{render_markdown('card.md.j2', values)}"
+    metadata = describe_metadata(report, dataset_info).to_yaml()
+    return f"---\n{metadata}\n---\n\n{render_markdown('card.md.j2', values)}"
 
 
-def describe_metadata(report: Mapping[str, Any]) -> DatasetCardData:
+def describe_metadata(report: Mapping[str, Any], dataset_info: DatasetInfo | None = None) -> DatasetCardData:
     """Describes a curated dataset to the Hub and to `load_dataset`.
 
     The source is named in `source_datasets` when its revision is known, which only a dataset on the Hub has.
 
     Args:
         report (`dict`): a curation report, as in `report.json`.
+        dataset_info (`DatasetInfo`, *optional*): columns, splits and sizes.
 
     Returns:
         `DatasetCardData`: the front matter of its card.
     """
     source = report["source"]
-    return DatasetCardData(
+    metadata = DatasetCardData(
+        language=[clean_text(language) for language in report.get("languages") or ()] or None,
         pretty_name=clean_text(f"{source['id']}, curated") if source["id"] else None,
         license=clean_text(report["license"]) if report["license"] else None,
         task_categories=["visual-question-answering", "video-text-to-text"],
@@ -116,11 +126,14 @@ def describe_metadata(report: Mapping[str, Any]) -> DatasetCardData:
             }
         ],
     )
+    if dataset_info is not None:
+        DatasetInfosDict({"default": dataset_info}).to_dataset_card_data(metadata)
+    return metadata
 
 
 def _list_splits(report: Mapping[str, Any]) -> dict[str, str]:
     """The splits that have rows, with what they hold; an empty one is not written."""
-    return {name: meaning for name, meaning in _SPLITS.items() if report[f"num_{name}"]}
+    return {name: meaning for name, meaning in SPLITS.items() if report[f"num_{name}"]}
 
 
 def _describe(report: Mapping[str, Any], max_groups: int) -> dict[str, Any]:

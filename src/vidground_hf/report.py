@@ -40,7 +40,7 @@ def build_report(
     view: View,
     seed: int,
     splits: Sequence[str] | None,
-    source: Mapping[str, str | None],
+    source: Mapping[str, Any],
 ) -> dict[str, Any]:
     """Counts everything that a reader needs before trusting a curation.
 

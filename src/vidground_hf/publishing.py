@@ -1,0 +1,105 @@
+"""What goes into a pushed dataset: shards with their media inside, card, page, figures and `report.json`.
+
+Talks to no server. The same files are written for a push and for a dry run.
+"""
+
+from __future__ import annotations
+
+import tempfile
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from datasets import Dataset, DatasetDict, DatasetInfo, SplitDict, SplitInfo, config
+from datasets.table import embed_table_storage
+
+from vidground_hf.folders import count_bytes, write_report, write_shards
+from vidground_hf.id_rows import list_source_columns, strip_rows
+from vidground_hf.loading import DataError
+from vidground_hf.pages import SPLITS
+
+# Files of an earlier push that a new one deletes where it does not write them again.
+REPLACED = (*(f"data/{name}-*.parquet" for name in SPLITS), "figures/*.png")
+
+
+def write_dataset(
+    splits: DatasetDict, report: Mapping[str, Any], folder: Path, repo_id: str, *, ids_only: str | None
+) -> None:
+    """Writes the files of a pushed dataset.
+
+    Args:
+        splits (`DatasetDict`): of a curation.
+        report (`dict`): of it.
+        folder (`Path`): an empty folder.
+        repo_id (`str`): where it will be found, for the card.
+        ids_only (`str`, *optional*): why texts are left out; left out itself, whole rows are written.
+
+    Raises:
+        `DataError`: when a media file that the rows name is not there.
+    """
+    features = next(iter(splits.values())).features
+    report = dict(report)
+    if ids_only is not None:
+        report = strip_report(report) | {"ids_only": {**list_source_columns(features)._asdict(), "why": ids_only}}
+        splits = DatasetDict({name: strip_rows(rows, report.get("columns")) for name, rows in splits.items()})
+    described = DatasetInfo(
+        config_name="default",
+        features=next(iter(splits.values())).features,
+        splits=SplitDict(),
+        download_size=0,
+        dataset_size=0,
+    )
+    with tempfile.TemporaryDirectory(prefix="vidground-push-") as scratch:
+        for name, rows in splits.items():
+            embedded = embed_media(rows, name, Path(scratch) / f"{name}.arrow")
+            write_shards(embedded, folder / "data", name)
+            described.splits.add(SplitInfo(name, count_bytes(embedded), len(embedded)))
+    described.dataset_size = sum(split.num_bytes for split in described.splits.values())
+    described.download_size = sum(path.stat().st_size for path in (folder / "data").iterdir())
+    write_report(report, folder, load_path=repo_id, dataset_info=described)
+
+
+def strip_report(report: Mapping[str, Any]) -> dict[str, Any]:
+    """A report without the rows it shows: figures, groups and settings are left."""
+    return {
+        **report,
+        "samples": {name: [] for name in report["samples"]},
+        "leaks": {**report["leaks"], "examples": []},
+    }
+
+
+def embed_media(rows: Dataset, split: str, path: Path) -> Dataset:
+    """Puts the files that Video, Image and Audio cells name into the cells; other columns stay as they are.
+
+    Args:
+        rows (`Dataset`): one split.
+        split (`str`): its name, for the error.
+        path (`Path`): a file that holds the result while it is in use.
+
+    Returns:
+        `Dataset`: with bytes and file name in each media cell, no folder of this machine.
+    """
+    if not any(_holds_media(feature) for feature in rows.features.values()):
+        return rows
+    try:
+        embedded = rows.with_format("arrow").map(
+            embed_table_storage,
+            batched=True,
+            batch_size=config.ARROW_RECORD_BATCH_SIZE_FOR_VIDEO_DATASETS,
+            cache_file_name=str(path),
+            load_from_cache_file=False,  # a file may have changed under the same name
+        )
+    except FileNotFoundError as error:
+        raise DataError(
+            f"a media file that split {split!r} names is not there: {Path(error.filename or str(error)).name!r}. "
+            "Media columns are pushed with their files: run this where the paths lead to them, or cast the column to "
+            "a string to push the names alone"
+        ) from error
+    return embedded.with_format(None)
+
+
+def _holds_media(feature: Any) -> bool:
+    if isinstance(feature, dict):
+        return any(_holds_media(part) for part in feature.values())
+    inner = getattr(feature, "feature", None)
+    return _holds_media(inner) if inner is not None else hasattr(feature, "embed_storage")
