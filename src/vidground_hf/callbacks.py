@@ -49,7 +49,8 @@ def read_recipe(args: Any, state: Any) -> dict[str, Any]:
 
     Example:
         >>> from transformers import TrainerState, TrainingArguments
-        >>> recipe = read_recipe(TrainingArguments("out", learning_rate=1e-6, use_cpu=True), TrainerState(global_step=2))
+        >>> args = TrainingArguments("out", learning_rate=1e-6, use_cpu=True)
+        >>> recipe = read_recipe(args, TrainerState(global_step=2))
         >>> recipe["steps"], recipe["learning_rate"], recipe["lr_scheduler_type"]
         (2, 1e-06, 'linear')
     """
