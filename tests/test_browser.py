@@ -30,7 +30,7 @@ from vidground_hf.model_cards import render_model_card
 from vidground_hf.pages import render_card, render_html
 from vidground_hf.rendering import clean_text
 
-selenium = pytest.importorskip("selenium", reason="needs a browser; pip install selenium")
+webdriver = pytest.importorskip("selenium.webdriver", reason="needs a browser; pip install selenium")
 CHROMIUM, DRIVER = shutil.which("chromium"), shutil.which("chromedriver")
 pytestmark = [
     pytest.mark.slow,
@@ -76,8 +76,6 @@ class Browser:
     """Chromium without a window, and what it logged."""
 
     def __init__(self, profile: Path) -> None:
-        from selenium import webdriver
-
         options = webdriver.ChromeOptions()
         options.binary_location = CHROMIUM
         for flag in (*_FLAGS.split(), f"--user-data-dir={profile}"):
@@ -242,6 +240,7 @@ def write_page(document: str, name: str, folder: Path) -> Path:
         renderer = MarkdownIt("commonmark", {"html": True, "linkify": True}).enable(
             ["table", "strikethrough", "linkify"]
         )
+        assert renderer.linkify is not None
         renderer.linkify.set({"fuzzy_link": False})
         body = renderer.render(document.split("\n---\n", 1)[1])
         document = f"<!doctype html><meta charset='utf-8'><title>card</title>\n<main>{body}</main>"
@@ -250,14 +249,7 @@ def write_page(document: str, name: str, folder: Path) -> Path:
     return path
 
 
-# --- the browser itself: what follows proves nothing unless these hold
-
-
-def test_the_attempts_work_where_nothing_stops_them(browser: Browser, tmp_path: Path) -> None:
-    path = write_page(f'<title>page</title><img src=x onerror="{RUN}">', "open", tmp_path)
-    browser.open(path)
-    assert browser.has_run()
-    assert f"http://{HOST}/ran" in browser.list_requests()
+# --- the browser itself: what follows proves nothing unless these attempts work where nothing stops them
 
 
 @pytest.mark.parametrize(
@@ -267,18 +259,25 @@ def test_the_attempts_work_where_nothing_stops_them(browser: Browser, tmp_path: 
         f'<img src="data:," onerror="{RUN}">',
         f'<svg onload="{RUN}">',
         f'<iframe srcdoc="<script>parent.{RUN}</script>"></iframe>',
+        f'<iframe src="javascript:parent.{RUN}"></iframe>',
         f"<link rel=stylesheet href=http://{HOST}/s.css>",
         f"<img src=http://{HOST}/i.png>",
         f"<style>body {{ background: url(http://{HOST}/p) }}</style>",
         f"<object data=http://{HOST}/o></object>",
+        f'<base href=http://{HOST}/><img src="x.png">',
     ],
 )
 def test_the_policy_is_a_second_wall(browser: Browser, cases: dict[str, Case], tmp_path: Path, attempt: str) -> None:
     page = cases["report"].plain
     assert page.count("<main>") == 1
-    browser.open(write_page(page.replace("<main>", f"<main>{attempt}"), "doctored", tmp_path))
+    doctored = page.replace("<main>", f"<main>{attempt}")
+    path = write_page(doctored.replace("Content-Security-Policy", "nothing"), "doctored", tmp_path)
+    browser.open(path)
+    assert browser.has_run() or any(HOST in url for url in browser.list_requests())
+    write_page(doctored, "doctored", tmp_path)
+    browser.open(path)
     assert not browser.has_run()
-    assert browser.list_requests() == [(tmp_path / "doctored page.html").as_uri()]
+    assert not any(HOST in url for url in browser.list_requests())
     assert any("Content Security Policy" in message for message in browser.list_complaints())
 
 
@@ -309,7 +308,7 @@ def test_the_page_shows_every_text_as_it_is(
 ) -> None:
     browser.open(write_page(cases["report"].hostile, "report", folder))
     rows = list_shown(curated)
-    assert len(rows) == NUM_TEXTS
+    assert len({row["question"] for row in rows}) == len(rows) == NUM_TEXTS
 
     def show(text: str) -> str:
         return clean_text(text).replace(" %", "\u00a0%")
