@@ -25,14 +25,12 @@ ALREADY_CHANGED = "A commit has happened since. Please refresh and try again."
 
 def preupload(hub: HubServer, request: Request, kind: str, name: str, revision: str) -> Response:
     asked = request.read_json()
-    propose = request.query.get("create_pr") == "1"
-    repository = (
-        find_repository(hub, request, kind, name, "propose")
-        if propose
-        else find_branch(hub, request, kind, name, revision)
-    )
+    if request.query.get("create_pr") == "1":
+        repository = find_repository(hub, request, kind, name, "propose")
+    else:
+        repository = find_branch(hub, request, kind, name, revision)
     commit = repository.resolve(revision)
-    ignored = asked.get("gitIgnore") or (repository.read_file(commit, ".gitignore") or b"").decode()
+    ignored = asked.get("gitIgnore") or (repository.read_file(commit, ".gitignore") or b"").decode(errors="replace")
     patterns = [line.strip().rstrip("/") for line in ignored.splitlines() if line.strip() and line[0] != "#"]
     files = []
     for file in asked["files"]:
@@ -123,14 +121,9 @@ def read_operations(request: Request, repository: Repository) -> Iterator[dict[s
         operation = json.loads(line)
         if operation["key"] == "file":
             value = operation["value"]
-            operation["value"] = {"path": value["path"], "file": repository.add_blob(decode_content(value))}
+            file = repository.add_blob(base64.b64decode(value["content"]))
+            operation["value"] = {"path": value["path"], "file": file}
         yield operation
-
-
-def decode_content(value: dict[str, Any]) -> bytes:
-    if value.get("encoding") == "base64":
-        return base64.b64decode(value["content"])
-    return str(value["content"]).encode()
 
 
 def make_commit(hub: HubServer, request: Request, kind: str, name: str, revision: str) -> Response:

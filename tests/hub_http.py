@@ -88,11 +88,11 @@ class _Body(io.RawIOBase):
 
     def readinto(self, buffer: Any) -> int:
         if self._is_chunked and not self._left and not self._ended:
-            self._left = int(self._stream.readline().partition(b";")[0], 16)
+            self._left = int(self._stream.readline().partition(b";")[0] or b"-1", 16)
             if not self._left:
                 self._ended = True
                 self._stream.readline()
-        data = self._stream.read(min(len(buffer), self._left)) if self._left else b""
+        data = self._stream.read(min(len(buffer), self._left)) if self._left > 0 else b""
         if self._left and not data:
             raise ConnectionError("the client went away within a body")
         self._left -= len(data)

@@ -5,6 +5,7 @@ The routes by which contents come in and go out are in `hub_files.py`; what is n
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import json
 import re
@@ -19,7 +20,7 @@ import yaml  # type: ignore[import-untyped]
 from tests import hub_files
 from tests.hub_access import find_repository, repository_path, require_account, show_lfs
 from tests.hub_http import Request, Response, give_json
-from tests.hub_store import Commit, File, HubError, PullRequest, Repository
+from tests.hub_store import Commit, HubError, PullRequest, Repository
 
 if TYPE_CHECKING:
     from tests.hub_server import HubServer
@@ -46,10 +47,11 @@ def create_repository(hub: HubServer, request: Request) -> Response:
     if account.scope != "write" or owner not in (account.user, *account.organizations):
         raise HubError(403, f"You don't have the rights to create a {kind} under the namespace {owner!r}")
     url = f"{hub.url}{repository_path(kind, name)}"
-    if (kind, name) in hub.store.repositories:
-        return give_json({"error": f"You already created this {kind} repo", "url": url}, 409)
-    private = asked.get("visibility") == "private" or bool(asked.get("private"))
-    hub.store.create(kind, name, private=private, sdk=asked.get("sdk"), author=account.user)
+    with hub.lock:
+        if (kind, name) in hub.store.repositories:
+            return give_json({"error": f"You already created this {kind} repo", "url": url}, 409)
+        private = asked.get("visibility") == "private"
+        hub.store.create(kind, name, private=private, sdk=asked.get("sdk"), author=account.user)
     return give_json({"url": url, "name": name, "id": name})
 
 
@@ -71,21 +73,13 @@ def show_repository(hub: HubServer, request: Request, kind: str, name: str, revi
     shown |= {"sha": commit.oid, "lastModified": commit.date, "private": repository.private, "gated": False}
     shown |= {"disabled": False, "downloads": 0, "likes": 0, "tags": [], "siblings": siblings}
     shown["createdAt"] = list(repository.list_history(commit))[-1].date
-    card = read_front_matter((repository.read_file(commit, "README.md") or b"").decode())
-    if isinstance(card, dict):
-        shown["cardData"] = json.loads(json.dumps(card, default=str))
+    match = _FRONT_MATTER.match((repository.read_file(commit, "README.md") or b"").decode(errors="replace"))
+    with contextlib.suppress(yaml.YAMLError):
+        if match and isinstance(card := yaml.safe_load(match.group(1)), dict):
+            shown["cardData"] = json.loads(json.dumps(card, default=str))
     if repository.sdk:
         shown["sdk"] = repository.sdk
     return give_json(shown)
-
-
-def read_front_matter(text: str) -> Any:
-    """What stands between the first two lines of three hyphens, None where there is nothing or it is not YAML."""
-    match = _FRONT_MATTER.match(text)
-    try:
-        return yaml.safe_load(match.group(1)) if match else None
-    except yaml.YAMLError:
-        return None
 
 
 def validate_yaml(_: HubServer, request: Request) -> Response:
@@ -106,7 +100,7 @@ def validate_yaml(_: HubServer, request: Request) -> Response:
     return give_json({"errors": errors, "warnings": []}, 400 if errors else 200)
 
 
-def list_entries(repository: Repository, commit: Commit, *, expand: bool) -> dict[str, dict[str, Any]]:
+def list_entries(commit: Commit) -> dict[str, dict[str, Any]]:
     """All files and folders of a commit by path, as the tree route shows them."""
     entries: dict[str, dict[str, Any]] = {}
     below: dict[str, list[str]] = {}
@@ -119,22 +113,20 @@ def list_entries(repository: Repository, commit: Commit, *, expand: bool) -> dic
     for path, lines in below.items():
         oid = hashlib.sha1("\n".join(sorted(lines)).encode()).hexdigest()
         entries[path] = {"type": "directory", "oid": oid, "size": 0, "path": path}
-    if expand:
-        for path, entry in entries.items():
-            last = find_last_change(repository, commit, path)
-            entry["lastCommit"] = {"id": last.oid, "title": last.title, "date": last.date}
     return entries
 
 
-def find_last_change(repository: Repository, commit: Commit, path: str) -> Commit:
-    def pick(of: Commit) -> dict[str, File]:
-        return {name: file for name, file in of.files.items() if name == path or name.startswith(path + "/")}
-
+def add_last_commits(repository: Repository, commit: Commit, entries: list[dict[str, Any]]) -> None:
+    """Adds to files and folders the newest commit that changed them."""
     history = list(repository.list_history(commit))
-    for newer, older in pairwise(history):
-        if pick(newer) != pick(older):
-            return newer
-    return history[-1]
+    tables = [list_entries(commit) for commit in history]
+    for entry in entries:
+        path, last = entry["path"], history[-1]
+        for newer, (table, older_table) in zip(history, pairwise(tables), strict=False):
+            if table[path] != older_table.get(path):
+                last = newer
+                break
+        entry["lastCommit"] = {"id": last.oid, "title": last.title, "date": last.date}
 
 
 def is_true(value: str | None) -> bool:
@@ -150,36 +142,36 @@ def list_tree(hub: HubServer, request: Request, kind: str, name: str, revision: 
     prefix = f"{path}/" if path else ""
     entries = [
         entry
-        for name, entry in sorted(list_entries(repository, commit, expand=expand).items())
+        for name, entry in sorted(list_entries(commit).items())
         if name.startswith(prefix) and (is_true(query.get("recursive")) or "/" not in name[len(prefix) :])
     ]
     headers = {"X-Repo-Commit": commit.oid}
     if path and not entries:
         raise HubError(404, f"{path} does not exist on {revision!r}", "EntryNotFound", headers)
     start = int(query.get("cursor", 0))
-    stop = start + min(int(query.get("limit", hub.page_size)), 50 if expand else hub.page_size)
+    stop = start + (min(50, hub.page_size) if expand else hub.page_size)
     if stop < len(entries):
         headers["Link"] = f'<{hub.url}{request.path}?{urlencode({**query, "cursor": stop})}>; rel="next"'
+    if expand:
+        add_last_commits(repository, commit, entries[start:stop])
     return give_json(entries[start:stop], headers=headers)
 
 
 def show_paths(hub: HubServer, request: Request, kind: str, name: str, revision: str) -> Response:
     repository = find_repository(hub, request, kind, name)
     commit = repository.resolve(revision)
-    if request.headers.get("content-type", "").startswith("application/json"):
-        asked = request.read_json()
-    else:
-        form = parse_qs(request.body.read().decode())
-        asked = {"paths": form["paths"], "expand": is_true(form.get("expand", ["false"])[0])}
-    entries = list_entries(repository, commit, expand=bool(asked.get("expand")))
-    paths = [path.strip("/") for path in asked["paths"]]
-    return give_json([entries[path] for path in paths if path in entries])
+    form = parse_qs(request.body.read().decode())
+    table = list_entries(commit)
+    entries = [table[path.strip("/")] for path in form["paths"] if path.strip("/") in table]
+    if is_true(form["expand"][0]):
+        add_last_commits(repository, commit, entries)
+    return give_json(entries)
 
 
 def list_refs(hub: HubServer, request: Request, kind: str, name: str) -> Response:
     repository = find_repository(hub, request, kind, name)
     shown: dict[str, list[dict[str, str]]] = {"branches": [], "converts": [], "tags": [], "pullRequests": []}
-    for branch, oid in repository.branches.items():
+    for branch, oid in list(repository.branches.items()):
         if branch.startswith("refs/pr/"):
             number = branch.removeprefix("refs/pr/")
             shown["pullRequests"].append({"name": number, "ref": branch, "targetCommit": oid})

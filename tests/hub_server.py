@@ -27,6 +27,7 @@ import dataclasses
 import hashlib
 import os
 import re
+import sys
 import threading
 import uuid
 from collections import Counter
@@ -41,9 +42,12 @@ import evaluate
 import huggingface_hub
 
 from tests.hub_access import Account
+from tests.hub_files import ALREADY_CHANGED
 from tests.hub_http import CutError, Request, Response, Server, cut_body, give_json
 from tests.hub_routes import ROUTES
 from tests.hub_store import HubError, Store
+
+MESSAGES = {429: "Too many requests", 412: ALREADY_CHANGED} | dict.fromkeys((500, 502, 503, 504), "Server error")
 
 
 @dataclasses.dataclass
@@ -152,7 +156,11 @@ class HubServer:
 
     @contextlib.contextmanager
     def connect(self, cache: Path, token: str | None = None) -> Iterator[None]:
-        """Has the clients in this process talk to this server, with all caches under a folder."""
+        """Has the clients in this process talk to this server, with all caches under a folder.
+
+        Without a token they are anonymous. Tests under `-W error` need the filter that `test_hub_server.py` has: the
+        client itself is warned by httpx2 at every LFS upload.
+        """
         hub, home = huggingface_hub.constants, str(cache)
         changes: list[tuple[Any, dict[str, Any]]] = [
             (hub, {"ENDPOINT": self.url, "HF_HUB_CACHE": f"{home}/hub", "HF_TOKEN_PATH": f"{home}/token"}),
@@ -166,11 +174,14 @@ class HubServer:
             (evaluate.config, {"HF_EVALUATE_CACHE": f"{home}/evaluate", "HF_METRICS_CACHE": f"{home}/metrics"}),
             (evaluate.config, {"DOWNLOADED_EVALUATE_PATH": f"{home}/evaluate/downloads"}),
         ]
+        path = [entry for entry in sys.path if entry != str(evaluate.config.HF_MODULES_CACHE)]
         with contextlib.ExitStack() as stack:
             for target, values in changes:
                 stack.enter_context(mock.patch.multiple(target, **values))
-            stack.enter_context(mock.patch.dict(os.environ, {"HF_TOKEN": token} if token else {}))
-            stack.callback(huggingface_hub.close_session)
+            stack.enter_context(mock.patch.dict(os.environ, {"HF_TOKEN": token or "", "HUGGING_FACE_HUB_TOKEN": ""}))
+            stack.enter_context(mock.patch.object(sys, "path", path))
+            _forget_clients()
+            stack.callback(_forget_clients)
             yield
 
     def sign(self, path: str) -> str:
@@ -199,10 +210,12 @@ class HubServer:
             self.requests[request.method, name] += 1
             self.paths.append(f"{request.method} {path}")
             self.authorizations.add((name, request.headers.get("authorization")))
-            fault = next((fault for fault in self.faults if fault.strikes(request.method, path)), None)
+            struck = [fault for fault in self.faults if fault.strikes(request.method, path)]  # all of them count
+        fault = struck[0] if struck else None
         try:
             if fault is not None and isinstance(fault.kind, int):
-                raise HubError(fault.kind, "A fault on request", headers={"Retry-After": str(fault.retry_after)})
+                headers = {"Retry-After": str(fault.retry_after)} if fault.kind == 429 else {}
+                raise HubError(fault.kind, MESSAGES[fault.kind], headers=headers)
             if fault is not None and fault.kind == "cut":
                 cut_body(request)
             response = function(self, request, **arguments)
@@ -211,6 +224,14 @@ class HubServer:
         if fault is not None and fault.kind == "lost":
             raise CutError
         return response
+
+
+def _forget_clients() -> None:
+    """Drops what clients keep between calls: connections, listings, and metrics imported from another cache."""
+    huggingface_hub.close_session()
+    huggingface_hub.HfFileSystem.clear_instance_cache()
+    for name in [name for name in sys.modules if name.startswith("evaluate_modules")]:
+        del sys.modules[name]
 
 
 def _find_route(request: Request) -> tuple[str, Callable[..., Response], dict[str, str]]:

@@ -10,6 +10,7 @@ from __future__ import annotations
 import dataclasses
 import hashlib
 import json
+import re
 from collections.abc import Iterable
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -33,7 +34,11 @@ class HubError(Exception):
         super().__init__(message)
         self.status = status
         self.message = message
-        self.headers = {"X-Error-Message": message} | ({"X-Error-Code": code} if code else {}) | (headers or {})
+        self.headers = (
+            {"X-Error-Message": re.sub("[^ -~]", "?", message)}
+            | ({"X-Error-Code": code} if code else {})
+            | (headers or {})
+        )
 
 
 @dataclasses.dataclass(frozen=True)

@@ -4,19 +4,22 @@ from __future__ import annotations
 
 import json
 import logging
+import random
 import re
+import subprocess
 import sys
+import threading
 import time
+from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-import datasets
 import evaluate
 import huggingface_hub
 import pyarrow.parquet as pq
 import pytest
-from datasets import Dataset, Video, load_dataset
+from datasets import Dataset, DatasetDict, Features, Value, Video, load_dataset
 from datasets.info import DatasetInfosDict
 from huggingface_hub import DatasetCard, HfApi
 
@@ -26,7 +29,8 @@ from tests.questions import make_rows
 from vidground_hf.cli import main
 from vidground_hf.curation import Curation, curate
 from vidground_hf.folders import read_splits
-from vidground_hf.hub import HubError, hide_token, push_folder
+from vidground_hf.hub import push_folder
+from vidground_hf.hub_errors import HubError, hide_token
 from vidground_hf.loading import DataError
 from vidground_hf.set_rules import calibrated
 from vidground_hf.sharing import choose_ids_only, find_terms
@@ -98,6 +102,10 @@ def embed(rows: list[dict[str, Any]]) -> list[dict[str, Any]]:
     ]
 
 
+def read_card(hub: HubServer, name: str) -> Any:
+    return DatasetCard(hub.read_file("dataset", name, "README.md").decode())
+
+
 # --- what arrives
 
 
@@ -147,7 +155,7 @@ def test_shards_have_row_groups_and_a_page_index(hub: HubServer, curation: Curat
 
 def test_the_front_matter_says_what_load_dataset_and_the_hub_need(hub: HubServer, curation: Curation) -> None:
     curation.push_to_hub("ada/toy")
-    card = DatasetCard(hub.read_file("dataset", "ada/toy", "README.md").decode())
+    card = read_card(hub, "ada/toy")
     info = DatasetInfosDict.from_dataset_card_data(card.data)["default"]
     assert info.features == load_dataset("ada/toy", split="grounded").features
     assert {name: split.num_examples for name, split in info.splits.items()} == {
@@ -162,7 +170,12 @@ def test_the_front_matter_says_what_load_dataset_and_the_hub_need(hub: HubServer
     assert 'load_dataset("ada/toy", split="grounded")' in card.text
 
 
-def test_no_folder_of_this_machine_is_pushed(hub: HubServer, curation: Curation, clips: Path, tmp_path: Path) -> None:
+def test_no_folder_of_this_machine_is_pushed(hub: HubServer, videos: Dataset, clips: Path, tmp_path: Path) -> None:
+    # Without a column of ids, they are made of the path and the question.
+    curation = curate(videos.remove_columns("id"), rule=calibrated(0.1), source={"id": str(clips / "clip_1.mp4")})
+    assert clips.name in curation.report["samples"]["grounded"][0]["id"]
+    assert curation.report["source"]["id"] == f"{clips.name}/clip_1.mp4"
+    curation.report["source"]["id"] = "clip_1.mp4"
     done = curation.push_to_hub("ada/toy")
     for path in done.files:
         content = hub.read_file("dataset", "ada/toy", path)
@@ -183,7 +196,7 @@ def test_licence_languages_and_revision_come_from_the_source(hub: HubServer) -> 
     assert curation.report["source"]["id"] == "ada/source"
     assert curation.report["source"]["revision"] == pinned
     curation.push_to_hub("ada/curated")
-    data = DatasetCard(hub.read_file("dataset", "ada/curated", "README.md").decode()).data
+    data = read_card(hub, "ada/curated").data
     assert (data.license, data.language, data.source_datasets) == ("cc-by-4.0", ["en", "no"], ["ada/source"])
 
 
@@ -304,7 +317,8 @@ def test_a_rate_limit_is_waited_for_as_long_as_it_says(hub: HubServer, curation:
 
 
 def test_a_commit_of_somebody_else_in_between_is_kept(hub: HubServer, curation: Curation, waits: list[float]) -> None:
-    real, done = hub.answer, []
+    real = hub.answer
+    done: list[bool] = []
 
     def answer(request: Request) -> Response:
         if "/preupload/" in request.path and not done:
@@ -536,9 +550,90 @@ def test_an_unknown_metric_is_bad_usage(capsys: Any, monkeypatch: Any) -> None:
     assert "error: no metric 'nothing'; allowed are blind_visual_gap, " in err
 
 
-def test_an_empty_folder_name_is_kept_out(hub: HubServer, tmp_path: Path) -> None:
+def test_compiled_files_of_a_folder_are_left_out(hub: HubServer, tmp_path: Path) -> None:
     (tmp_path / "f" / "__pycache__").mkdir(parents=True)
     (tmp_path / "f" / "__pycache__" / "x.pyc").write_bytes(b"x")
     (tmp_path / "f" / "a.txt").write_text("a", encoding="utf-8")
     assert push_folder(tmp_path / "f", "ada/m", "model", message="Add a").files == {"a.txt": 1}
-    assert datasets.__version__
+
+
+# --- killed
+
+NUM_KILLS = 10
+NUM_OBJECTS = 7  # three shards and four figures
+NUM_ROWS, NUM_CLIPS = 50_000, 1_000
+
+
+def make_big_folder(folder: Path, curation: Curation) -> Path:
+    """50,000 rows in three splits that name 1,000 clips, with the report of a small set."""
+    clips = folder / "clips"
+    clips.mkdir(parents=True)
+    rng = random.Random(0)
+    for number in range(NUM_CLIPS):
+        (clips / f"{number}.mp4").write_bytes(rng.randbytes(rng.randrange(1000, 3000)))
+    verdicts = {"grounded": True, "text_answerable": False, "undecided": None}
+    splits = {}
+    for start, (name, verdict) in enumerate(verdicts.items()):
+        numbers = range(start, NUM_ROWS, len(verdicts))
+        columns = {
+            "id": [f"q{number}" for number in numbers],
+            "video": [str(clips / f"{number % NUM_CLIPS}.mp4") for number in numbers],
+            "question": [f"what happens in clip {number % NUM_CLIPS}, the {number}th time?" for number in numbers],
+            "is_visually_grounded": [verdict] * len(numbers),
+        }
+        features = Features({name: Value("string") for name in columns} | {"is_visually_grounded": Value("bool")})
+        splits[name] = Dataset.from_dict(columns, features=features).cast_column("video", UNDECODED)
+    counts = {f"num_{name}": len(rows) for name, rows in splits.items()} | {"num_rows": NUM_ROWS}
+    return Curation(DatasetDict(splits), curation.report | counts).save(folder / "curated")
+
+
+@pytest.mark.slow
+def test_a_push_that_is_killed_ten_times_ends_as_one_commit_and_sends_nothing_twice(
+    server: HubServer, curation: Curation, tmp_path: Path
+) -> None:
+    folder = make_big_folder(tmp_path / "big", curation)
+    real, finished = server.answer, Counter[str]()
+    reached = threading.Event()
+    state = {"left": 0}
+
+    def answer(request: Request) -> Response:
+        with server.lock:
+            state["left"] -= 1
+            if state["left"] == 0:
+                reached.set()
+        response = real(request)
+        if request.method == "PUT":
+            finished[request.path] += 1
+        return response
+
+    server._server.answer = answer
+    command = [sys.executable, "-m", "vidground_hf.cli", "push", str(folder), "ada/big"]
+    (tmp_path / "scratch").mkdir()
+    environment = server.environment(tmp_path / "cache", server.token("ada")) | {"TMPDIR": str(tmp_path / "scratch")}
+    rng = random.Random(1)
+    for number in range(NUM_KILLS):
+        # By the clock most kills would fall into reading and writing the rows; by requests they fall everywhere.
+        reached.clear()
+        num_before_commit = 7 + 2 * (NUM_OBJECTS - len(finished))
+        is_last = number == NUM_KILLS - 1
+        state["left"] = num_before_commit + 1 if is_last else rng.randrange(1, num_before_commit + 1)
+        process = subprocess.Popen(command, env=environment, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+        if number % 5 == 0:
+            time.sleep(rng.uniform(0, 8))
+        else:
+            assert reached.wait(120)
+            time.sleep(0 if is_last else rng.uniform(0, 0.02))
+        assert is_last or process.poll() is None
+        process.kill()
+        process.wait()
+    done = subprocess.run(command, env=environment, capture_output=True, text=True, check=True)
+    assert done.stdout.startswith(("pushed 10 files", "nothing has changed"))
+    assert len(server.list_commits("dataset", "ada/big")) == 2
+    assert set(finished.values()) == {1}
+    assert len(finished) == NUM_OBJECTS
+    with server.connect(tmp_path / "cache", server.token("ada")):
+        for name, rows in read_splits(folder).items():
+            pushed = load_dataset("ada/big", split=name)
+            assert pushed.num_rows == rows.num_rows
+            sample = range(0, len(rows), 997)
+            assert read_rows(pushed.select(sample)) == embed(read_rows(rows.select(sample)))

@@ -18,13 +18,13 @@ if TYPE_CHECKING:
     from vidground_hf.curated import load_curated as load_curated
     from vidground_hf.curation import Curation as Curation
     from vidground_hf.curation import curate as curate
+    from vidground_hf.eval_results import push_eval_results as push_eval_results
+    from vidground_hf.eval_results import write_eval_results as write_eval_results
     from vidground_hf.filtering import GroundFilter as GroundFilter
     from vidground_hf.gap import measure_gap as measure_gap
     from vidground_hf.loading import open_dataset as open_dataset
     from vidground_hf.metric_loading import load_metric as load_metric
-    from vidground_hf.model_cards import push_eval_results as push_eval_results
     from vidground_hf.model_cards import push_model_card as push_model_card
-    from vidground_hf.model_cards import write_eval_results as write_eval_results
     from vidground_hf.rules import at_most as at_most
     from vidground_hf.rules import bias_at_least as bias_at_least
     from vidground_hf.rules import circular as circular
@@ -54,9 +54,9 @@ _HOMES = {
     "GroundFilter": "filtering",
     "measure_gap": "gap",
     "load_metric": "metric_loading",
-    "push_eval_results": "model_cards",
+    "push_eval_results": "eval_results",
     "push_model_card": "model_cards",
-    "write_eval_results": "model_cards",
+    "write_eval_results": "eval_results",
     "UNANSWERED": "stats.checks",
     "open_dataset": "loading",
     "at_most": "rules",

@@ -152,8 +152,9 @@ def _curate(  # one parameter an option of the command
         )
         _print_plan(ground_filter.plan(rows), as_json)
         raise click.exceptions.Exit(0)
-    source = {"id": _name_source(data), "revision": revision, "config": config, "split": split}
-    source["data_files"] = list(data_files) or None
+    source = {"id": _name_source(data), "revision": revision, "config": config, "split": split} | {
+        "data_files": list(data_files) or None
+    }
     with show_progress(f"{len(rows):,} questions, asking {', '.join(one.id for one in made)}"):
         curation = curate(
             rows, answerer=made, rule=chosen, samples=samples, shortcut_kinds=shortcut_kinds, view=view,

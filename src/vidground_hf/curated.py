@@ -11,10 +11,10 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from datasets import Dataset, DatasetDict, load_dataset
+from datasets import Dataset, DatasetDict, Value, load_dataset
 from huggingface_hub import hf_hub_download
 
-from vidground_hf.hub import ask_hub
+from vidground_hf.hub_errors import ask_hub
 from vidground_hf.id_rows import ANSWER_KEYS, ROW_KEY, SourceIndex, find_rows, index_source, join_rows
 from vidground_hf.loading import DataError, open_dataset
 from vidground_hf.rows import KIND_FEATURES
@@ -85,6 +85,9 @@ def _open_source(report: Mapping[str, Any], source: str | Path | Sequence[str | 
     else:
         hub = {"revision": recorded["revision"]} | {key: recorded.get(key) for key in ("config", "data_files")}
         rows = open_dataset(recorded["id"], **asked, **hub)
+    if "split" in report["ids_only"]["columns"] and "split" not in rows.column_names:
+        # `curate` names the split of every DatasetDict, `open_dataset` only where there are several.
+        rows = rows.add_column("split", [str(rows.split)] * len(rows), feature=Value("string"))
     missing = [name for name in report["ids_only"]["columns"] if name not in rows.column_names]
     if missing:
         raise DataError(

@@ -170,6 +170,9 @@ def curate(
     """
     started = time.perf_counter()
     rows = join_splits(dataset)
+    named = {"id": None, "revision": None, **(source or {})}
+    if named["id"] is not None and Path(named["id"]).exists():  # two parts do not tell whose disk they were on
+        named["id"] = "/".join(Path(named["id"]).parts[-2:])
     ground_filter = GroundFilter(
         answerer, rule, samples=samples, seed=seed, shortcut_kinds=shortcut_kinds, view=view, adapter=adapter,
         columns=columns, media_root=media_root, on_error=on_error,
@@ -187,7 +190,7 @@ def curate(
         view=view,
         seed=seed,
         splits=rows["split"] if "split" in rows.column_names else None,
-        source={"id": None, "revision": None, **(source or {}), **find_origin(rows), "fingerprint": rows._fingerprint},
+        source={**named, **find_origin(rows), "fingerprint": rows._fingerprint},
     )
     report |= {"columns": dict(columns) if columns else None, "command": None, **read_card_metadata(report["source"])}
     terms = find_terms(report)

@@ -1,16 +1,14 @@
-"""One commit to the Hub: what changed and nothing else, resumed after a cut, with errors that say what to do.
+"""One commit to the Hub: what changed and nothing else, resumed after a cut.
 
 What is in the files is decided elsewhere; uploading, deduplication and storage are huggingface_hub's.
 """
 
 from __future__ import annotations
 
-import re
-import time
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from fnmatch import fnmatch
 from pathlib import Path
-from typing import Any, Literal, NamedTuple, TypeVar
+from typing import Any, Literal, NamedTuple
 
 from huggingface_hub import (
     CommitOperationAdd,
@@ -20,23 +18,11 @@ from huggingface_hub import (
     get_token,
     is_offline_mode,
 )
-from huggingface_hub.errors import HfHubHTTPError, HFValidationError, OfflineModeIsEnabled, RepositoryNotFoundError
+from huggingface_hub.errors import RepositoryNotFoundError
 
-from vidground_hf.rendering import clean_text
+from vidground_hf.hub_errors import BUSY, CONFLICTS, HubError, ask_hub, retry
 
 RepoType = Literal["dataset", "model", "space"]
-Result = TypeVar("Result")
-
-_MAX_TRIES = 5
-_CONFLICTS = (409, 412)  # somebody else committed meanwhile
-_BUSY = (408, 429, 500, 502, 503, 504)
-_TOKEN = re.compile(r"hf_\w{4,}|api_org_\w{4,}")
-# The base of what the HTTP library raises; which library that is depends on the version of huggingface_hub.
-_TransportError: type[Exception] = HfHubHTTPError.__bases__[0]
-
-
-class HubError(RuntimeError):
-    """A push or a read that the Hub did not let through; the message is one line without secrets."""
 
 
 class Push(NamedTuple):
@@ -116,7 +102,7 @@ def push_folder(
 
     def push() -> Push:
         _make_repo(api, repo_id, repo_type, private, revision)
-        first_head = _retry(lambda: api.repo_info(repo_id, repo_type=repo_type, revision=revision).sha, _BUSY)
+        first_head = retry(lambda: api.repo_info(repo_id, repo_type=repo_type, revision=revision).sha, BUSY)
 
         def commit() -> Any:
             head = api.repo_info(repo_id, repo_type=repo_type, revision=revision).sha
@@ -133,7 +119,7 @@ def push_folder(
                 parent_commit=head,
             )
 
-        made = _retry(commit, (*_CONFLICTS, 429) if create_pr else _CONFLICTS + _BUSY)
+        made = retry(commit, (*CONFLICTS, 429) if create_pr else CONFLICTS + BUSY)
         return Push(repo_id, made.pr_url or made.commit_url, made.oid != first_head, files)
 
     return ask_hub(push, repo_id, token)
@@ -142,89 +128,11 @@ def push_folder(
 def _make_repo(api: HfApi, repo_id: str, repo_type: RepoType, private: bool | None, revision: str | None) -> None:
     """Makes the repository and the branch where they are not there; one of somebody else's is only looked up."""
     try:
-        _retry(lambda: api.repo_info(repo_id, repo_type=repo_type), _BUSY)
+        retry(lambda: api.repo_info(repo_id, repo_type=repo_type), BUSY)
     except RepositoryNotFoundError:
         sdk = "gradio" if repo_type == "space" else None
-        _retry(
-            lambda: api.create_repo(repo_id, repo_type=repo_type, private=private, exist_ok=True, space_sdk=sdk), _BUSY
+        retry(
+            lambda: api.create_repo(repo_id, repo_type=repo_type, private=private, exist_ok=True, space_sdk=sdk), BUSY
         )
     if revision is not None and not revision.startswith("refs/"):
-        _retry(lambda: api.create_branch(repo_id, repo_type=repo_type, branch=revision, exist_ok=True), _BUSY)
-
-
-def _retry(action: Callable[[], Result], statuses: Sequence[int]) -> Result:
-    """Repeats what may be repeated: huggingface_hub does so for uploads and lists, not for commits and look-ups."""
-    for attempt in range(_MAX_TRIES):
-        try:
-            return action()
-        except HfHubHTTPError as error:
-            if error.response.status_code not in statuses or attempt == _MAX_TRIES - 1:
-                raise
-            waited = error.response.headers.get("Retry-After", "")
-        except _TransportError:
-            if 500 not in statuses or attempt == _MAX_TRIES - 1:
-                raise
-            waited = ""
-        time.sleep(float(waited) if waited.isdigit() else 2.0**attempt)
-    raise AssertionError("the last try returns or raises")
-
-
-def ask_hub(action: Callable[[], Result], repo_id: str, token: str | None = None) -> Result:
-    """Runs what talks to the Hub, and says in one line what went wrong.
-
-    The library's exception is dropped whole: it holds what the server sent, which may repeat a token.
-
-    Raises:
-        `HubError`: instead of whatever the library raised.
-    """
-    try:
-        return action()
-    except (HfHubHTTPError, HFValidationError, OfflineModeIsEnabled, _TransportError) as error:
-        problem = explain_error(error, repo_id, token)
-    except RuntimeError as error:  # how an upload of a file fails
-        if not isinstance(error.__cause__, _TransportError):
-            raise
-        problem = explain_error(error.__cause__, repo_id, token)
-    raise HubError(problem)
-
-
-def explain_error(error: Exception, repo_id: str, token: str | None = None) -> str:
-    """What the Hub refused, and what to do about it, in one line without secrets."""
-    if isinstance(error, OfflineModeIsEnabled):
-        return f"{repo_id} is not on this machine and HF_HUB_OFFLINE is set; unset it"
-    if isinstance(error, HFValidationError):
-        return f"{repo_id!r} is no name of a repository; it reads user/name"
-    if not isinstance(error, HfHubHTTPError):
-        return f"cannot reach {constants.ENDPOINT} ({type(error).__name__}); what was uploaded is kept, run this again"
-    status = error.response.status_code
-    if status == 401 and not isinstance(error, RepositoryNotFoundError):
-        return f"the Hub does not accept the token ({status}); run `hf auth login` again, or set HF_TOKEN anew"
-    if status in (401, 404):
-        return (
-            f"no repository or revision {repo_id}, or the token may not see it ({status}); check the name, and that "
-            "the token belongs to an account with access"
-        )
-    if status == 403:
-        return (
-            f"the token may not write to {repo_id} ({status}); use one with write access to it, or open a pull "
-            "request with --create-pr (in Python create_pr=True)"
-        )
-    if status in _CONFLICTS:
-        return f"{repo_id} kept changing while this was pushed ({status}); run it again"
-    if status in _BUSY:
-        return f"the Hub was too busy {_MAX_TRIES} times ({status}); run this again later, nothing is uploaded twice"
-    said = getattr(error, "server_message", None) or "no reason given"
-    return f"the Hub refused {repo_id} ({status}): {hide_token(clean_text(said), token)}"
-
-
-def hide_token(text: str, token: str | None = None) -> str:
-    """Takes tokens out of a text.
-
-    Example:
-        >>> hide_token("bad token hf_abcdefgh, sorry")
-        'bad token [token], sorry'
-    """
-    for known in (token, get_token()):
-        if known:
-            text = text.replace(known, "[token]")
-    return _TOKEN.sub("[token]", text)
+        retry(lambda: api.create_branch(repo_id, repo_type=repo_type, branch=revision, exist_ok=True), BUSY)

@@ -14,7 +14,7 @@ from datasets import ClassLabel, Dataset, DatasetInfo, Features, LargeList, List
 
 from vidground_hf.adapters import GENERIC_COLUMNS, find_adapter
 from vidground_hf.rows import KIND_FEATURES, append_columns, build_columns, hash_rows, iterate_rows, read_cells
-from vidground_hf.schema import Example
+from vidground_hf.schema import LETTERS
 
 ROW_KEY, ANSWER_KEYS = "row_key", "blind_answer_keys"
 _ID_NAMES = {*GENERIC_COLUMNS["id"], *GENERIC_COLUMNS["video"], "split"}
@@ -39,7 +39,7 @@ class SourceIndex(NamedTuple):
     Attributes:
         rows (`Dataset`): with the columns of the source and no other.
         places (`dict[str, list[int]]`): where a row key occurs; taken from when a row is found.
-        texts (`dict[str, str]`): its options and gold answers by their keys.
+        texts (`dict[str, str]`): its options and gold answers, and the letters, by their keys.
     """
 
     rows: Dataset
@@ -85,7 +85,10 @@ def strip_rows(rows: Dataset, mapping: Mapping[str, str] | None = None) -> Datas
     features = Features(ids | {ROW_KEY: Value("string"), ANSWER_KEYS: List(Value("string"))} | added)
     columns = {name: table[name] for name in [*ids, *added]} | {
         ROW_KEY: [key.hex() for key in hash_rows(read_cells(table, source.key_columns))],
-        ANSWER_KEYS: [None if texts is None else [_make_key(text) for text in texts] for texts in answers],
+        ANSWER_KEYS: [
+            None if texts is None else [None if text is None else make_text_key(text) for text in texts]
+            for texts in answers
+        ],
     }
     return Dataset(pa.table({name: columns[name] for name in features}, schema=features.arrow_schema))
 
@@ -95,8 +98,9 @@ def _list_ids(features: Features, columns: Sequence[str], mapping: Mapping[str, 
     return [name for name in columns if name in names and isinstance(features[name], (Value, ClassLabel))]
 
 
-def _make_key(text: str | None) -> str | None:
-    return None if text is None else hash_rows([[text]])[0].hex()
+def make_text_key(text: str) -> str:
+    """A key of 32 hexadecimal digits for a text."""
+    return hash_rows([[text]])[0].hex()
 
 
 def index_source(source: Dataset, report: Mapping[str, Any]) -> SourceIndex:
@@ -117,14 +121,10 @@ def index_source(source: Dataset, report: Mapping[str, Any]) -> SourceIndex:
         places[keys[index].hex()].append(index)
     adapter = find_adapter(rows.column_names, name=report["adapter"], mapping=report["columns"])
     cells = read_cells(table, adapter.columns)
-    texts: dict[str, str] = {}
-    for row in iterate_rows(adapter.columns, cells):
-        texts |= {_make_key(text): text for text in _list_texts(adapter.convert(row))}  # type: ignore[misc]
-    return SourceIndex(rows, places, texts)
-
-
-def _list_texts(example: Example) -> list[str]:
-    return [*example.options, *([example.answer] if example.answer is not None else [])]
+    examples = [adapter.convert(row) for row in iterate_rows(adapter.columns, cells)]
+    options = {option for example in examples for option in example.options}
+    texts = {*LETTERS, *options, *(example.answer for example in examples if example.answer is not None)}
+    return SourceIndex(rows, places, {make_text_key(text): text for text in texts})
 
 
 def find_rows(stripped: Dataset, source: SourceIndex) -> list[int | None]:
@@ -146,7 +146,7 @@ def join_rows(stripped: Dataset, source: SourceIndex, positions: Sequence[int]) 
 
     Returns:
         `tuple[Dataset, int]`: the split that was stripped, and how many of its blind answers are `None` because they
-        are neither options nor gold answers but a model's own words.
+        are no letters, options or gold answers but a model's own words.
     """
     added = [name for name in KIND_FEATURES if name in stripped.column_names]
     cells = dict(zip(added, read_cells(stripped.with_format("arrow")[:], added), strict=True))

@@ -38,7 +38,7 @@ def write_dataset(
         `DataError`: when a media file that the rows name is not there.
     """
     features = next(iter(splits.values())).features
-    report = dict(report)
+    report = hide_folders(report, splits)
     if ids_only is not None:
         report = strip_report(report) | {"ids_only": {**list_source_columns(features)._asdict(), "why": ids_only}}
         splits = DatasetDict({name: strip_rows(rows, report.get("columns")) for name, rows in splits.items()})
@@ -65,6 +65,30 @@ def strip_report(report: Mapping[str, Any]) -> dict[str, Any]:
         **report,
         "samples": {name: [] for name in report["samples"]},
         "leaks": {**report["leaks"], "examples": []},
+    }
+
+
+def hide_folders(report: Mapping[str, Any], splits: DatasetDict) -> dict[str, Any]:
+    """A report whose ids do not say where clips lie on this machine; layouts without ids make them of the path."""
+    media = [
+        name for name, feature in next(iter(splits.values())).features.items() if hasattr(feature, "embed_storage")
+    ]
+    paths = {
+        path
+        for rows in splits.values()
+        for name in media
+        for chunk in rows.data.column(name).chunks
+        for path in chunk.field("path").unique().to_pylist()
+    }
+    folders = {f"{Path(path).parent}/" for path in paths if path is not None and Path(path).is_absolute()}
+
+    def cut(text: str) -> str:
+        return next((text.removeprefix(folder) for folder in folders if text.startswith(folder)), text)
+
+    return {
+        **report,
+        "samples": {name: [{**row, "id": cut(row["id"])} for row in rows] for name, rows in report["samples"].items()},
+        "leaks": {**report["leaks"], "examples": [cut(text) for text in report["leaks"]["examples"]]},
     }
 
 
