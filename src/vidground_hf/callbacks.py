@@ -9,7 +9,8 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
-from vidground_hf.model_cards import GapReports, render_model_card
+from vidground_hf.eval_results import GapReports
+from vidground_hf.model_cards import render_model_card
 
 try:
     from transformers import TrainerCallback
