@@ -12,7 +12,7 @@ MODULES = sorted(path for path in SOURCE.rglob("*.py") if "metrics" not in path.
 
 # A module imports only from the floors below its own; a folder stands for all that is in it.
 FLOORS = [
-    {"schema", "environment", "mounts"},
+    {"schema", "mounts"},
     {"stats"},
     {
         "options",
@@ -40,6 +40,7 @@ FLOORS = [
         "wording",
         "gap_checks",
         "prediction_files",
+        "environment",
     },
     {"cache", "set_rules", "progress"},
     {"layouts", "judging", "rule_parsing", "toy", "figures", "gap", "pairing"},
@@ -50,7 +51,7 @@ FLOORS = [
     {"loading", "filtering", "predictions"},
     {"luck", "tally", "folders", "gap_report", "curated", "eval_results"},
     {"report", "publishing", "model_cards"},
-    {"curation"},
+    {"curation", "callbacks"},
     {"gap_command", "cache_command", "push_command"},
     {"curate_command"},
     {"cli"},

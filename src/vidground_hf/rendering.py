@@ -6,6 +6,7 @@ Knows nothing of what the pages say.
 from __future__ import annotations
 
 import re
+import unicodedata
 from typing import Any
 
 from jinja2 import Environment, PackageLoader, StrictUndefined
@@ -16,17 +17,22 @@ MISSING = "–"
 
 _SPACES = re.compile(r"\s+")
 _JOINERS = "\u200c\u200d"  # invisible, harmless, and needed to write Persian, Hindi and many emoji
+# Python takes these for printable, but nothing is seen of them.
+_BLANKS = "\u034f\u115f\u1160\u17b4\u17b5\u2800\u3164\uffa0"
+# Accents on one letter before further ones are shown by number: our guess. Hebrew of the Bible needs four.
+_MAX_MARKS = 5
 # To every renderer a reference such as &#60; is text; a backslash reads better, and is used where all agree on it.
 _MARKDOWN = str.maketrans({c: f"&#{ord(c)};" for c in "&<>\\`|$@[]"} | {c: f"\\{c}" for c in "*_{}#~"})
 _BLOCK_START = re.compile(r"^(\d*)([-+=.)])(?=\s|$|\2)")
-_LINK_START = re.compile(r"(?<=www)\.|:(?=//)", re.IGNORECASE)
+_LINK_START = re.compile(r"(?<=www)\.|/(?=/)", re.IGNORECASE)
 
 
 def clean_text(text: str, max_characters: int = MAX_CHARACTERS) -> str:
     """Makes a stranger's text fit to be shown on one line.
 
-    Runs of white space become one space. Control characters, marks that turn the direction of the text around it and
-    other characters without a picture are shown by number. Long texts are cut and say by how much.
+    Runs of white space become one space. Control characters, marks that turn the direction of the text around it,
+    other characters without a picture, and accents piled up until they cover other lines are shown by number. Long
+    texts are cut and say by how much.
 
     Args:
         text (`str`): any text.
@@ -43,9 +49,19 @@ def clean_text(text: str, max_characters: int = MAX_CHARACTERS) -> str:
         'tree… (36 more characters)'
     """
     shown = _SPACES.sub(" ", text[:max_characters]).strip()
-    shown = "".join(char if char.isprintable() or char in _JOINERS else f"‹U+{ord(char):04X}›" for char in shown)
+    shown = _show_by_number(shown)
     num_cut = max(0, len(text) - max_characters)
     return f"{shown}… ({num_cut:,} more characters)" if num_cut else shown
+
+
+def _show_by_number(text: str) -> str:
+    shown, num_marks = [], 0
+    for char in text:
+        if char not in _JOINERS:
+            num_marks = num_marks + 1 if unicodedata.category(char) in ("Mn", "Me") else 0
+        is_seen = (char.isprintable() and char not in _BLANKS) or char in _JOINERS
+        shown.append(char if is_seen and num_marks <= _MAX_MARKS else f"‹U+{ord(char):04X}›")
+    return "".join(shown)
 
 
 def escape_markdown(text: str) -> str:
