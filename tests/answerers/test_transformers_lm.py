@@ -18,6 +18,7 @@ from hypothesis import strategies as st
 torch = pytest.importorskip("torch", reason="torch is not installed; pip install 'vidground-hf[models]'")
 pytest.importorskip("transformers", reason="transformers is not installed; pip install 'vidground-hf[models]'")
 
+from datasets.fingerprint import Hasher  # noqa: E402
 from huggingface_hub import errors  # noqa: E402
 from safetensors.torch import load_file, save_file  # noqa: E402
 
@@ -192,6 +193,24 @@ def test_a_pickle_holds_settings_only(llama: TransformersAnswerer) -> None:
     assert used == fresh
     assert len(used) < 1000
     assert pickle.loads(used).answer(make_prompts(1)) == llama.answer(make_prompts(1))  # noqa: S301
+
+
+def test_a_pickle_changes_with_the_weights(
+    folders: dict[str, Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    copy = shutil.copytree(folders["llama"], tmp_path / "copy")
+    first = TransformersAnswerer(str(copy))
+    before = Hasher.hash(first)
+    weights = load_file(copy / "model.safetensors")
+    save_file({name: 2 * tensor for name, tensor in weights.items()}, copy / "model.safetensors", {"format": "pt"})
+    assert Hasher.hash(TransformersAnswerer(str(copy))) != before == Hasher.hash(first)
+    assert pickle.loads(pickle.dumps(first)).id == TransformersAnswerer(str(copy)).id != first.id  # noqa: S301
+
+    def fail(*_: Any, **__: Any) -> None:
+        raise OSError("there is no network")
+
+    monkeypatch.setattr("transformers.AutoConfig.from_pretrained", fail)
+    assert pickle.loads(pickle.dumps(TransformersAnswerer("a/b"))).model == "a/b"  # noqa: S301
 
 
 def test_loading_and_answering_are_quiet(folders: dict[str, Path], capfd: pytest.CaptureFixture[str]) -> None:

@@ -152,6 +152,20 @@ def test_nothing_live_is_pickled(fake_vllm: list[FakeEngine], model: str) -> Non
     assert len(fake_vllm) == 2
 
 
+def test_a_pickle_changes_with_the_weights(model: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    first = VllmAnswerer(model)
+    before = Hasher.hash(first)
+    Path(model, "model.safetensors").write_bytes(b"weights")
+    assert Hasher.hash(VllmAnswerer(model)) != before == Hasher.hash(first)
+    assert pickle.loads(pickle.dumps(first)).id == VllmAnswerer(model).id != first.id  # noqa: S301
+
+    def fail(*_: Any, **__: Any) -> str:
+        raise FileNotFoundError("404 Client Error")
+
+    monkeypatch.setattr("vidground_hf.answerers.vllm_lm_revision.hf_hub_download", fail)
+    assert pickle.loads(pickle.dumps(VllmAnswerer("a/b"))).model == "a/b"  # noqa: S301
+
+
 def test_without_vllm_it_says_what_to_install(model: str, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "vllm", None)
     with pytest.raises(ImportError, match=re.escape("pip install 'vidground-hf[vllm]'")):

@@ -6,11 +6,12 @@ Loading, tokens, batches, forward passes and generation each have a module besid
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from vidground_hf.answerers.base import Answer
-from vidground_hf.answerers.transformers_hub import find_revision
+from vidground_hf.answerers.transformers_hub import ModelError, find_revision
 from vidground_hf.answerers.transformers_loading import find_device, find_dtype, load_model
 from vidground_hf.prompts import Prompt
 
@@ -84,7 +85,14 @@ class TransformersAnswerer:
         self._engine: Engine | None = None
 
     def __getstate__(self) -> dict[str, Any]:
-        return {**self.__dict__, "_found_revision": None, "_engine": None}
+        # What `datasets` keeps goes by the pickle, so it has to change with the weights. A model that cannot be had is
+        # reported when it is asked.
+        with suppress(ModelError, ValueError, OSError):
+            self.id  # noqa: B018
+        return {**self.__dict__, "_engine": None}
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        self.__dict__.update(state, _found_revision=None)
 
     @property
     def id(self) -> str:

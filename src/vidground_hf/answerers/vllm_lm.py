@@ -6,6 +6,7 @@ Multiple choice is one token among the option letters, all else is written. A vL
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -63,7 +64,14 @@ class VllmAnswerer:
         self._letters: dict[int, int] = {}
 
     def __getstate__(self) -> dict[str, Any]:
-        return {**self.__dict__, "num_in_flight": 0, "_commit": None, "_engine": None, "_letters": {}}
+        # What `datasets` keeps goes by the pickle, so it has to change with the weights. A model that cannot be had is
+        # reported when it is asked.
+        with suppress(OSError):
+            self.id  # noqa: B018
+        return {**self.__dict__, "num_in_flight": 0, "_engine": None, "_letters": {}}
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        self.__dict__.update(state, _commit=None)
 
     @property
     def id(self) -> str:
