@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import math
+import random
+import re
 from collections import Counter
-from collections.abc import Callable
+from dataclasses import replace
 from typing import Any
 
 import pytest
+from datasets import Dataset
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -15,10 +18,11 @@ from tests.models import SimulatedModel, draw
 from vidground_hf.answerers.base import Answer, ConstantAnswerer
 from vidground_hf.asking import Asked, Asking, ask_rows, count_requests
 from vidground_hf.cache import AnswerCache
+from vidground_hf.filtering import GroundFilter
 from vidground_hf.prompts import Prompt
 from vidground_hf.rules import at_most, circular, majority, single_shot
 from vidground_hf.schema import Example, Verdict
-from vidground_hf.set_rules import FOLLOWED_SHARE, calibrated
+from vidground_hf.set_rules import FOLLOWED_SHARE, calibrated, drop_fraction
 from vidground_hf.trials import Trial
 
 
@@ -165,20 +169,57 @@ def test_an_answerer_that_states_its_confidence_is_asked_once_and_every_wrong_an
     assert {trials[0].confidence for trials in asked.trials} == {1.0, 2.0}
 
 
-def test_who_is_followed_up_depends_on_the_gold_only_through_whether_the_first_answer_is_wrong() -> None:
+def test_who_is_followed_up_depends_on_the_gold_only_through_whether_the_first_answer_is_wrong(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr("vidground_hf.asking.MAX_ROWS_FOLLOWED", 0)
     examples = make_examples(300)
-    moved = [
-        Example(**{**{f: getattr(e, f) for f in e.__dataclass_fields__}, "answer_index": (e.answer_index or 0) ^ 1})
-        for e in examples
-    ]
+    moved = [replace(example, answer_index=(example.answer_index or 0) ^ 1) for example in examples]
     model = SimulatedModel({})
     before = ask(examples, calibrated(), model).trials
     after = ask(moved, calibrated(), model).trials
+    num_alone = 0
     for first, second in zip(before, after, strict=True):
-        if not first[0].is_right and not second[0].is_right:
+        if first[0].is_right == second[0].is_right:
             assert [trial.choice for trial in first] == [trial.choice for trial in second]
+            num_alone += len(first) == 1
         shared = min(len(first), len(second))
         assert [trial.choice for trial in first[:shared]] == [trial.choice for trial in second[:shared]]
+    assert num_alone > 40
+    other = ask(examples, calibrated(), model, seed=1).trials
+    assert [len(trials) for trials in other] != [len(trials) for trials in before]
+
+
+def test_rows_with_the_same_words_are_drawn_one_by_one() -> None:
+    rng = random.Random(0)
+    example = make_examples(1, 2)[0]
+    examples = [replace(example, id=str(k), answer_index=rng.randrange(2)) for k in range(1000)]
+    model = SimulatedModel({example.question: example.options[0]})  # always the same answer, which is a guess
+    for seed in range(5):
+        trials = ask(examples, calibrated(), model, seed=seed).trials
+        rule = calibrated().fit(trials, followed_share=FOLLOWED_SHARE)
+        assert rule.calibration.num_drops == 0
+        assert rule.calibration.smallest_error == pytest.approx(1, abs=0.25)
+
+
+def test_a_wrong_row_with_a_say_stands_for_those_without(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("vidground_hf.asking.MAX_ROWS_FOLLOWED", 100)
+    examples = make_examples(200, 4)
+    rows = [
+        {"id": e.id, "question": e.question, "options": list(e.options), "answer": e.options[e.answer_index or 0]}
+        for e in examples
+    ]
+    model = SimulatedModel(know(examples, 0.5))
+    judgement = GroundFilter(model, calibrated(0.5)).judge(Dataset.from_list(rows))
+    followed = [row for row in judgement.rows if not row[0].is_right and row[0].confidence is not None]
+    threshold = judgement.rule.calibration.threshold  # type: ignore[attr-defined]
+    above = sum((row[0].confidence or 0) >= threshold for row in followed)
+    weight = 1 / 3 / FOLLOWED_SHARE
+    assert judgement.rule.calibration.expected_lucky_drops == pytest.approx(above * weight)  # type: ignore[attr-defined]
+    assert judgement.rule.calibration.single_shot_lucky_drops == pytest.approx(  # type: ignore[attr-defined]
+        len(followed) * weight
+    )
+    assert 0 < len(followed) < sum(not row[0].is_right for row in judgement.rows)
 
 
 def test_confidence_counts_repeats_in_the_unit_of_the_option_count() -> None:
@@ -203,6 +244,29 @@ def test_the_bias_score_is_the_mean_over_the_orders() -> None:
     assert sorted(trial.choice == 0 for trial in trials) == [False, True, True]
 
 
+def test_confidence_is_that_of_the_option_that_was_chosen_whatever_the_order() -> None:
+    probability = {"x": 0.1, "y": 0.7, "z": 0.2}
+
+    class Stated(SimulatedModel):
+        def _answer(self, prompt: Prompt) -> Answer:
+            return Answer(text="A", option_logprobs=tuple(math.log(probability[option]) for option in prompt.options))
+
+    example = Example(
+        id="1", question="?", problem_type="multiple_choice", options=("x", "y", "z"), answer_index=1, answer="y"
+    )
+    (trials,) = ask([example], calibrated(), Stated({})).trials
+    assert [trial.choice for trial in trials] == [1, 1, 1]
+    assert trials[0].confidence == pytest.approx(3 * math.log(0.7 / 0.15))
+    assert trials[0].bias_score == pytest.approx(0.7)
+
+
+def test_letters_that_are_written_are_looked_up_as_they_were_shown() -> None:
+    examples = [replace(example, options=tuple("cab"), answer="cab"[example.answer_index or 0])
+                for example in make_examples(30, 3)]  # fmt: skip
+    asked = ask(examples, circular(), SimulatedModel({e.question: e.answer or "" for e in examples}))
+    assert count_right(asked) == [3] * 30
+
+
 def test_a_sampled_answer_has_an_index_of_its_own_and_an_unsampled_one_is_asked_once() -> None:
     example = Example(id="1", question="how many?", problem_type="numerical", answer="3")
     warm = SimulatedModel({}, name="warm", temperature=1.0)
@@ -211,7 +275,12 @@ def test_a_sampled_answer_has_an_index_of_its_own_and_an_unsampled_one_is_asked_
     cold = SimulatedModel({}, name="cold")
     asked = ask([example], leave_open, cold, samples=4)
     assert len(cold.asked) == 1
-    assert asked.calls == {"asked": 1, "cached": 3, "failed": 0, "saved": 0}
+    assert asked.calls == {"asked": 1, "cached": 0, "failed": 0, "saved": 0}
+    twins = Example(
+        id="1", question="?", problem_type="multiple_choice", options=("red", "blue", "red", "blue"), answer_index=0
+    )
+    assert [len(ask([twins], leave_open, model, samples=4).trials[0]) for model in (cold, warm)] == [2, 4]
+    assert sorted(prompt.trial_index for prompt in warm.asked[4:]) == [0, 0, 1, 1]
 
 
 def test_several_models_are_asked_one_after_the_other() -> None:
@@ -238,6 +307,7 @@ def test_an_answer_that_failed_ends_the_row_and_is_asked_again_next_time() -> No
     model = SimulatedModel(know(examples, 1.0), fails=lambda prompt: prompt.order[0] == 1)
     asked = ask(examples, circular(), model)
     assert asked.calls["failed"] == sum(trials[-1].error == "timed out" for trials in asked.trials) == 10
+    assert asked.calls["saved"] == 0
     model.fails = lambda prompt: False
     again = ask(examples, circular(), model)
     assert again.calls["failed"] == 0
@@ -289,10 +359,34 @@ def test_options_that_are_letters_themselves_are_told_apart() -> None:
 
 
 def test_a_rule_says_how_many_answers_it_takes_and_samples_bounds_them() -> None:
-    asking: Callable[..., Asking] = lambda **given: Asking(answerers=(), view="text", **given)  # noqa: E731
-    example = make_examples(1, 5)[0]
-    assert asking(rule=calibrated()).count_trials(example) == 5
-    assert asking(rule=calibrated(), samples=2).count_trials(example) == 2
-    assert asking(rule=circular(), samples=2).count_trials(example) == 5
-    assert asking(rule=majority()).count_trials(example) == 10
-    assert asking(rule=leave_open).count_trials(example) == 1
+    def count(rule: Any, samples: int | None = None, temperature: float = 1.0) -> int:
+        model = SimulatedModel({}, temperature=temperature)
+        asking = Asking(answerers=(model,), view="text", rule=rule, samples=samples)
+        return len(asking.list_trials(make_examples(1, 5)[0], model))
+
+    assert [count(rule) for rule in (calibrated(), circular(), majority(), at_most(), leave_open)] == [5, 5, 10, 1, 1]
+    assert [count(calibrated(), 2), count(calibrated(), 7)] == [2, 7]
+    assert count(calibrated(), 7, temperature=0) == 6  # one of the two permutations is a rotation again
+
+
+@pytest.mark.parametrize(
+    ("answerers", "rule", "samples", "message"),
+    [
+        (["m"], circular(), 2, "circular asks every rotation, got samples = 2; leave it out"),
+        (["m"], drop_fraction(0.2), None, "it goes with the probe alone"),
+        (["m"], at_most(), None, "at_most(limit=2) drops what is answered right more often, which 1 answerers with 1"),
+        (["m", "m"], majority(), None, "an answerer is named twice among m, m; use samples to ask one several times"),
+        ([], majority(), None, "got 0 answerers; pass one or more models, or the probe alone"),
+        (["m"], majority(), 0, "samples = 0 is out of range"),
+    ],
+)
+def test_what_could_decide_nothing_is_refused_before_anything_is_asked(
+    answerers: list[str], rule: Any, samples: int | None, message: str
+) -> None:
+    with pytest.raises(ValueError, match=re.escape(message)):
+        GroundFilter([SimulatedModel({}, name) for name in answerers], rule, samples=samples)
+
+
+def test_names_in_place_of_objects_are_refused() -> None:
+    with pytest.raises(TypeError, match=re.escape("pass load_answerer('constant:A') and single_shot()")):
+        GroundFilter("constant:A")  # type: ignore[arg-type]

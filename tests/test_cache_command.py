@@ -69,8 +69,9 @@ def test_a_budget_ends_the_run_with_one_line_and_the_next_goes_on(questions: Pat
         status, out, err = run(*audit(questions, server, "--max-requests", 25))
         assert (status, out, server.num_requests) == (1, "", 25)
         assert err.splitlines()[-1] == (
-            "error: 35 of 60 questions got no answer, the first because: the budget of 25 requests is spent. Run "
-            "again, or pass on_error='undecided' to keep such rows as undecided"
+            "error: 35 of 60 questions lack an answer, the first because: the budget of 25 requests is spent. What "
+            "was answered is kept: run again to ask for the rest, or pass --on-error undecided (in Python "
+            "on_error='undecided') to keep such rows as undecided"
         )
         status, out, _ = run(*audit(questions, server, "--dry-run", "--json"))
         plan = json.loads(out)
@@ -84,6 +85,16 @@ def test_a_budget_ends_the_run_with_one_line_and_the_next_goes_on(questions: Pat
         }
         assert run(*audit(questions, server))[0] == 0
         assert server.num_requests == 60
+
+
+@pytest.mark.filterwarnings("ignore:35 of 60 questions lack an answer.* they are undecided")
+def test_a_question_that_fails_may_be_left_undecided(questions: Path, run: Any) -> None:
+    with ChatServer() as server:
+        budget = ("--max-requests", 25, "--on-error", "undecided", "--json")
+        status, out, _ = run(*audit(questions, server, *budget))
+    report = json.loads(out)
+    assert (status, report["num_undecided"], report["reasons"]["undecided"]) == (0, 35, {"no_answer": 35})
+    assert server.url not in json.dumps(report["reasons"])
 
 
 def test_a_dry_run_asks_nothing(questions: Path, run: Any) -> None:
@@ -103,7 +114,7 @@ def test_a_refused_key_is_one_line(questions: Path, run: Any) -> None:
         status, _, err = run(*audit(questions, server))
         assert server.num_requests <= 4
     assert status == 1
-    assert "60 of 60 questions got no answer, the first because: endpoint:tiny@http" in err.splitlines()[-1]
+    assert "60 of 60 questions lack an answer, the first because: endpoint:tiny@http" in err.splitlines()[-1]
     assert "Set VIDGROUND_ENDPOINT_KEY to a key of this server" in err.splitlines()[-1]
 
 

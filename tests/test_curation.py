@@ -295,3 +295,8 @@ def test_a_fitted_filter_asks_about_new_rows_as_far_as_its_rule_needs() -> None:
     assert set(mapped["is_visually_grounded"][300:]) == {False}
     assert {prompt.example_id for prompt in model.asked} == {f"q{index}" for index in range(300, 400)}
     assert len(model.asked) == 400
+
+
+def test_a_source_may_be_named_as_its_owner_likes() -> None:
+    report = curate(make_dataset(40), source={"id": "my set!/of/rows", "revision": "1a"}).report
+    assert (report["source"]["id"], report["license"]) == ("my set!/of/rows", None)

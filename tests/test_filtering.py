@@ -212,14 +212,14 @@ def test_a_failed_answer_raises_or_is_undecided() -> None:
     data = Dataset.from_list(
         [{**row, "question": row["question"] + " fail" * (k == 3)} for k, row in enumerate(make_rows(8))]
     )
-    message = "1 of 8 questions got no answer, the first because: timed out. Run again, or pass on_error='undecided'"
+    message = "1 of 8 questions lack an answer, the first because: timed out. What was answered is kept: run again"
     with pytest.raises(AnswerError, match=re.escape(message)):
         GroundFilter(LetterAnswerer(), single_shot()).fit(data)
     with pytest.raises(AnswerError, match=re.escape(message)):
         data.map(GroundFilter(LetterAnswerer(), single_shot()), batched=True)
     lenient = GroundFilter(LetterAnswerer(), single_shot(), on_error="undecided")
     mapped = data.map(lenient, batched=True)
-    assert mapped[3]["drop_reason"] == "timed out"
+    assert mapped[3]["drop_reason"] == "no_answer"
     assert [row["is_visually_grounded"] is None for row in mapped] == [k == 3 for k in range(8)]
     assert mapped["blind_answers"][3] == [None]
     assert Hasher.hash(GroundFilter(LetterAnswerer(), single_shot(), on_error="undecided")) != Hasher.hash(lenient)

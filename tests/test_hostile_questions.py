@@ -90,4 +90,4 @@ def test_a_hostile_question_in_another_group_is_answered_like_any_other(
     for answer, row in zip(answers, rows, strict=True):
         if answer is not long:
             assert answer["blind_answers"][0] in row["options"]
-    assert long["blind_answers"][0] in rows[4]["options"] or "token" in str(long["drop_reason"])
+    assert long["blind_answers"][0] in rows[4]["options"] or long["drop_reason"] == "no_answer"

@@ -5,7 +5,7 @@ from collections import Counter
 from hypothesis import given
 from hypothesis import strategies as st
 
-from vidground_hf.orders import draw_orders, draw_share
+from vidground_hf.orders import draw_orders, draw_shares
 from vidground_hf.schema import Example
 
 
@@ -47,8 +47,18 @@ def test_words_that_are_no_valid_text_have_orders_too() -> None:
 
 def test_shares_are_uniform_and_not_tied_to_the_orders() -> None:
     examples = [make_example(4, f"question {index}") for index in range(4000)]
-    shares = [draw_share(example) for example in examples]
+    shares = draw_shares(examples)
+    assert shares != draw_shares(examples, seed=1)
     assert all(0 <= share < 1 for share in shares)
     assert abs(sum(share < 0.5 for share in shares) - 2000) < 130
     low = [draw_orders(example, 1)[0] for example, share in zip(examples, shares, strict=True) if share < 0.5]
     assert max(abs(count - len(low) / 4) for count in Counter(low).values()) < 90
+
+
+def test_rows_with_the_same_words_have_shares_of_their_own() -> None:
+    shares = draw_shares([make_example(2)] * 4000)
+    assert len(set(shares)) == 4000
+    assert abs(sum(share < 0.5 for share in shares) - 2000) < 130
+    answered = Example(id="7", question="which?", problem_type="multiple_choice", options=("option 0", "option 1"),
+                       answer_index=1, answer="option 1", video="v.mp4")  # fmt: skip
+    assert draw_shares([answered]) == draw_shares([make_example(2)])

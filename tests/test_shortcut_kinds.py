@@ -71,7 +71,7 @@ def test_an_account_that_names_no_kind_is_none_and_counted(rows: Dataset) -> Non
 def test_an_account_that_failed_raises_or_is_none(rows: Dataset) -> None:
     model = Explaining(know_half(rows))
     model.account = None
-    with pytest.raises(AnswerError, match="questions got no answer, the first because: timed out"):
+    with pytest.raises(AnswerError, match="questions lack an answer, the first because: timed out"):
         GroundFilter(model, circular(), shortcut_kinds=True).fit(rows)
     lenient = GroundFilter(model, circular(), shortcut_kinds=True, on_error="undecided").fit(rows)
     assert set(rows.map(lenient, batched=True)["shortcut_kind"]) == {None}

@@ -14,6 +14,7 @@ if TYPE_CHECKING:
     from vidground_hf.answerers import load_answerer as load_answerer
     from vidground_hf.answerers.base import Answer as Answer
     from vidground_hf.answerers.endpoint import EndpointAnswerer as EndpointAnswerer
+    from vidground_hf.answerers.transformers_lm import TransformersAnswerer as TransformersAnswerer
     from vidground_hf.cache import AnswerCache as AnswerCache
     from vidground_hf.curated import load_curated as load_curated
     from vidground_hf.curation import Curation as Curation
@@ -48,6 +49,7 @@ _HOMES = {
     "TextBiasProbe": "answerers",
     "load_answerer": "answerers",
     "EndpointAnswerer": "answerers.endpoint",
+    "TransformersAnswerer": "answerers.transformers_lm",
     "load_curated": "curated",
     "Curation": "curation",
     "curate": "curation",

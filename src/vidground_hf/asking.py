@@ -5,6 +5,7 @@ A row is asked only as long as its verdict is open. What its answers mean is `ju
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Iterator, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
@@ -12,19 +13,49 @@ from dataclasses import dataclass
 from multiprocess import parent_process  # type: ignore[import-untyped]  # what `Dataset.map` makes its processes with
 
 from vidground_hf.answerers.base import Answer, Answerer, ConstantAnswerer, ModelAnswerer
+from vidground_hf.answerers.probe import TextBiasProbe
 from vidground_hf.cache import AnswerCache, answer_through_cache, make_key
 from vidground_hf.deciding import RowRule
 from vidground_hf.judging import make_trial, weigh_trials
-from vidground_hf.orders import draw_orders, draw_share
+from vidground_hf.orders import draw_orders, draw_shares
 from vidground_hf.progress import AskingBar
 from vidground_hf.prompts import Prompt, make_prompt
 from vidground_hf.rules import AtMost, Circular, Majority, SingleShot
 from vidground_hf.schema import Example, View
-from vidground_hf.set_rules import FOLLOWED_SHARE, MAX_ROWS_FOLLOWED, Calibrated, FittedCalibrated
+from vidground_hf.set_rules import FOLLOWED_SHARE, MAX_ROWS_FOLLOWED, Calibrated, DropFraction, FittedCalibrated
 from vidground_hf.trials import Trial
 
 # Our guess at a part of a wave that keeps any answerer busy and needs little memory.
 _PROMPTS_PER_PART = 5000
+
+
+def check_answerers(
+    answerers: tuple[Answerer | TextBiasProbe, ...], rule: RowRule | None, samples: int | None
+) -> None:
+    """Refuses what could decide nothing, before anything is asked.
+
+    Raises:
+        `ValueError`: for no answerer, one named twice, a probe among others, and numbers that do not go with the rule.
+    """
+    has_probe = any(isinstance(one, TextBiasProbe) for one in answerers)
+    if not answerers or (len(answerers) > 1 and has_probe):
+        raise ValueError(f"got {len(answerers)} answerers; pass one or more models, or the probe alone")
+    if samples is not None and samples < 1:
+        raise ValueError(f"{samples = } is out of range; it is at least 1, or None for as many as the rule takes")
+    if samples is not None and has_probe:
+        raise ValueError("the probe answers once; samples goes with models")
+    if samples is not None and isinstance(rule, Circular):
+        raise ValueError(f"circular asks every rotation, got {samples = }; leave it out")
+    if isinstance(rule, DropFraction) and not has_probe:
+        raise ValueError(f"{rule} refits the probe on what is left; it goes with the probe alone")
+    if isinstance(rule, AtMost) and len(answerers) * (samples or 1) <= rule.limit:
+        raise ValueError(
+            f"{rule} drops what is answered right more often, which {len(answerers)} answerers with {samples or 1} "
+            "samples each cannot; name more of them, or more samples"
+        )
+    ids = [one.id for one in answerers] if len(answerers) > 1 else []
+    if len(set(ids)) < len(ids):
+        raise ValueError(f"an answerer is named twice among {', '.join(ids)}; use samples to ask one several times")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -45,11 +76,28 @@ class Asking:
     samples: int | None = None
     seed: int = 0
 
-    def count_trials(self, example: Example) -> int:
-        """How many trials each answerer may take for a row."""
-        if isinstance(self.rule, Circular) or self.samples is None:
-            return self.rule.count_trials(len(example.options)) if hasattr(self.rule, "count_trials") else 1
-        return self.samples
+    def list_trials(self, example: Example, answerer: Answerer) -> list[tuple[tuple[int, ...], int]]:
+        """The trials that an answerer may take for a row.
+
+        A model that does not sample answers an equal prompt the same way, which confirms nothing: it is asked once.
+
+        Returns:
+            `list[tuple[tuple[int, ...], int]]`: of each trial the order of the options, and which one it is of those
+            with an equal prompt.
+        """
+        number = self.samples
+        if number is None:
+            number = self.rule.count_trials(len(example.options)) if hasattr(self.rule, "count_trials") else 1
+        seed = None if isinstance(answerer, ConstantAnswerer) else self.seed
+        samples = not isinstance(answerer, ModelAnswerer) or bool(answerer.sampling.get("temperature", 0))
+        seen: Counter[tuple[str, ...]] = Counter()
+        trials = []
+        for order in draw_orders(example, number, seed):
+            shown = tuple(example.options[position] for position in order)
+            if samples or not seen[shown]:
+                trials.append((order, seen[shown]))
+            seen[shown] += 1
+        return trials
 
     def find_followed_share(self, num_rows: int) -> float:
         """The share of the rows with a wrong first answer that are asked again, in (0, 1]; of small sets all are."""
@@ -57,40 +105,27 @@ class Asking:
         is_large = num_rows > MAX_ROWS_FOLLOWED
         return FOLLOWED_SHARE if isinstance(self.rule, Calibrated) and asks_again and is_large else 1.0
 
-    def make_prompt(self, example: Example, answerer: Answerer, turn: int) -> Prompt:
-        """What an answerer is asked about a row in its trial number `turn`, from 0.
-
-        A model that does not sample is asked an equal prompt once: its trial index stays 0, so the answer is found.
-        """
-        seed = None if isinstance(answerer, ConstantAnswerer) else self.seed
-        *earlier, order = draw_orders(example, turn + 1, seed)
-        samples = not isinstance(answerer, ModelAnswerer) or bool(answerer.sampling.get("temperature", 0))
-        return make_prompt(example, self.view, order, trial_index=earlier.count(order) if samples else 0)
-
-    def wants_more(
-        self, example: Example, trials: Sequence[Trial], left: Sequence[int], followed_share: float
-    ) -> bool:
+    def wants_more(self, trials: Sequence[Trial], left: Sequence[int], is_drawn: bool) -> bool:
         """Whether another trial could change the verdict on a row.
 
         Args:
-            example (`Example`): the row.
             trials (`Sequence[Trial]`): so far.
             left (`Sequence[int]`): the answerer of each trial that may still be taken.
-            followed_share (`float`): see `find_followed_share`.
+            is_drawn (`bool`): whether the row is followed up even if its first answer is wrong.
         """
         if not trials:
             return True
         if not left or trials[-1].error is not None or trials[0].score is None:
             return False
         if isinstance(self.rule, (Calibrated, FittedCalibrated)):
-            return self._wants_confirmation(example, trials, followed_share)
+            return self._wants_confirmation(trials, is_drawn)
         if isinstance(self.rule, (SingleShot, Majority, AtMost, Circular)):
             # These count right answers: the verdict stands if it is the same whether all others are right or wrong.
             worst, best = ([*trials, *(Trial(score=s, answerer=a) for a in left)] for s in (0.0, 1.0))
             return self.rule(worst) != self.rule(best)
         return True
 
-    def _wants_confirmation(self, example: Example, trials: Sequence[Trial], followed_share: float) -> bool:
+    def _wants_confirmation(self, trials: Sequence[Trial], is_drawn: bool) -> bool:
         """Stops at the first answer that differs; of the gold it knows only that a wrong candidate was drawn.
 
         An answerer that states a confidence of its own is taken at its word.
@@ -101,7 +136,7 @@ class Asking:
         if any(trial.choice != first.choice for trial in trials):
             return False
         if isinstance(self.rule, Calibrated):
-            return bool(first.is_right) or draw_share(example, self.seed) < followed_share
+            return bool(first.is_right) or is_drawn
         can_drop = isinstance(self.rule, FittedCalibrated) and self.rule.calibration.threshold is not None
         return can_drop and bool(first.is_right)
 
@@ -118,7 +153,7 @@ class Asked:
     Attributes:
         trials (`list[list[Trial]]`): at least one a row; the first carries what all of a row's trials say together.
         calls (`dict[str, int]`): answers that were `asked` for, `cached`, `failed`, and `saved` because a verdict
-            stood without them.
+            stood without them; what a failed row was not asked any more is none of these.
         followed_share (`float`): see `Asking.find_followed_share`.
     """
 
@@ -152,23 +187,26 @@ def ask_rows(asking: Asking, examples: Sequence[Example], *, progress: bool = Fa
         'blue'
     """
     rows = [_find_obstacle(example, asking.view) for example in examples]
-    limits = [asking.count_trials(example) for example in examples]
     waiting = [index for index, trials in enumerate(rows) if not trials]
+    limits = [
+        [len(asking.list_trials(example, answerer)) if not trials else 0 for answerer in asking.answerers]
+        for example, trials in zip(examples, rows, strict=True)
+    ]
     followed_share = asking.find_followed_share(len(examples))
-    total = len(asking.answerers) * sum(limits[index] for index in waiting)
-    with _open_cache(asking.answerers) as cache, AskingBar(total=total, show=progress) as bar:
+    is_drawn = [share < followed_share for share in draw_shares(examples, asking.seed)]
+    with _open_cache(asking.answerers) as cache, AskingBar(total=sum(map(sum, limits)), show=progress) as bar:
         for number, answerer in enumerate(asking.answerers):
             bar.answerer = answerer
-            for turn in range(max((limits[index] for index in waiting), default=0)):
+            for turn in range(max((limits[index][number] for index in waiting), default=0)):
                 still: list[int] = []
                 for index in waiting:
-                    left = _list_left(number, turn, limits[index], len(asking.answerers))
-                    if asking.wants_more(examples[index], rows[index], left, followed_share):
+                    left = _list_left(number, turn, limits[index])
+                    if asking.wants_more(rows[index], left, is_drawn[index]):
                         still.append(index)
                     elif left:
-                        bar.add(len(left), "saved")
+                        bar.add(len(left), "saved" if rows[index][-1].error is None else "skipped")
                 waiting = still
-                asked = [index for index in waiting if turn < limits[index]]
+                asked = [index for index in waiting if turn < limits[index][number]]
                 for index, trial in _ask_wave(asking, examples, asked, number, turn, cache, bar):
                     rows[index].append(trial)
     calls = {name: bar.counts[name] for name in ("asked", "cached", "failed", "saved")}
@@ -211,10 +249,10 @@ def _open_cache(answerers: Sequence[Answerer]) -> AbstractContextManager[AnswerC
     return AnswerCache()
 
 
-def _list_left(number: int, turn: int, limit: int, num_answerers: int) -> list[int]:
+def _list_left(number: int, turn: int, limits: Sequence[int]) -> list[int]:
     """The answerers of the trials that a row may still take."""
-    own = [number] * max(limit - turn, 0)
-    return own + [later for later in range(number + 1, num_answerers) for _ in range(limit)]
+    own = [number] * max(limits[number] - turn, 0)
+    return own + [later for later in range(number + 1, len(limits)) for _ in range(limits[later])]
 
 
 def _ask_wave(
@@ -229,7 +267,10 @@ def _ask_wave(
     answerer = asking.answerers[number]
     for start in range(0, len(asked), _PROMPTS_PER_PART):
         part = asked[start : start + _PROMPTS_PER_PART]
-        prompts = [asking.make_prompt(examples[index], answerer, turn) for index in part]
+        prompts = []
+        for index in part:
+            order, trial_index = asking.list_trials(examples[index], answerer)[turn]
+            prompts.append(make_prompt(examples[index], asking.view, order, trial_index))
         for index, prompt, answer in zip(part, prompts, _answer(answerer, prompts, cache, bar), strict=True):
             yield index, make_trial(examples[index], answer, prompt.order, answerer=number)
 
@@ -261,7 +302,9 @@ def count_requests(asking: Asking, examples: Sequence[Example], cache: AnswerCac
         max_tokens = answerer.sampling.get("max_tokens")
         for start in range(0, len(rows), _PROMPTS_PER_PART):
             part = rows[start : start + _PROMPTS_PER_PART]
-            asked = [[asking.make_prompt(row, answerer, k) for k in range(asking.count_trials(row))] for row in part]
+            asked = [
+                [make_prompt(row, asking.view, *trial) for trial in asking.list_trials(row, answerer)] for row in part
+            ]
             keys = [[make_key(answerer.id, answerer.sampling, prompt) for prompt in prompts] for prompts in asked]
             found = cache.get_many([key for row in keys for key in row])
             num_cached += len(found)

@@ -33,6 +33,8 @@ _SOURCE_OPTIONS = [
     click.option("--concurrency", type=click.IntRange(min=1), help="Requests in flight at most; 64 when left out."),
     click.option("--max-requests", type=click.IntRange(min=1), help="Stop after this many requests to a server; what "
                  "was answered is kept for the next run."),
+    click.option("--on-error", type=click.Choice(["raise", "undecided"]), default="raise", show_default=True,
+                 help="What becomes of a question that gets no answer."),
     click.option("--dry-run", is_flag=True, help="Print what models would be asked, and ask nothing."),
     click.option("--rule", default="calibrated", show_default=True, help="calibrated, calibrated(0.1), single_shot, "
                  "majority, at_most(2), circular, bias_at_least(0.5) or drop_fraction(0.3)."),
@@ -105,6 +107,7 @@ def _curate(  # one parameter an option of the command
     shortcut_kinds: bool,
     concurrency: int | None,
     max_requests: int | None,
+    on_error: Any,
     dry_run: bool,
     rule: str,
     alpha: float | None,
@@ -148,7 +151,14 @@ def _curate(  # one parameter an option of the command
         rows = rows.select(range(min(limit, len(rows))))
     if dry_run:
         ground_filter = GroundFilter(
-            made, chosen, samples=samples, seed=seed, view=view, adapter=adapter, columns=columns
+            made,
+            chosen,
+            samples=samples,
+            seed=seed,
+            shortcut_kinds=shortcut_kinds,
+            view=view,
+            adapter=adapter,
+            columns=columns,
         )
         _print_plan(ground_filter.plan(rows), as_json)
         raise click.exceptions.Exit(0)
@@ -157,8 +167,9 @@ def _curate(  # one parameter an option of the command
     }
     with show_progress(f"{len(rows):,} questions, asking {', '.join(one.id for one in made)}"):
         curation = curate(
-            rows, answerer=made, rule=chosen, samples=samples, shortcut_kinds=shortcut_kinds, view=view,
-            adapter=adapter, columns=columns, media_root=media_root, seed=seed, source=source, progress=True,
+            rows, answerer=made, rule=chosen, samples=samples, shortcut_kinds=shortcut_kinds, on_error=on_error,
+            view=view, adapter=adapter, columns=columns, media_root=media_root, seed=seed, source=source,
+            progress=True,
         )  # fmt: skip
     pinned = {"revision": curation.report["source"]["revision"]}
     curation.report["command"] = describe_command(click.get_current_context(), pinned)

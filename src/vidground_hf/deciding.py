@@ -5,6 +5,7 @@ The rules themselves are in `rules.py`.
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Sequence
 from dataclasses import asdict
 from types import FunctionType
@@ -88,8 +89,11 @@ def judge_fitted_rows(examples: Sequence[Example], rows: Sequence[Sequence[Trial
 
 def _find_obstacle(example: Example, trials: Sequence[Trial]) -> Verdict | None:
     errors = [trial.error for trial in trials if trial.error is not None]
-    reason = example.defect or (errors[0] if errors else None)
-    return None if reason is None else Verdict(None, reason)
+    if example.defect is None and not errors:
+        return None
+    # An error in words may hold an address or what a server said; a verdict's reason is published.
+    is_slug = bool(errors) and re.fullmatch("[a-z_]+", errors[0])
+    return Verdict(None, example.defect or (errors[0] if is_slug else "no_answer"))
 
 
 def pack_rule(rule: RowRule) -> dict[str, Any] | None:

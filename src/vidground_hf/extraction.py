@@ -36,9 +36,10 @@ def extract_answer(text: str) -> str:
 def extract_choice(text: str, options: tuple[str, ...]) -> int | None:
     """Finds which option an answer means.
 
-    In this order: the option's own words and nothing else; a letter alone (`B`, `(b)`, `B.`); a letter that leads
-    (`B. the red one`); a letter that is named (`The answer is B`); a letter that ends the sentence; the only option
-    whose words occur in the answer. An "A" that begins a sentence is an article, not an answer.
+    In this order: where options are letters themselves, a letter alone, by its place; the option's own words and
+    nothing else; a letter alone (`B`, `(b)`, `B.`); a letter that leads (`B. the red one`); a letter that is named
+    (`The answer is B`); a letter that ends the sentence; the only option whose words occur in the answer. An "A" that
+    begins a sentence is an article, not an answer.
 
     Args:
         text (`str`): the answer; `<answer>` tags are looked into first.
@@ -55,6 +56,9 @@ def extract_choice(text: str, options: tuple[str, ...]) -> int | None:
     answer = extract_answer(text)
     folded = normalize_text(answer)
     words = [normalize_text(option) for option in options]
+    alone = _LETTER_ALONE.match(answer)
+    if alone and alone[1].upper() in LETTERS[: len(options)] and any(len(word) == 1 for word in words):
+        return LETTERS.index(alone[1].upper())  # a letter was asked for, and names an option by its place
     if folded and folded in words:
         return words.index(folded)
     for pattern in (_LETTER_ALONE, _LETTER_FIRST, _LETTER_NAMED, _LETTER_LAST):

@@ -6,6 +6,7 @@ It adds columns and nothing else: it never drops, reorders or decodes. Splitting
 from __future__ import annotations
 
 import uuid
+import warnings
 from collections.abc import Iterator, Mapping, Sequence
 from copy import copy
 from dataclasses import dataclass, replace
@@ -21,7 +22,7 @@ from numpy.typing import NDArray
 from vidground_hf.adapters import Adapter, find_adapter
 from vidground_hf.answerers.base import Answerer, ModelAnswerer
 from vidground_hf.answerers.probe import ProbeFit, TextBiasProbe
-from vidground_hf.asking import Asked, Asking, ask_rows, count_requests
+from vidground_hf.asking import Asked, Asking, ask_rows, check_answerers, count_requests
 from vidground_hf.cache import AnswerCache
 from vidground_hf.deciding import (
     RowRule,
@@ -33,7 +34,7 @@ from vidground_hf.deciding import (
     unpack_rule,
 )
 from vidground_hf.fits import SCHEMA_VERSION, Fit, load_fit, save_fit
-from vidground_hf.judging import check_answers, make_trial
+from vidground_hf.judging import check_answers, describe_errors, list_errors, make_trial
 from vidground_hf.lookup import Lookup, explain_drops, list_columns
 from vidground_hf.rows import (
     ADDED_FEATURES,
@@ -140,13 +141,12 @@ class GroundFilter:
             raise ValueError(f"{view = } is not blind; allowed are {', '.join(BLIND_VIEWS)}")
         if on_error not in ("raise", "undecided"):
             raise ValueError(f"{on_error = } is unknown; allowed are 'raise' and 'undecided'")
+        if isinstance(answerer, str) or isinstance(rule, str):
+            raise TypeError(
+                f"got {answerer = } and {rule = }; pass load_answerer('constant:A') and single_shot(), or their like"
+            )
         answerers = tuple(answerer) if isinstance(answerer, Sequence) else (answerer or TextBiasProbe(),)
-        if not answerers or (len(answerers) > 1 and any(isinstance(one, TextBiasProbe) for one in answerers)):
-            raise ValueError(f"got {len(answerers)} answerers; pass one or more models, or the probe alone")
-        if samples is not None and samples < 1:
-            raise ValueError(f"{samples = } is out of range; it is at least 1, or None for as many as the rule takes")
-        if samples is not None and isinstance(answerers[0], TextBiasProbe):
-            raise ValueError("the probe answers once; samples goes with models")
+        check_answerers(answerers, rule, samples)
         self.answerers: tuple[Answerer | TextBiasProbe, ...] = answerers
         self.samples = samples
         self.seed = seed
@@ -203,7 +203,10 @@ class GroundFilter:
             raise ValueError(f"{self.answerer_id} sends no requests; there is nothing to plan")
         _, _, examples = self._read(dataset)
         with AnswerCache() as cache:
-            return count_requests(self._make_asking(self.rule), examples, cache)
+            plan = count_requests(self._make_asking(self.rule), examples, cache)
+        if self.shortcut_kinds and plan["max_requests"] is not None and plan["num_questions"] is not None:
+            plan["max_requests"] += plan["num_questions"]
+        return plan
 
     def _read(self, dataset: AnyDataset) -> tuple[Adapter, list[bytes], list[Example]]:
         parts = list(dataset.values()) if isinstance(dataset, dict) else [dataset]
@@ -230,6 +233,8 @@ class GroundFilter:
             asked = ask_rows(self._make_asking(self.rule), examples, progress=progress)
             if self.on_error == "raise":
                 check_answers(asked.trials)
+            elif errors := list_errors(asked.trials):
+                warnings.warn(f"{describe_errors(errors, len(examples))}; they are undecided", stacklevel=4)
         clusters = list_clusters(examples)
         rule = fit_rule(
             self.rule, asked.trials, clusters.tolist(), keys, probe=probe, followed_share=asked.followed_share

@@ -23,6 +23,12 @@ from vidground_hf.trials import Trial
 _LEAST_LOGPROB = -1000.0
 
 
+_ADVICE = (
+    "What was answered is kept: run again to ask for the rest, or pass --on-error undecided (in Python "
+    "on_error='undecided') to keep such rows as undecided"
+)
+
+
 class AnswerError(RuntimeError):
     """Some answers could not be had; the message says how many and why the first one failed."""
 
@@ -164,11 +170,19 @@ def list_row(trials: Sequence[Trial], verdict: Verdict) -> dict[str, Any]:
     }
 
 
+def list_errors(rows: Sequence[Sequence[Trial]]) -> list[str]:
+    """Why rows lack an answer that was asked for, one reason a row."""
+    found = [next((trial.error for trial in trials if trial.error is not None), None) for trials in rows]
+    return [error for error in found if error not in (None, "no_subtitles")]
+
+
+def describe_errors(errors: Sequence[str], num_rows: int) -> str:
+    """How many rows lack an answer, and why the first one does."""
+    return f"{len(errors)} of {num_rows} questions lack an answer, the first because: {errors[0]}"
+
+
 def check_answers(rows: Sequence[Sequence[Trial]]) -> None:
     """Raises `AnswerError` if an answer failed."""
-    errors = [trial.error for trials in rows for trial in trials if trial.error not in (None, "no_subtitles")]
+    errors = list_errors(rows)
     if errors:
-        raise AnswerError(
-            f"{len(errors)} of {len(rows)} questions got no answer, the first because: {errors[0]}. "
-            "Run again, or pass on_error='undecided' to keep such rows as undecided"
-        )
+        raise AnswerError(f"{describe_errors(errors, len(rows))}. {_ADVICE}")

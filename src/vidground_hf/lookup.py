@@ -97,8 +97,12 @@ def explain_drops(
     raises: bool,
     progress: bool = False,
 ) -> list[str | None]:
-    """Asks the first model about every dropped row why it could answer; `None` for the other rows."""
-    dropped = [index for index, verdict in enumerate(verdicts) if verdict.is_visually_grounded is False]
+    """Asks the first model about every dropped row that it answered right why it could; `None` for the other rows."""
+    dropped = [
+        index
+        for index, verdict in enumerate(verdicts)
+        if verdict.is_visually_grounded is False and rows[index][0].is_right
+    ]
     if not dropped:
         return [None] * len(examples)
     found = ask_kinds(

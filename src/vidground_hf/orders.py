@@ -7,6 +7,8 @@ from __future__ import annotations
 
 import hashlib
 import random
+from collections import Counter
+from collections.abc import Sequence
 
 from vidground_hf.schema import Example
 
@@ -43,15 +45,23 @@ def draw_orders(example: Example, num_trials: int, seed: int | None = 0) -> list
     return orders
 
 
-def draw_share(example: Example, seed: int = 0) -> float:
-    """Draws a number in [0, 1) for a row, from the seed and the words of the row alone.
+def draw_shares(examples: Sequence[Example], seed: int = 0) -> list[float]:
+    """Draws a number in [0, 1) for each row, from the seed and the words of the row.
+
+    Rows with the same words have numbers of their own: each is told how many of them came before.
 
     Example:
         >>> example = Example(id="1", question="Sky?", problem_type="multiple_choice", options=("red", "blue", "sea"))
-        >>> round(draw_share(example), 3), draw_share(example) == draw_share(example, seed=1)
-        (0.128, False)
+        >>> [round(share, 3) for share in draw_shares([example, example])]
+        [0.533, 0.624]
     """
-    return _make_generator(example, "share", seed).random()
+    seen: Counter[tuple[str, ...]] = Counter()
+    shares = []
+    for example in examples:
+        words = (example.question, *example.options)
+        shares.append(_make_generator(example, f"share {seen[words]}", seed).random())
+        seen[words] += 1
+    return shares
 
 
 def _make_generator(example: Example, purpose: str, seed: int) -> random.Random:

@@ -7,11 +7,13 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
 from datasets import Dataset
 from huggingface_hub import DatasetCard, constants, try_to_load_from_cache
+from huggingface_hub.errors import HFValidationError
 
 _COMMIT = re.compile(r"[0-9a-f]{40}")  # folders of local files have 64 digits
 
@@ -48,7 +50,8 @@ def read_card_metadata(source: Mapping[str, Any]) -> dict[str, Any]:
     """
     path = None
     if source["id"] and source["revision"]:
-        path = try_to_load_from_cache(source["id"], "README.md", repo_type="dataset", revision=source["revision"])
+        with suppress(HFValidationError):  # a name of the user's own that is no repository has no card
+            path = try_to_load_from_cache(source["id"], "README.md", repo_type="dataset", revision=source["revision"])
     if not isinstance(path, str):
         return {"license": None, "languages": []}
     data = DatasetCard.load(path, ignore_metadata_errors=True).data

@@ -17,8 +17,9 @@ from huggingface_hub.errors import HfHubHTTPError
 from vidground_hf.answerers.base import Answer
 from vidground_hf.answerers.endpoint_loop import run_in_background
 from vidground_hf.answerers.endpoint_reply import Failure, read_choice, read_error
-from vidground_hf.answerers.endpoint_run import Run, Traffic
+from vidground_hf.answerers.endpoint_run import Run
 from vidground_hf.answerers.endpoint_server import Server
+from vidground_hf.answerers.endpoint_traffic import Traffic
 from vidground_hf.prompts import Prompt
 
 DEFAULT_CONCURRENCY = 64
@@ -39,9 +40,10 @@ class EndpointAnswerer:
     """Asks a model behind a server, many questions at once.
 
     A request that fails is tried again after a random, growing wait; a refused key or an unknown model stops the
-    run, and every question that was not answered then carries that reason as its error. The key of a server of your
-    own is read from `$VIDGROUND_ENDPOINT_KEY` when it is needed (the word `none` is sent without it, never a Hub
-    token); for an Inference Provider the Hub's token store is used.
+    run, and every question that was not answered then carries that reason as its error. So do those of the next
+    runs, unasked, until the key is another one or the answerer is made anew; a server that answered nothing is asked
+    again after a minute. The key of a server of your own is read from `$VIDGROUND_ENDPOINT_KEY` when it is needed
+    (the word `none` is sent without it, never a Hub token); for an Inference Provider the Hub's token store is used.
 
     Args:
         model (`str`): as the server calls it.
@@ -89,10 +91,12 @@ class EndpointAnswerer:
                 f"{timeout_seconds = }, {temperature = } or {max_tokens = } is out of range; allowed are above 0, "
                 "0 or more, and 1 or more"
             )
-        if reasoning_tokens is not None and (reasoning_tokens < 1 or logprobs):
+        if reasoning_tokens is not None and reasoning_tokens < 1:
+            raise ValueError(f"{reasoning_tokens = } is out of range; it is at least 1, or None to answer at once")
+        if reasoning_tokens is not None and logprobs:
             raise ValueError(
-                f"{reasoning_tokens = } with {logprobs = }; it is at least 1, or None for no reasoning, and what a "
-                "model gives the letters is read only where it answers at once"
+                f"{reasoning_tokens = } and {logprobs = } do not go together: probabilities are read only where "
+                "the model answers at once; drop logprobs to let it think, or reasoning_tokens to have probabilities"
             )
         self.server = Server(model, base_url.rstrip("/") if base_url is not None else None, provider)
         self.concurrency = concurrency
@@ -152,6 +156,7 @@ class EndpointAnswerer:
 
     async def _answer_each(self, prompts: Sequence[Prompt], on_answer: Callable[[int, Answer], None]) -> None:
         key = self.server.read_key()
+        self._traffic.begin_run(key)
         where: dict[str, Any] = {"base_url": self.server.base_url, "provider": self.server.provider}
         async with AsyncInferenceClient(**where, token=key) as client:
             run = Run(self.id, self.concurrency, self._traffic, partial(self._ask, client, key))
@@ -161,7 +166,7 @@ class EndpointAnswerer:
 
     async def _try_logprobs(self, run: Run) -> None:
         answer = await run.answer(_TEST_QUESTION)
-        if self._gives_logprobs is None and run.stop_reason is None:
+        if self._gives_logprobs is None and self._traffic.stop_reason is None:
             self._gives_logprobs = False
             reason = answer.error or "it left them out"
             warnings.warn(

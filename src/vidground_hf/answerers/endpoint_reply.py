@@ -31,9 +31,12 @@ _MAX_WAIT_SECONDS = 300.0  # our guess
 
 @dataclass(frozen=True, slots=True)
 class Failure:
-    """A request that gave no answer: try it again, leave the question, slow down, or stop asking altogether."""
+    """A request that gave no answer: try it again, leave the question, slow down, or stop asking altogether.
 
-    then: Literal["retry", "leave", "slow_down", "stop"]
+    A question that the server refused is left, too, but a server that refuses all is not asked on.
+    """
+
+    then: Literal["retry", "leave", "refused", "slow_down", "stop"]
     reason: str
     wait_seconds: float = 0.0
 
@@ -78,10 +81,10 @@ def read_error(error: HfHubHTTPError, server: Server, key: str) -> Failure:
     if status in _FATAL:
         return Failure("stop", f"{server.id} {_FATAL[status]} ({reason}). {server.advise(status)}")
     if status == _NOT_IMPLEMENTED or (status not in _RETRIED and status < 500):
-        return Failure("leave", reason)
+        return Failure("refused", reason)
     wait_seconds = read_retry_after(error.response.headers.get("retry-after"))
     if wait_seconds > _MAX_WAIT_SECONDS:
-        return Failure("stop", f"{reason} and asks to wait {wait_seconds:.0f} s; run again after that")
+        return Failure("stop", f"{reason} and asks to wait {wait_seconds:.0f} s; run again after that", wait_seconds)
     return Failure("slow_down" if status == 429 else "retry", reason, wait_seconds)
 
 

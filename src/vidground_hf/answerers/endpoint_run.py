@@ -6,46 +6,36 @@ Knows nothing of HTTP; what is sent, and what a reply means, is in `endpoint_rep
 from __future__ import annotations
 
 import asyncio
+import math
 import random
 import time
 from collections.abc import Awaitable, Callable, Iterator, Sequence
 from contextlib import suppress
-from dataclasses import dataclass
 
 from vidground_hf.answerers.base import Answer
 from vidground_hf.answerers.endpoint_reply import Failure
 from vidground_hf.answerers.endpoint_throttle import Throttle
+from vidground_hf.answerers.endpoint_traffic import Traffic
 from vidground_hf.prompts import Prompt
 
 # Our guess: eight tries wait up to a minute in all.
 _MAX_TRIES = 8
-_MAX_REFUSALS = 50
+_MAX_DELAYS = 50
 _BACKOFF_SECONDS = 0.5
 _MAX_BACKOFF_SECONDS = 30.0
-
-
-@dataclass(slots=True)
-class Traffic:
-    """The requests of all runs of one answerer.
-
-    Attributes:
-        max_requests (`int`, *optional*): what may be sent in all.
-        num_sent (`int`): tries included.
-        num_in_flight (`int`): sent and not yet answered.
-    """
-
-    max_requests: int | None
-    num_sent: int = 0
-    num_in_flight: int = 0
+# Our guess: more than the orders in which one question is usually asked, so that it alone does not stop a run.
+_MAX_FAILED_IN_A_ROW = 8
+_MAX_REFUSED_AT_FIRST = 20  # our guess
+_REST_SECONDS = 60.0  # our guess: how long a server that answered nothing is left alone
 
 
 class Run:
-    """What the requests of one call share: the bound, and the reason to stop, once there is one.
+    """What the requests of one call share.
 
     Args:
         name (`str`): who is asked, for messages.
         concurrency (`int`): requests in flight at most.
-        traffic (`Traffic`): counted up.
+        traffic (`Traffic`): counted up; says whether to go on.
         ask (`Callable`): sends one request and says what came of it.
     """
 
@@ -61,9 +51,7 @@ class Run:
         self.traffic = traffic
         self.ask = ask
         self.throttle = Throttle(concurrency)
-        self.num_answered = 0
         self.resume_at = 0.0
-        self.stop_reason: str | None = None
         self.is_stopped = asyncio.Event()
 
     async def answer_each(self, prompts: Sequence[Prompt], on_answer: Callable[[int, Answer], None]) -> None:
@@ -84,32 +72,46 @@ class Run:
 
     async def answer(self, prompt: Prompt) -> Answer:
         """Answers one prompt, however many tries it takes."""
-        num_answered_before = self.num_answered
-        num_failed = num_refused = 0
-        while self.stop_reason is None:
+        num_failed = num_delayed = 0
+        while self.traffic.stop_reason is None:
             outcome = await self._take_turn(prompt)
             if isinstance(outcome, Answer):
                 return outcome
             if outcome.then == "stop":
-                self.stop(outcome.reason)
+                self.stop(outcome.reason, outcome.wait_seconds or math.inf)
             elif outcome.then == "leave":
                 return Answer(text=None, error=outcome.reason)
+            elif outcome.then == "refused":
+                return self._leave_refused(outcome.reason)
             elif outcome.then == "slow_down":
-                num_refused += 1
+                num_delayed += 1
             else:
                 num_failed += 1
-            if num_failed == _MAX_TRIES or num_refused == _MAX_REFUSALS:
-                reason = f"{num_failed + num_refused} requests failed, the last because {outcome.reason}"
-                if self.num_answered > num_answered_before:
-                    return Answer(text=None, error=reason)
-                self.stop(f"{self.name} answers nothing: {reason}")
+            if num_failed == _MAX_TRIES or num_delayed == _MAX_DELAYS:
+                return self._give_up(f"{num_failed + num_delayed} requests failed, the last because {outcome.reason}")
             backoff_seconds = min(_MAX_BACKOFF_SECONDS, _BACKOFF_SECONDS * 2 ** max(num_failed - 1, 0))
             await self._sleep(outcome.wait_seconds + random.uniform(0, backoff_seconds))
-        return Answer(text=None, error=self.stop_reason)
+        return Answer(text=None, error=self.traffic.stop_reason)
 
-    def stop(self, reason: str) -> None:
-        """Sends nothing more; requests in flight may finish."""
-        self.stop_reason = self.stop_reason or reason
+    def _leave_refused(self, reason: str) -> Answer:
+        self.traffic.num_refused += 1
+        if self.traffic.num_answered == 0 and self.traffic.num_refused == _MAX_REFUSED_AT_FIRST:
+            refused = f"it refused each of the first {_MAX_REFUSED_AT_FIRST} questions, the last because {reason}"
+            self.stop(f"{self.name} answers nothing: {refused}", _REST_SECONDS)
+        return Answer(text=None, error=reason)
+
+    def _give_up(self, reason: str) -> Answer:
+        self.traffic.num_failed_in_a_row += 1
+        if self.traffic.num_answered == 0:
+            self.stop(f"{self.name} answers nothing: {reason}", _REST_SECONDS)
+        elif self.traffic.num_failed_in_a_row == _MAX_FAILED_IN_A_ROW:
+            in_a_row = f"{_MAX_FAILED_IN_A_ROW} questions in a row failed, the last because {reason}"
+            self.stop(f"{self.name} answers no more: {in_a_row}", _REST_SECONDS)
+        return Answer(text=None, error=self.traffic.stop_reason or reason)
+
+    def stop(self, reason: str, seconds: float) -> None:
+        """Sends nothing more for some time; requests in flight may finish."""
+        self.traffic.stop(reason, seconds)
         self.is_stopped.set()
 
     async def _sleep(self, seconds: float) -> None:
@@ -119,10 +121,10 @@ class Run:
     async def _take_turn(self, prompt: Prompt) -> Answer | Failure:
         ticket = await self.throttle.acquire()
         try:
-            while (pause_seconds := self.resume_at - time.monotonic()) > 0 and self.stop_reason is None:
+            while (pause_seconds := self.resume_at - time.monotonic()) > 0 and self.traffic.stop_reason is None:
                 await self._sleep(pause_seconds)
-            if self.stop_reason is not None:
-                return Failure("stop", self.stop_reason)
+            if self.traffic.stop_reason is not None:
+                return Failure("stop", self.traffic.stop_reason)
             if self.traffic.num_sent == self.traffic.max_requests:
                 return Failure("stop", f"the budget of {self.traffic.max_requests} requests is spent")
             self.traffic.num_sent += 1
@@ -132,7 +134,8 @@ class Run:
             finally:
                 self.traffic.num_in_flight -= 1
             if isinstance(outcome, Answer):
-                self.num_answered += 1
+                self.traffic.num_answered += 1
+                self.traffic.num_failed_in_a_row = 0
                 self.throttle.grow()
             elif outcome.then == "slow_down":
                 self.throttle.shrink(ticket)
