@@ -535,6 +535,12 @@ def test_a_pushed_metric_is_a_space_that_evaluate_loads(
     answers = ["A", "B", "C"]
     result = metric.compute(predictions=answers, blind_predictions=["A", "C", "A"], references=answers, num_options=4)
     assert result["gap"] == pytest.approx(2 / 3)
+    cases: dict[str, Any] = {}
+    exec(hub.read_file("space", "ada/blind_visual_gap", "tests.py"), cases)  # noqa: S102 - our own, as it was pushed
+    assert len(cases["test_cases"]) == 3
+    for case in cases["test_cases"]:
+        scores = metric.compute(**case["inputs"])
+        assert {key: scores[key] for key in case["result"]} == case["result"]
     _, out, _ = run(capsys, monkeypatch, "push-metric", "blind_visual_gap", "ada/blind_visual_gap")
     assert out.startswith("nothing has changed, no commit was made: ")
     status, out, _ = run(
