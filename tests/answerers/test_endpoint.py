@@ -217,7 +217,7 @@ def test_a_stop_in_the_middle_keeps_what_was_answered() -> None:
         assert server.num_requests <= len(given) + 8
         assert cache.describe()["num_answers"] == len(given)
         server.key = None
-        assert answer_through_cache(answerer, prompts, cache, on_answer=count) == expect_answers(prompts)
+        assert answer_through_cache(make_answerer(server), prompts, cache, on_answer=count) == expect_answers(prompts)
         assert max(server.answered.values()) == 1
 
 
@@ -277,6 +277,101 @@ def test_a_question_that_is_refused_fails_alone_and_once(status: int) -> None:
         answers = make_answerer(server).answer(make_prompts(10))
         assert server.num_requests == 10
     assert answers == [Answer(text=None, error=f"the server said HTTP {status}: too long")] * 10
+
+
+def test_a_server_that_refuses_every_question_is_not_asked_all() -> None:
+    refusal: tuple[int, dict[str, str], bytes] = (422, {}, b'{"error": "no field seed"}')
+    with ChatServer(reply=refusal) as server:
+        answerer = make_answerer(server, concurrency=2)
+        answers = answerer.answer(make_prompts(500))
+        assert 20 <= server.num_requests <= 21
+        assert answers[-1].error == (
+            f"{answerer.id} answers nothing: it refused each of the first 20 questions, the last because the server "
+            "said HTTP 422: no field seed"
+        )
+        num_sent = answerer.num_sent
+        assert answerer.answer(make_prompts(5)) == [answers[-1]] * 5
+        assert answerer.num_sent == num_sent
+    with ChatServer() as server:
+        answerer = make_answerer(server, concurrency=1)
+        answerer.answer(make_prompts(1))
+        server.reply = refusal
+        answerer.answer(make_prompts(100))
+        assert server.num_requests == 101
+
+
+class PoisonedServer(ChatServer):
+    """Fails for ever where a prompt holds the word `poison`."""
+
+    def _choose_fault(self, prompt: str) -> str | None:
+        return "500" if "poison" in prompt else None
+
+
+def test_one_question_that_always_fails_does_not_stop_the_run() -> None:
+    prompts = make_prompts(20)
+    poisoned = {3, 4, 5, 6, 7, 8, 9, 15, 16}
+    for index in poisoned:
+        prompts[index] = replace(prompts[index], question=f"poison {index}")
+    with PoisonedServer() as server:
+        answerer = make_answerer(server, concurrency=1)
+        answers = answerer.answer(prompts)
+        assert server.num_requests == 11 + 8 * len(poisoned)
+        # The parts of a set count together.
+        assert answerer.answer(prompts[3:5])[1] == answers[4]
+    assert {index for index, answer in enumerate(answers) if answer.error} == poisoned
+    assert answers[3].error == (
+        "8 requests failed, the last because the server said HTTP 500: {'message': 'something broke'}"
+    )
+
+
+def test_a_server_that_dies_in_the_middle_stops_the_run() -> None:
+    prompts = [*make_prompts(3), *(replace(prompt, question="poison") for prompt in make_prompts(100))]
+    with PoisonedServer() as server:
+        answerer = make_answerer(server, concurrency=1)
+        answers = answerer.answer(prompts)
+        assert server.num_requests == 3 + 8 * 8
+    assert [answer.error is None for answer in answers[:4]] == [True, True, True, False]
+    assert answers[-1].error == (
+        f"{answerer.id} answers no more: 8 questions in a row failed, the last because 8 requests failed, the last "
+        "because the server said HTTP 500: {'message': 'something broke'}"
+    )
+
+
+def test_a_dead_server_is_left_alone_for_a_while(monkeypatch: pytest.MonkeyPatch) -> None:
+    with ChatServer(reply=(500, {}, b"")) as server:
+        answerer = make_answerer(server, concurrency=1)
+        first = answerer.answer(make_prompts(2))
+        assert answerer.answer(make_prompts(3, start=2)) == [first[0]] * 3
+        assert server.num_requests == 8
+        monkeypatch.setattr("vidground_hf.answerers.endpoint_run._REST_SECONDS", 0.0)
+        rested = make_answerer(server, concurrency=1)
+        rested.answer(make_prompts(2))
+        server.reply = None
+        assert rested.answer(make_prompts(3)) == expect_answers(make_prompts(3))
+
+
+def test_a_wrong_key_is_not_tried_in_every_part(monkeypatch: pytest.MonkeyPatch) -> None:
+    prompts = make_prompts(9)
+    with ChatServer(key="right") as server:
+        answerer = make_answerer(server, concurrency=1)
+        refused = {answer.error for part in range(3) for answer in answerer.answer(prompts[3 * part : 3 * part + 3])}
+        assert (len(refused), server.num_requests) == (1, 1)
+        monkeypatch.setenv("VIDGROUND_ENDPOINT_KEY", "right")
+        assert answerer.answer(prompts) == expect_answers(prompts)
+        monkeypatch.setenv("VIDGROUND_ENDPOINT_KEY", "wrong")
+        answerer.answer(prompts)
+        assert server.num_requests == 11
+        assert pickle.loads(pickle.dumps(answerer)).answer(prompts)[0].error is not None  # noqa: S301
+        assert server.num_requests == 12
+
+
+def test_a_spent_budget_stays_spent_with_another_key(monkeypatch: pytest.MonkeyPatch) -> None:
+    with ChatServer() as server:
+        answerer = make_answerer(server, max_requests=2)
+        for key in ("one", "two"):
+            monkeypatch.setenv("VIDGROUND_ENDPOINT_KEY", key)
+            assert answerer.answer(make_prompts(3))[-1].error == "the budget of 2 requests is spent"
+        assert server.num_requests == 2
 
 
 @pytest.mark.parametrize(

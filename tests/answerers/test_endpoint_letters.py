@@ -233,8 +233,15 @@ def test_what_is_asked_is_in_the_key() -> None:
     assert len({make_key(answerer.id, answerer.sampling, make_prompt()) for answerer in made}) == 4
 
 
-@pytest.mark.parametrize(("reasoning_tokens", "logprobs"), [(0, False), (5, True)])
-def test_settings_that_do_not_go_together(reasoning_tokens: int, logprobs: bool) -> None:
-    message = f"reasoning_tokens = {reasoning_tokens} with logprobs = {logprobs}; it is at least 1, or None for no"
+@pytest.mark.parametrize(
+    ("reasoning_tokens", "logprobs", "message"),
+    [
+        (0, False, "reasoning_tokens = 0 is out of range; it is at least 1, or None to answer at once"),
+        (0, True, "reasoning_tokens = 0 is out of range"),
+        (5, True, "reasoning_tokens = 5 and logprobs = True do not go together: probabilities are read only where the "
+         "model answers at once; drop logprobs to let it think, or reasoning_tokens to have probabilities"),
+    ],
+)  # fmt: skip
+def test_settings_that_do_not_go_together(reasoning_tokens: int, logprobs: bool, message: str) -> None:
     with pytest.raises(ValueError, match=re.escape(message)):
         EndpointAnswerer("m", base_url="http://h", reasoning_tokens=reasoning_tokens, logprobs=logprobs)
