@@ -29,10 +29,10 @@ from vidground_hf.answerers.base import Answer, ModelAnswerer  # noqa: E402
 from vidground_hf.answerers.transformers_batches import Cluster, find_clusters, make_batch, pack  # noqa: E402
 from vidground_hf.answerers.transformers_engine import Engine  # noqa: E402
 from vidground_hf.answerers.transformers_generation import FORCED, GumbelNoise  # noqa: E402
-from vidground_hf.answerers.transformers_hub import ModelError  # noqa: E402
 from vidground_hf.answerers.transformers_letters import make_choice  # noqa: E402
 from vidground_hf.answerers.transformers_lm import TransformersAnswerer  # noqa: E402
 from vidground_hf.cache import AnswerCache, answer_through_cache  # noqa: E402
+from vidground_hf.model_files import ModelError  # noqa: E402
 from vidground_hf.orders import draw_orders  # noqa: E402
 from vidground_hf.prompts import Prompt, make_prompt  # noqa: E402
 from vidground_hf.schema import Example  # noqa: E402

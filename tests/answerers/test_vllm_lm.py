@@ -15,11 +15,14 @@ from typing import Any
 
 import pytest
 from datasets.fingerprint import Hasher
+from huggingface_hub import errors
 
 from vidground_hf.answerers.base import Answer, ModelAnswerer
+from vidground_hf.answerers.transformers_lm import TransformersAnswerer
 from vidground_hf.answerers.vllm_lm import VllmAnswerer
 from vidground_hf.answerers.vllm_lm_reading import find_letters, read_letters, read_text
 from vidground_hf.answerers.vllm_lm_revision import find_revision
+from vidground_hf.model_files import ModelError
 from vidground_hf.prompts import Prompt
 from vidground_hf.schema import LETTERS
 
@@ -199,14 +202,33 @@ def test_the_id_of_a_hub_model_is_its_commit(fake_vllm: list[FakeEngine], monkey
     assert (fake_vllm[0].settings["revision"], fake_vllm[0].settings["tokenizer_revision"]) == ("c" * 40, "c" * 40)
 
 
-def test_a_model_that_is_nowhere(monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize(
+    ("kind", "message"),
+    [
+        (errors.GatedRepoError, "'a/b' at 'v2' is gated; accept its terms at https://huggingface.co/a/b"),
+        (errors.RepositoryNotFoundError, "'a/b' at 'v2' is no folder here and no model on the Hub"),
+        (errors.LocalEntryNotFoundError, "'a/b' at 'v2' is not in the local cache, and the Hub cannot be reached"),
+        (FileNotFoundError, "'a/b' at 'v2' cannot be loaded: FileNotFoundError"),
+    ],
+)
+def test_a_model_that_is_nowhere(kind: type[Exception], message: str, monkeypatch: pytest.MonkeyPatch) -> None:
     def download(*_: Any, **__: Any) -> str:
-        raise FileNotFoundError("404 Client Error\nand more")
+        raise kind.__new__(kind) from ConnectionError("as the Hub's client raises it")
 
     monkeypatch.setattr("vidground_hf.answerers.vllm_lm_revision.hf_hub_download", download)
-    message = "'a/b' at 'v2' is no folder here, and the Hub did not say which model it is (404 Client Error); check"
-    with pytest.raises(OSError, match=re.escape(message)):
+    with pytest.raises(ModelError, match=re.escape(message)):
         find_revision("a/b", "v2")
+
+
+def test_both_local_answerers_see_the_same_files(model: str) -> None:
+    seen = set()
+    for name in ("config.json", "model.safetensors", "pytorch_model.bin", "merges.txt", "chat_template.jinja"):
+        Path(model, name).write_text("changed")
+        (found,) = {VllmAnswerer(model).id.partition("@")[2], TransformersAnswerer(model).id.partition("@")[2]}
+        seen.add(found)
+    Path(model, "trainer_state.json").write_text("no part of the model")
+    assert VllmAnswerer(model).id.partition("@")[2] == found
+    assert len(seen) == 5
 
 
 def test_letters_are_pooled_over_forms_and_options_of_the_same_text() -> None:

@@ -11,8 +11,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from vidground_hf.answerers.base import Answer
-from vidground_hf.answerers.transformers_hub import ModelError, find_revision
+from vidground_hf.answerers.transformers_hub import find_revision
 from vidground_hf.answerers.transformers_loading import find_device, find_dtype, load_model
+from vidground_hf.model_files import ModelError
 from vidground_hf.prompts import Prompt
 
 if TYPE_CHECKING:

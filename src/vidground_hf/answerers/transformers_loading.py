@@ -13,7 +13,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from vidground_hf.answerers.transformers_hub import ModelError, check_installed, explain_failure, load_config
+from vidground_hf.answerers.transformers_hub import check_installed, load_config, report_failure
+from vidground_hf.model_files import ModelError
 
 
 @dataclass(frozen=True, slots=True)
@@ -69,7 +70,7 @@ def load_model(model: str, revision: str | None, device: str, dtype: str) -> Loa
     settings: dict[str, Any] = {"revision": revision, "trust_remote_code": False}
     from transformers import AutoTokenizer, GenerationConfig
 
-    with be_quiet(), explain_failure(model, revision):
+    with be_quiet(), report_failure(model, revision):
         tokenizer = AutoTokenizer.from_pretrained(model, **settings)
         loaded, found = loader.from_pretrained(
             model, **settings, dtype=dtype, use_safetensors=True, output_loading_info=True
@@ -120,7 +121,7 @@ def _read_processor_template(model: str, revision: str | None) -> str | None:
     """The chat template that older VLMs keep with their processor only, which text alone does not need."""
     from transformers.utils.hub import cached_file, has_file
 
-    with be_quiet(), explain_failure(model, revision):
+    with be_quiet(), report_failure(model, revision):
         if not has_file(model, "chat_template.json", revision=revision):
             return None
         path = Path(cached_file(model, "chat_template.json", revision=revision))

@@ -13,6 +13,7 @@ from typing import Any
 from vidground_hf.answerers.base import Answer
 from vidground_hf.answerers.vllm_lm_reading import find_letters, read_letters, read_text
 from vidground_hf.answerers.vllm_lm_revision import find_revision
+from vidground_hf.model_files import ModelError
 from vidground_hf.prompts import Prompt
 
 # Our guess: enough to keep a GPU busy, and what a killed run has to ask again at most.
@@ -66,7 +67,7 @@ class VllmAnswerer:
     def __getstate__(self) -> dict[str, Any]:
         # What `datasets` keeps goes by the pickle, so it has to change with the weights. A model that cannot be had is
         # reported when it is asked.
-        with suppress(OSError):
+        with suppress(ModelError, OSError):
             self.id  # noqa: B018
         return {**self.__dict__, "num_in_flight": 0, "_engine": None, "_letters": {}}
 
