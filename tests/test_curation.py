@@ -300,3 +300,12 @@ def test_a_fitted_filter_asks_about_new_rows_as_far_as_its_rule_needs() -> None:
 def test_a_source_may_be_named_as_its_owner_likes() -> None:
     report = curate(make_dataset(40), source={"id": "my set!/of/rows", "revision": "1a"}).report
     assert (report["source"]["id"], report["license"]) == ("my set!/of/rows", None)
+
+
+def test_the_folder_one_is_in_is_not_replaced(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "report.json").write_text("{}", encoding="utf-8")
+    (tmp_path / "precious.txt").write_text("x", encoding="utf-8")
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(DataError, match="output is the folder you are in"), write_whole(Path(".")):
+        raise AssertionError("nothing may be written")
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["precious.txt", "report.json"]

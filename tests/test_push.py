@@ -123,6 +123,20 @@ def test_pushed_rows_are_equal_to_the_last_byte_plain_and_streamed(hub: HubServe
     assert hub.requests["POST", "commit"] == 1
 
 
+def test_a_first_push_deletes_nothing_of_a_repository_that_was_not_ours(hub: HubServer, curation: Curation) -> None:
+    HfApi().create_repo("ada/toy", repo_type="dataset")
+    path = "data/undecided-00007-of-00008.parquet"
+    HfApi().upload_file(path_or_fileobj=b"x", path_in_repo=path, repo_id="ada/toy", repo_type="dataset")
+    curation.push_to_hub("ada/toy")
+    assert path in hub.list_files("dataset", "ada/toy")
+
+
+def test_a_pull_request_on_what_is_not_there_makes_no_repository(hub: HubServer, curation: Curation) -> None:
+    with pytest.raises(HubError, match="no repository or revision ada/typo"):
+        curation.push_to_hub("ada/typo", create_pr=True)
+    assert ("dataset", "ada/typo") not in hub.store.repositories
+
+
 def test_unchanged_content_makes_no_commit(hub: HubServer, curation: Curation) -> None:
     first = curation.push_to_hub("ada/toy")
     again = curation.push_to_hub("ada/toy")
@@ -135,12 +149,13 @@ def test_unchanged_content_makes_no_commit(hub: HubServer, curation: Curation) -
 def test_files_that_are_no_longer_written_are_deleted_in_the_same_commit(hub: HubServer, curation: Curation) -> None:
     api = HfApi()
     api.create_repo("ada/toy", repo_type="dataset")
-    for path in ("data/undecided-00000-of-00001.parquet", "figures/old.png", "notes.md", "data/other.parquet"):
+    curation.push_to_hub("ada/toy")
+    for path in ("data/undecided-00007-of-00008.parquet", "figures/old.png", "notes.md", "data/other.parquet"):
         api.upload_file(path_or_fileobj=b"x", path_in_repo=path, repo_id="ada/toy", repo_type="dataset")
     before = len(hub.list_commits("dataset", "ada/toy"))
     done = curation.push_to_hub("ada/toy")
     assert len(hub.list_commits("dataset", "ada/toy")) == before + 1
-    kept = {"notes.md", "data/other.parquet", ".gitattributes"}
+    kept = {"notes.md", "data/other.parquet", "figures/old.png", ".gitattributes"}
     assert set(hub.list_files("dataset", "ada/toy")) | {".gitattributes"} == {*done.files, *kept}
 
 
@@ -337,7 +352,9 @@ def test_a_pull_request_whose_answer_is_lost_is_not_opened_twice(
 ) -> None:
     HfApi().create_repo("ada/toy", repo_type="dataset")
     hub.faults.append(Fault("POST", "/commit/", "lost", times=9))
-    with pytest.raises(HubError, match=r"cannot reach http://127.0.0.1:\d+ \(RemoteProtocolError\)"):
+    with pytest.raises(
+        HubError, match="the Hub did not say whether it opened the pull request on ada/toy; look at its discussions"
+    ):
         curation.push_to_hub("ada/toy", create_pr=True)
     assert hub.requests["POST", "commit"] == 1
 
@@ -444,6 +461,16 @@ def test_a_dry_run_writes_the_files_that_a_push_sends(
     assert len(done["files"]) == sum(path.is_file() for path in (tmp_path / "dry").rglob("*"))
     status, out, _ = run(capsys, monkeypatch, "push", folder, "ada/toy")
     assert out == f"nothing has changed, no commit was made: {done['url']}\n"
+
+
+def test_a_dry_run_does_not_write_over_what_it_would_push(
+    curation: Curation, tmp_path: Path, capsys: Any, monkeypatch: Any
+) -> None:
+    folder = curation.save(tmp_path / "out")
+    for target in (folder, folder / "inside"):
+        status, _, err = run(capsys, monkeypatch, "push", folder, "ada/toy", "--ids-only", "--dry-run", target)
+        assert (status, "would write into the dataset itself" in err) == (2, True)
+    assert "question" in Curation(read_splits(folder), {}).splits["grounded"].column_names
 
 
 def test_offline_says_what_it_would_do(curation: Curation, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -55,7 +55,9 @@ def hide_places(text: str) -> str:
     """
     kind, separator, rest = text.partition(":")
     if "://" in text:
-        return re.sub(r"\w+://.*", "URL", text)
+        before = re.sub(r"@?\w+://.*", "", text)
+        model = re.sub(r"^(endpoint:)?/.*/", r"\1", before)
+        return f"{model}@URL" if before else "URL"
     if separator and kind.isalpha():
         return f"{kind}:{hide_places(rest)}"
     path = PurePath(text)

@@ -39,17 +39,22 @@ def check_output_dir(output: Path) -> None:
 def write_whole(output: Path) -> Iterator[Path]:
     """Hands out a folder beside `output` to write into, and moves it there when all is written.
 
-    Whatever interrupts the writing leaves `output` as it was.
+    Whatever interrupts the writing leaves `output` as it was. An earlier result is set aside, and deleted last.
     """
+    output = output.resolve()
     check_output_dir(output)
-    partial = output.parent / f".{output.name}.partial"
+    if output == Path.cwd():
+        raise DataError("output is the folder you are in, which would be replaced; name one inside it, or another")
+    partial, earlier = (output.parent / f".{output.name}.{kind}" for kind in ("partial", "earlier"))
     shutil.rmtree(partial, ignore_errors=True)
     partial.mkdir(parents=True)
     try:
         yield partial
         if output.exists():
-            shutil.rmtree(output)
+            shutil.rmtree(earlier, ignore_errors=True)
+            os.replace(output, earlier)
         os.replace(partial, output)
+        shutil.rmtree(earlier, ignore_errors=True)
     finally:
         shutil.rmtree(partial, ignore_errors=True)
 

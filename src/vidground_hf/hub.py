@@ -5,8 +5,8 @@ What is in the files is decided elsewhere; uploading, deduplication and storage 
 
 from __future__ import annotations
 
+import re
 from collections.abc import Sequence
-from fnmatch import fnmatch
 from pathlib import Path
 from typing import Any, Literal, NamedTuple
 
@@ -18,9 +18,9 @@ from huggingface_hub import (
     get_token,
     is_offline_mode,
 )
-from huggingface_hub.errors import RepositoryNotFoundError
+from huggingface_hub.errors import HfHubHTTPError, RepositoryNotFoundError
 
-from vidground_hf.hub_errors import BUSY, CONFLICTS, HubError, ask_hub, retry
+from vidground_hf.hub_errors import BUSY, CONFLICTS, ConnectionProblem, HubError, ask_hub, retry
 
 RepoType = Literal["dataset", "model", "space"]
 
@@ -79,7 +79,8 @@ def push_folder(
         create_pr (`bool`, *optional*, defaults to `False`): open a pull request instead.
         revision (`str`, *optional*): a branch, made when it is not there; `main` when left out.
         token (`str`, *optional*): left out, `HF_TOKEN` or the Hub's own store.
-        replaced (`Sequence[str]`, *optional*): patterns of files to delete where they are not in `folder`.
+        replaced (`Sequence[str]`, *optional*): regular expressions of paths to delete where they are not in `folder`
+            and the repository holds an earlier `report.json`.
 
     Returns:
         `Push`: what was done.
@@ -101,13 +102,15 @@ def push_folder(
     api = HfApi(token=token, library_name="vidground-hf")
 
     def push() -> Push:
-        _make_repo(api, repo_id, repo_type, private, revision)
+        _make_repo(api, repo_id, repo_type, private, revision, must_exist=create_pr)
         first_head = retry(lambda: api.repo_info(repo_id, repo_type=repo_type, revision=revision).sha, BUSY)
 
         def commit() -> Any:
             head = api.repo_info(repo_id, repo_type=repo_type, revision=revision).sha
             there = api.list_repo_files(repo_id, repo_type=repo_type, revision=head)
-            stale = [path for path in there if path not in files and any(fnmatch(path, one) for one in replaced)]
+            is_ours = "report.json" in there
+            stale = [path for path in there if path not in files and any(re.fullmatch(one, path) for one in replaced)]
+            stale = stale if is_ours else []
             return api.create_commit(
                 repo_id,
                 [CommitOperationDelete(path) for path in stale]
@@ -119,17 +122,30 @@ def push_folder(
                 parent_commit=head,
             )
 
-        made = retry(commit, (*CONFLICTS, 429) if create_pr else CONFLICTS + BUSY)
+        try:
+            made = retry(commit, (*CONFLICTS, 429) if create_pr else CONFLICTS + BUSY)
+        except ConnectionProblem as error:
+            is_unsure = not isinstance(error, HfHubHTTPError) or error.response.status_code in BUSY
+            if create_pr and is_unsure:
+                raise HubError(
+                    f"the Hub did not say whether it opened the pull request on {repo_id}; look at its discussions "
+                    "before running this again, or there may be two"
+                ) from None
+            raise
         return Push(repo_id, made.pr_url or made.commit_url, made.oid != first_head, files)
 
     return ask_hub(push, repo_id, token)
 
 
-def _make_repo(api: HfApi, repo_id: str, repo_type: RepoType, private: bool | None, revision: str | None) -> None:
+def _make_repo(
+    api: HfApi, repo_id: str, repo_type: RepoType, private: bool | None, revision: str | None, *, must_exist: bool
+) -> None:
     """Makes the repository and the branch where they are not there; one of somebody else's is only looked up."""
     try:
         retry(lambda: api.repo_info(repo_id, repo_type=repo_type), BUSY)
     except RepositoryNotFoundError:
+        if must_exist:  # a pull request goes to what is there; a typing error must not make a repository
+            raise
         sdk = "gradio" if repo_type == "space" else None
         retry(
             lambda: api.create_repo(repo_id, repo_type=repo_type, private=private, exist_ok=True, space_sdk=sdk), BUSY

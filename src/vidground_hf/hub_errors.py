@@ -29,7 +29,7 @@ CONFLICTS = (409, 412)  # somebody else committed meanwhile
 BUSY = (408, 429, 500, 502, 503, 504)
 _TOKEN = re.compile(r"hf_\w{4,}|api_org_\w{4,}")
 # The base of what the HTTP library raises; which library that is depends on the version of huggingface_hub.
-_HTTPError: type[Exception] = HfHubHTTPError.__bases__[0]
+ConnectionProblem: type[Exception] = HfHubHTTPError.__bases__[0]
 
 
 class HubError(RuntimeError):
@@ -54,7 +54,7 @@ def retry(action: Callable[[], Result], statuses: Sequence[int]) -> Result:
         attempt += 1
         try:
             return action()
-        except _HTTPError as error:
+        except ConnectionProblem as error:
             response = error.response if isinstance(error, HfHubHTTPError) else None
             status = response.status_code if response is not None else 503  # a broken connection passes, too
             if status not in statuses or attempt == _MAX_TRIES:
@@ -73,10 +73,10 @@ def ask_hub(action: Callable[[], Result], repo_id: str, token: str | None = None
     """
     try:
         return action()
-    except (_HTTPError, HFValidationError, EntryNotFoundError, OfflineModeIsEnabled) as error:
+    except (ConnectionProblem, HFValidationError, EntryNotFoundError, OfflineModeIsEnabled) as error:
         problem = explain_error(error, repo_id, token)
     except RuntimeError as error:  # how an upload of a file fails
-        if not isinstance(error.__cause__, _HTTPError):
+        if not isinstance(error.__cause__, ConnectionProblem):
             raise
         problem = explain_error(error.__cause__, repo_id, token)
     raise HubError(problem)

@@ -45,7 +45,7 @@ def render_model_card(
         repo_id (`str`): the model, `user/name`.
         gap_reports (`Mapping[str, Mapping]`): by benchmark, what the metric `blind_visual_gap` or
             `vidground gap --json` gives.
-        base_model (`str`): what it was trained from, an id on the Hub.
+        base_model (`str`): what it was trained from, an id on the Hub; of a folder only its name is told.
         training_report (`dict`, *optional*): the `report.json` of the curated training data.
         recipe (`Mapping[str, Any]`, *optional*): names and values of how it was trained.
 
@@ -59,7 +59,7 @@ def render_model_card(
         check_report(benchmark, report)
     source = training_report["source"] if training_report else None
     metadata = ModelCardData(
-        base_model=clean_text(base_model),
+        base_model=None if _is_folder(base_model) else clean_text(base_model),
         datasets=[clean_text(source["id"])] if source and source["id"] and source["revision"] else None,
         model_name=clean_text(repo_id.rpartition("/")[2]),
         pipeline_tag="video-text-to-text",
@@ -75,12 +75,16 @@ def render_model_card(
         }
     values = {
         "name": repo_id,
-        "base_model": base_model,
+        "base_model": Path(base_model).name if _is_folder(base_model) else base_model,
         "rows": [_make_row(benchmark, report) for benchmark, report in gap_reports.items()],
         "training": training,
         "recipe": {name: str(value) for name, value in (recipe or {}).items()},
     }
     return f"---\n{metadata.to_yaml()}\n---\n\n{render_markdown('model_card.md.j2', values)}"
+
+
+def _is_folder(model: str) -> bool:
+    return Path(model).is_absolute() or Path(model).is_dir()
 
 
 def push_model_card(

@@ -19,7 +19,7 @@ from vidground_hf.loading import DataError
 from vidground_hf.pages import SPLITS
 
 # Files of an earlier push that a new one deletes where it does not write them again.
-REPLACED = (*(f"data/{name}-*.parquet" for name in SPLITS), "figures/*.png")
+REPLACED = (rf"data/({'|'.join(SPLITS)})-\d+-of-\d+\.parquet", r"figures/(split|groups|confidence|error)\.png")
 
 
 def write_dataset(

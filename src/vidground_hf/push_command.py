@@ -54,6 +54,8 @@ def push(
     from vidground_hf.publishing import write_dataset
     from vidground_hf.sharing import choose_ids_only
 
+    if dry_run is not None and (folder.resolve() in (dry_run.resolve(), *dry_run.resolve().parents)):
+        raise click.UsageError(f"--dry-run {str(dry_run)!r} would write into the dataset itself; name another folder")
     curation = Curation(read_splits(folder), read_report(folder))
     reason = choose_ids_only(curation.report, ids_only)
     if reason is not None:
