@@ -353,7 +353,7 @@ def test_a_pull_request_whose_answer_is_lost_is_not_opened_twice(
     HfApi().create_repo("ada/toy", repo_type="dataset")
     hub.faults.append(Fault("POST", "/commit/", "lost", times=9))
     with pytest.raises(
-        HubError, match="the Hub did not say whether it opened the pull request on ada/toy; look at its discussions"
+        HubError, match="the Hub did not say whether it opened the pull request on ada/toy; look"
     ):
         curation.push_to_hub("ada/toy", create_pr=True)
     assert hub.requests["POST", "commit"] == 1
