@@ -5,14 +5,14 @@ from __future__ import annotations
 import json
 import re
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from datetime import datetime
-from pathlib import Path
+from pathlib import Path, PurePath
 from typing import Any
 
 import huggingface_hub
 import pytest
-from datasets import Dataset, DatasetDict, Video, load_dataset
+from datasets import Dataset, DatasetDict, Image, List, Video, load_dataset
 from huggingface_hub import HfApi
 
 from tests.hub_server import HubServer
@@ -26,11 +26,14 @@ from vidground_hf.hub_errors import HubError
 from vidground_hf.id_rows import list_source_columns, strip_rows
 from vidground_hf.loading import DataError
 from vidground_hf.publishing import write_dataset
+from vidground_hf.rows import hash_rows
 from vidground_hf.rules import majority
 from vidground_hf.set_rules import calibrated
 
 # huggingface_hub's own way to upload a file.
 pytestmark = pytest.mark.filterwarnings("ignore:Use 'content=:DeprecationWarning")
+
+UNDECODED = Video(decode=False)
 
 
 @pytest.fixture
@@ -173,6 +176,12 @@ def test_rows_that_occur_twice_come_back_twice(tmp_path: Path) -> None:
         load_curated(str(tmp_path / "ids"), source=path)
 
 
+def test_a_recorded_split_is_not_asked_of_ones_own_copy(questions: Path, tmp_path: Path) -> None:
+    source = {"id": "x/set", "revision": "a" * 40, "split": "test"}
+    curation = curate(open_dataset(questions), rule=calibrated(0.2), source=source)
+    assert_equal(load_curated(push_ids(curation, tmp_path / "ids"), source=questions), curation)
+
+
 # --- what no longer matches
 
 
@@ -239,7 +248,7 @@ def test_own_words_of_a_model_are_not_pushed_and_counted(tmp_path: Path, caplog:
 # --- keys
 
 
-def test_media_and_nested_times_make_no_key() -> None:
+def test_nested_times_make_no_key_and_media_do() -> None:
     rows = Dataset.from_dict(
         {
             "question": ["why?"],
@@ -247,12 +256,139 @@ def test_media_and_nested_times_make_no_key() -> None:
             "spans": [[{"at": datetime(2026, 1, 2), "n": 1}]],
             "nested": [{"a": [1.5]}],
             "video": [{"bytes": b"x", "path": None}],
+            "images": [[{"bytes": b"x", "path": None}]],
             "bias_score": [0.5],
         }
-    ).cast_column("video", Video(decode=False))
+    )
+    rows = rows.cast_column("video", UNDECODED).cast_column("images", List(Image(decode=False)))
     found = list_source_columns(rows.features)
-    assert found.columns == ["question", "when", "spans", "nested", "video"]
-    assert found.key_columns == ["question", "when", "nested"]
+    assert found.columns == ["question", "when", "spans", "nested", "video", "images"]
+    assert found.key_columns == ["question", "when", "nested", "video", "images"]
+    assert found.media_columns == ["video", "images"]
+
+
+def make_clips(paths: Sequence[str | None], content: bytes | None = None) -> Dataset:
+    """Rows that nothing but their clips tells apart."""
+    row = {"question": "is it open?", "options": ["yes", "no"], "answer": "A"}
+    rows = [{**row, "video": {"bytes": content, "path": path}} for path in paths]
+    return Dataset.from_list(rows).cast_column("video", UNDECODED)
+
+
+def split_by_hand(rows: Dataset) -> Curation:
+    """The even rows in one split, the odd ones in the other."""
+    curation = curate(rows, answerer=ConstantAnswerer("B"), rule=majority(1.0))
+    (judged,) = curation.splits.values()
+    parts = {
+        "grounded": judged.select(range(0, len(rows), 2)),
+        "text_answerable": judged.select(range(1, len(rows), 2)),
+    }
+    counts = {f"num_{name}": len(part) for name, part in parts.items()} | {"num_undecided": 0}
+    return Curation(DatasetDict(parts), {**curation.report, **counts})
+
+
+def list_clips(rows: Dataset) -> list[str]:
+    return [PurePath(cell["path"]).name for cell in rows["video"]]
+
+
+def save_clips(folder: Path, number: int) -> list[str]:
+    folder.mkdir()
+    paths = [folder / f"{index}.mp4" for index in range(number)]
+    for path in paths:
+        path.write_bytes(str(path).encode())
+    return [str(path) for path in paths]
+
+
+def test_rows_with_the_same_texts_get_their_own_clips_back_from_another_disk(tmp_path: Path) -> None:
+    curation = split_by_hand(make_clips(save_clips(tmp_path / "here", 8)))
+    ids = push_ids(curation, tmp_path / "ids")
+    elsewhere = save_clips(tmp_path / "there", 9)
+    changed = [*elsewhere[:7], elsewhere.pop()]
+    make_clips(elsewhere).save_to_disk(str(tmp_path / "saved"))
+    write_rows(tmp_path / "plain.jsonl", [{**row, "video": row["video"]["path"]} for row in make_clips(elsewhere)])
+    loaded = load_curated(ids, source=tmp_path / "saved")
+    assert list_clips(loaded["grounded"]) == ["0.mp4", "2.mp4", "4.mp4", "6.mp4"]
+    assert list_clips(loaded["text_answerable"]) == ["1.mp4", "3.mp4", "5.mp4", "7.mp4"]
+    loaded = load_curated(ids, source=tmp_path / "plain.jsonl")
+    assert loaded["text_answerable"]["video"][:] == elsewhere[1::2]
+    make_clips(changed).save_to_disk(str(tmp_path / "changed"))
+    with pytest.raises(DataError, match=r"^1 of 4 rows of split text_answerable are not in the source"):
+        load_curated(ids, source=tmp_path / "changed")
+
+
+def test_a_clip_without_a_name_is_known_by_its_content() -> None:
+    one, same, other = (strip_rows(judge(make_clips([None], content)))["row_key"][0] for content in (b"x", b"x", b"y"))
+    assert one == same != other
+
+
+def judge(rows: Dataset) -> Dataset:
+    (judged,) = curate(rows, answerer=ConstantAnswerer("B"), rule=majority(1.0)).splits.values()
+    return judged
+
+
+def test_clips_of_one_name_in_two_folders_are_refused(tmp_path: Path) -> None:
+    message = (
+        "2 rows have the same cells as another row and media of the same file name in another folder or with other "
+        "content, so no key tells them apart: 0.mp4, 1.mp4. Rename the files, or add a column that differs"
+    )
+    paths = save_clips(tmp_path / "here", 2) + save_clips(tmp_path / "there", 2)
+    with pytest.raises(DataError, match=f"^{re.escape(message)}$"):
+        push_ids(split_by_hand(make_clips(paths)), tmp_path / "ids")
+    again = split_by_hand(make_clips([*paths[:2], *paths[:2]]))
+    ids = push_ids(again, tmp_path / "twice")
+    make_clips(paths).save_to_disk(str(tmp_path / "saved"))
+    with pytest.raises(DataError, match=f"^{re.escape(message)}$"):
+        load_curated(ids, source=tmp_path / "saved")
+
+
+def test_an_answer_key_tells_nothing_to_who_has_only_the_answer() -> None:
+    rows = [{"id": str(k), "question": f"which one {k}?", "options": ["yes", "no"], "answer": "A"} for k in range(20)]
+    curation = curate(Dataset.from_list(rows), answerer=ConstantAnswerer("A"), rule=single_shot())
+    stripped = [row for part in curation.splits.values() for row in strip_rows(part)]
+    keys = [key for row in stripped for key in row["blind_answer_keys"]]
+    assert len(keys) == len(set(keys)) == 20
+    words = ["A", "B", "yes", "no"]
+    guessed = {key.hex() for key in hash_rows([words])}
+    guessed |= {hash_rows([[row["row_key"]], [word]])[0].hex() for row in stripped for word in words}
+    guessed |= {hash_rows([[bytes.fromhex(row["row_key"])], [word]])[0].hex() for row in stripped for word in words}
+    assert not set(keys) & guessed
+    assert not set(keys) & {row["row_key"] for row in stripped}
+
+
+def test_answers_that_the_probe_gives_to_open_questions_are_found_in_other_rows(tmp_path: Path) -> None:
+    rows = [{"id": str(k), "question": f"what colour is hat {k}?", "answer": f"colour {k % 7}"} for k in range(60)]
+    path = write_rows(tmp_path / "open.jsonl", rows)
+    curation = curate(open_dataset(path), rule=calibrated(0.3))
+    given = {text for part in curation.splits.values() for row in part["blind_answers"] for text in row}
+    assert given & {f"colour {k}" for k in range(7)}
+    assert_equal(load_curated(push_ids(curation, tmp_path / "ids"), source=path), curation)
+
+
+@pytest.mark.parametrize("mapping", [{"id": "question"}, {"question": "uid", "id": "uid"}, {"options": "qid, vid"}])
+def test_columns_of_texts_are_no_ids(mapping: dict[str, str]) -> None:
+    row = {"question": "why?", "uid": "why so?", "qid": "yes", "vid": "no", "answer": "yes", "image": "iVBORw0KGgo"}
+    judged = judge(Dataset.from_list([{**row, "videos": "x", "path": "/a/b", "id": 7}]))
+    texts = {name.strip() for value in mapping.values() for name in value.split(",")}
+    expected = [name for name in ("uid", "qid", "vid", "id") if name not in texts]
+    names = strip_rows(judged, mapping).column_names
+    assert names[: names.index("row_key")] == expected
+
+
+@pytest.mark.parametrize(
+    ("cell", "left"),
+    [
+        ("/home/me/clips/1.mp4", "1.mp4"),
+        ("~/clips/1.mp4", "1.mp4"),
+        ("file:///srv/1.mp4", "1.mp4"),
+        ("C:\\clips\\1.mp4", "1.mp4"),
+        ("clips/1.mp4", "clips/1.mp4"),
+        (None, None),
+    ],
+)
+def test_ids_name_no_folder_of_a_machine(cell: str | None, left: str | None) -> None:
+    rows = Dataset.from_list(
+        [{"question": "why?", "answer": "so", "video": cell}, {"question": "x", "answer": "y", "video": "1"}]
+    )
+    assert strip_rows(judge(rows))["video"][:] == [left, "1"]
 
 
 def test_every_plain_cell_is_in_the_key(questions: Path) -> None:

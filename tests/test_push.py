@@ -32,6 +32,7 @@ from vidground_hf.folders import read_splits
 from vidground_hf.hub import push_folder
 from vidground_hf.hub_errors import HubError, hide_token
 from vidground_hf.loading import DataError
+from vidground_hf.publishing import strip_report
 from vidground_hf.set_rules import calibrated
 from vidground_hf.sharing import choose_ids_only, find_terms
 
@@ -291,8 +292,28 @@ def test_ids_only_pushes_no_text_of_the_source(hub: HubServer, curation: Curatio
     assert "Questions, options and answers are not here: this was asked for." in card
     report = json.loads(hub.read_file("dataset", "ada/ids", "report.json"))
     assert report["ids_only"]["columns"] == ["id", "video", "question", "options", "answer", "needs"]
-    assert report["ids_only"]["key_columns"] == ["id", "question", "options", "answer", "needs"]
+    assert report["ids_only"]["key_columns"] == report["ids_only"]["columns"]
+    assert report["ids_only"]["media_columns"] == ["video"]
+    assert report["ids_only"]["num_groups_left_out"] == {}
     assert report["num_rows"] == 80
+
+
+@pytest.mark.parametrize(
+    ("num_rows", "num_groups", "is_kept"),
+    [(100, 50, True), (100, 51, False), (30, 30, False), (30, 15, True), (600, 60, True), (600, 61, False)],
+)
+def test_only_ids_leave_out_groups_that_are_many(num_rows: int, num_groups: int, is_kept: bool) -> None:
+    groups = {f"caption {k}": {"num_rows": 1} for k in range(num_groups)}
+    types = {"multiple_choice": {"num_rows": num_rows}}
+    report = {
+        "num_rows": num_rows,
+        "groups": {"problem_type": types, "category": groups},
+        "samples": {"kept": [{}]},
+        "leaks": {"examples": ["x"]},
+    }
+    stripped = strip_report(report)
+    assert stripped["groups"] == {"problem_type": types, "category": groups if is_kept else {}}
+    assert stripped["ids_only"] == {"num_groups_left_out": {} if is_kept else {"category": num_groups}}
 
 
 # --- what goes wrong on the way
@@ -352,9 +373,7 @@ def test_a_pull_request_whose_answer_is_lost_is_not_opened_twice(
 ) -> None:
     HfApi().create_repo("ada/toy", repo_type="dataset")
     hub.faults.append(Fault("POST", "/commit/", "lost", times=9))
-    with pytest.raises(
-        HubError, match="the Hub did not say whether it opened the pull request on ada/toy; look"
-    ):
+    with pytest.raises(HubError, match="the Hub did not say whether it opened the pull request on ada/toy; look"):
         curation.push_to_hub("ada/toy", create_pr=True)
     assert hub.requests["POST", "commit"] == 1
 

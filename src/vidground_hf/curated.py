@@ -74,7 +74,7 @@ def load_curated(
 def _open_source(report: Mapping[str, Any], source: str | Path | Sequence[str | Path] | None) -> Dataset:
     """Opens what was curated, as it was opened then."""
     recorded = report["source"]
-    asked = {"split": recorded.get("split"), "adapter": report["adapter"], "columns": report["columns"]}
+    asked = {"adapter": report["adapter"], "columns": report["columns"]}
     if source is not None:
         rows = open_dataset(source, **asked)
     elif recorded["revision"] is None:
@@ -83,7 +83,9 @@ def _open_source(report: Mapping[str, Any], source: str | Path | Sequence[str | 
             "your copy is with source=PATH"
         )
     else:
-        hub = {"revision": recorded["revision"]} | {key: recorded.get(key) for key in ("config", "data_files")}
+        hub = {"revision": recorded["revision"]} | {
+            key: recorded.get(key) for key in ("split", "config", "data_files")
+        }
         rows = open_dataset(recorded["id"], **asked, **hub)
     if "split" in report["ids_only"]["columns"] and "split" not in rows.column_names:
         # `curate` names the split of every DatasetDict, `open_dataset` only where there are several.

@@ -10,16 +10,19 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from datasets import Dataset, DatasetDict, DatasetInfo, SplitDict, SplitInfo, config
+from datasets import Dataset, DatasetDict, DatasetInfo, SplitDict, SplitInfo, concatenate_datasets, config
 from datasets.table import embed_table_storage
 
 from vidground_hf.folders import count_bytes, write_report, write_shards
-from vidground_hf.id_rows import list_source_columns, strip_rows
+from vidground_hf.id_rows import check_keys, list_source_columns, strip_rows
 from vidground_hf.loading import DataError
 from vidground_hf.pages import SPLITS
 
 # Files of an earlier push that a new one deletes where it does not write them again.
 REPLACED = (rf"data/({'|'.join(SPLITS)})-\d+-of-\d+\.parquet", r"figures/(split|groups|confidence|error)\.png")
+# Group names are pushed with ids where there are at most so many, or one for every ten rows, and two rows to each:
+# our guess at what is a set of labels and no free text.
+_MAX_GROUPS = 50
 
 
 def write_dataset(
@@ -35,12 +38,15 @@ def write_dataset(
         ids_only (`str`, *optional*): why texts are left out; left out itself, whole rows are written.
 
     Raises:
-        `DataError`: when a media file that the rows name is not there.
+        `DataError`: when a media file that the rows name is not there, or ids alone do not tell rows apart.
     """
     features = next(iter(splits.values())).features
     report = hide_folders(report, splits)
     if ids_only is not None:
-        report = strip_report(report) | {"ids_only": {**list_source_columns(features)._asdict(), "why": ids_only}}
+        source = list_source_columns(features)
+        check_keys(concatenate_datasets([rows.select_columns(source.columns) for rows in splits.values()]), source)
+        report = strip_report(report)
+        report["ids_only"] |= {**source._asdict(), "why": ids_only}
         splits = DatasetDict({name: strip_rows(rows, report.get("columns")) for name, rows in splits.items()})
     described = DatasetInfo(
         config_name="default",
@@ -60,9 +66,19 @@ def write_dataset(
 
 
 def strip_report(report: Mapping[str, Any]) -> dict[str, Any]:
-    """A report without the rows it shows: figures, groups and settings are left."""
+    """A report without the rows it shows: figures and settings are left, and groups where they are few.
+
+    Names of groups, but for problem types, are data and may be captions. How many of each
+    grouping were left out is under `ids_only`.
+    """
+    most = min(max(_MAX_GROUPS, report["num_rows"] / 10), report["num_rows"] / 2)
+    left_out = {
+        name: len(groups) for name, groups in report["groups"].items() if name != "problem_type" and len(groups) > most
+    }
     return {
         **report,
+        "groups": {name: {} if name in left_out else groups for name, groups in report["groups"].items()},
+        "ids_only": {"num_groups_left_out": left_out},
         "samples": {name: [] for name in report["samples"]},
         "leaks": {**report["leaks"], "examples": []},
     }
