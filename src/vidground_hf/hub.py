@@ -6,7 +6,7 @@ What is in the files is decided elsewhere; uploading, deduplication and storage 
 from __future__ import annotations
 
 import re
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, Literal, NamedTuple
 
@@ -108,9 +108,7 @@ def push_folder(
         def commit() -> Any:
             head = api.repo_info(repo_id, repo_type=repo_type, revision=revision).sha
             there = api.list_repo_files(repo_id, repo_type=repo_type, revision=head)
-            is_ours = "report.json" in there
-            stale = [path for path in there if path not in files and any(re.fullmatch(one, path) for one in replaced)]
-            stale = stale if is_ours else []
+            stale = _list_stale(there, files, replaced)
             return api.create_commit(
                 repo_id,
                 [CommitOperationDelete(path) for path in stale]
@@ -135,6 +133,13 @@ def push_folder(
         return Push(repo_id, made.pr_url or made.commit_url, made.oid != first_head, files)
 
     return ask_hub(push, repo_id, token)
+
+
+def _list_stale(there: Sequence[str], files: Mapping[str, int], replaced: Sequence[str]) -> list[str]:
+    """Files of an earlier push that are not written again; none where there was no push of ours."""
+    if "report.json" not in there:
+        return []
+    return [path for path in there if path not in files and any(re.fullmatch(one, path) for one in replaced)]
 
 
 def _make_repo(
