@@ -108,11 +108,10 @@ def push_folder(
         def commit() -> Any:
             head = api.repo_info(repo_id, repo_type=repo_type, revision=revision).sha
             there = api.list_repo_files(repo_id, repo_type=repo_type, revision=head)
-            stale = _list_stale(there, files, replaced)
+            deleted = [CommitOperationDelete(path) for path in _list_stale(there, files, replaced)]
             return api.create_commit(
                 repo_id,
-                [CommitOperationDelete(path) for path in stale]
-                + [CommitOperationAdd(path, folder / path) for path in files],
+                [*deleted, *(CommitOperationAdd(path, folder / path) for path in files)],
                 commit_message=message,
                 repo_type=repo_type,
                 revision=revision,
