@@ -138,6 +138,16 @@ def test_a_pull_request_on_what_is_not_there_makes_no_repository(hub: HubServer,
     assert ("dataset", "ada/typo") not in hub.store.repositories
 
 
+def test_no_address_of_a_server_is_pushed(hub: HubServer, curation: Curation) -> None:
+    served = {"id": "endpoint:qwen@http://10.0.0.1:8000/v1", "blind_accuracy": None}
+    report = {**curation.report, "answerers": [served, {"id": "constant:A", "blind_accuracy": None}]}
+    Curation(curation.splits, report).push_to_hub("ada/toy")
+    for path in ("README.md", "report.json", "report.html"):
+        assert b"10.0.0.1" not in hub.read_file("dataset", "ada/toy", path)
+    pushed = json.loads(hub.read_file("dataset", "ada/toy", "report.json"))
+    assert pushed["answerer"] == "endpoint:qwen@URL, constant:A"
+
+
 def test_unchanged_content_makes_no_commit(hub: HubServer, curation: Curation) -> None:
     first = curation.push_to_hub("ada/toy")
     again = curation.push_to_hub("ada/toy")

@@ -13,6 +13,7 @@ from typing import Any
 from datasets import Dataset, DatasetDict, DatasetInfo, SplitDict, SplitInfo, concatenate_datasets, config
 from datasets.table import embed_table_storage
 
+from vidground_hf.command_line import hide_places
 from vidground_hf.folders import count_bytes, write_report, write_shards
 from vidground_hf.id_rows import check_keys, list_source_columns, strip_rows
 from vidground_hf.loading import DataError
@@ -41,7 +42,7 @@ def write_dataset(
         `DataError`: when a media file that the rows name is not there, or ids alone do not tell rows apart.
     """
     features = next(iter(splits.values())).features
-    report = hide_folders(report, splits)
+    report = hide_addresses(hide_folders(report, splits))
     if ids_only is not None:
         source = list_source_columns(features)
         check_keys(concatenate_datasets([rows.select_columns(source.columns) for rows in splits.values()]), source)
@@ -82,6 +83,14 @@ def strip_report(report: Mapping[str, Any]) -> dict[str, Any]:
         "samples": {name: [] for name in report["samples"]},
         "leaks": {**report["leaks"], "examples": []},
     }
+
+
+def hide_addresses(report: Mapping[str, Any]) -> dict[str, Any]:
+    """A report that names served models without the address of their server."""
+    hidden = [
+        {**one, "id": hide_places(one["id"])} if "://" in one["id"] else dict(one) for one in report["answerers"]
+    ]
+    return {**report, "answerers": hidden, "answerer": ", ".join(one["id"] for one in hidden)}
 
 
 def hide_folders(report: Mapping[str, Any], splits: DatasetDict) -> dict[str, Any]:
