@@ -362,7 +362,7 @@ def test_a_rule_says_how_many_answers_it_takes_and_samples_bounds_them() -> None
     def count(rule: Any, samples: int | None = None, temperature: float = 1.0) -> int:
         model = SimulatedModel({}, temperature=temperature)
         asking = Asking(answerers=(model,), view="text", rule=rule, samples=samples)
-        return len(asking.list_trials(make_examples(1, 5)[0], model))
+        return len(asking.list_trials(make_examples(1, 5)[0], asking.find_way(model)))
 
     assert [count(rule) for rule in (calibrated(), circular(), majority(), at_most(), leave_open)] == [5, 5, 10, 1, 1]
     assert [count(calibrated(), 2), count(calibrated(), 7)] == [2, 7]

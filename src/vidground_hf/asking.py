@@ -9,6 +9,7 @@ from collections import Counter
 from collections.abc import Iterator, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
+from typing import NamedTuple
 
 from multiprocess import parent_process  # type: ignore[import-untyped]  # what `Dataset.map` makes its processes with
 
@@ -58,6 +59,18 @@ def check_answerers(
         raise ValueError(f"an answerer is named twice among {', '.join(ids)}; use samples to ask one several times")
 
 
+class Way(NamedTuple):
+    """How one answerer is asked.
+
+    Attributes:
+        seed (`int`, *optional*): of the orders; `None` begins with the data's own.
+        samples (`bool`): whether an equal prompt may get another answer.
+    """
+
+    seed: int | None
+    samples: bool
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Asking:
     """Who is asked, what they are shown, and for which decision.
@@ -76,7 +89,13 @@ class Asking:
     samples: int | None = None
     seed: int = 0
 
-    def list_trials(self, example: Example, answerer: Answerer) -> list[tuple[tuple[int, ...], int]]:
+    def find_way(self, answerer: Answerer) -> Way:
+        """How an answerer is asked; found once, since a model may have to look itself up to say so."""
+        seed = None if isinstance(answerer, ConstantAnswerer) else self.seed
+        samples = not isinstance(answerer, ModelAnswerer) or bool(answerer.sampling.get("temperature", 0))
+        return Way(seed, samples)
+
+    def list_trials(self, example: Example, way: Way) -> list[tuple[tuple[int, ...], int]]:
         """The trials that an answerer may take for a row.
 
         A model that does not sample answers an equal prompt the same way, which confirms nothing: it is asked once.
@@ -88,13 +107,11 @@ class Asking:
         number = self.samples
         if number is None:
             number = self.rule.count_trials(len(example.options)) if hasattr(self.rule, "count_trials") else 1
-        seed = None if isinstance(answerer, ConstantAnswerer) else self.seed
-        samples = not isinstance(answerer, ModelAnswerer) or bool(answerer.sampling.get("temperature", 0))
         seen: Counter[tuple[str, ...]] = Counter()
         trials = []
-        for order in draw_orders(example, number, seed):
+        for order in draw_orders(example, number, way.seed):
             shown = tuple(example.options[position] for position in order)
-            if samples or not seen[shown]:
+            if way.samples or not seen[shown]:
                 trials.append((order, seen[shown]))
             seen[shown] += 1
         return trials
@@ -188,15 +205,16 @@ def ask_rows(asking: Asking, examples: Sequence[Example], *, progress: bool = Fa
     """
     rows = [_find_obstacle(example, asking.view) for example in examples]
     waiting = [index for index, trials in enumerate(rows) if not trials]
+    ways = [asking.find_way(answerer) for answerer in asking.answerers]
     limits = [
-        [len(asking.list_trials(example, answerer)) if not trials else 0 for answerer in asking.answerers]
+        [len(asking.list_trials(example, way)) if not trials else 0 for way in ways]
         for example, trials in zip(examples, rows, strict=True)
     ]
     followed_share = asking.find_followed_share(len(examples))
     is_drawn = [share < followed_share for share in draw_shares(examples, asking.seed)]
     with _open_cache(asking.answerers) as cache, AskingBar(total=sum(map(sum, limits)), show=progress) as bar:
         for number, answerer in enumerate(asking.answerers):
-            bar.answerer = answerer
+            bar.model = answerer if isinstance(answerer, ModelAnswerer) else None
             for turn in range(max((limits[index][number] for index in waiting), default=0)):
                 still: list[int] = []
                 for index in waiting:
@@ -265,11 +283,12 @@ def _ask_wave(
     bar: AskingBar,
 ) -> Iterator[tuple[int, Trial]]:
     answerer = asking.answerers[number]
+    way = asking.find_way(answerer)
     for start in range(0, len(asked), _PROMPTS_PER_PART):
         part = asked[start : start + _PROMPTS_PER_PART]
         prompts = []
         for index in part:
-            order, trial_index = asking.list_trials(examples[index], answerer)[turn]
+            order, trial_index = asking.list_trials(examples[index], way)[turn]
             prompts.append(make_prompt(examples[index], asking.view, order, trial_index))
         for index, prompt, answer in zip(part, prompts, _answer(answerer, prompts, cache, bar), strict=True):
             yield index, make_trial(examples[index], answer, prompt.order, answerer=number)
@@ -299,13 +318,12 @@ def count_requests(asking: Asking, examples: Sequence[Example], cache: AnswerCac
     for number, answerer in enumerate(asking.answerers):
         if not isinstance(answerer, ModelAnswerer):
             continue
-        max_tokens = answerer.sampling.get("max_tokens")
+        sampling, way = answerer.sampling, asking.find_way(answerer)
+        max_tokens = sampling.get("max_tokens")
         for start in range(0, len(rows), _PROMPTS_PER_PART):
             part = rows[start : start + _PROMPTS_PER_PART]
-            asked = [
-                [make_prompt(row, asking.view, *trial) for trial in asking.list_trials(row, answerer)] for row in part
-            ]
-            keys = [[make_key(answerer.id, answerer.sampling, prompt) for prompt in prompts] for prompts in asked]
+            asked = [[make_prompt(row, asking.view, *trial) for trial in asking.list_trials(row, way)] for row in part]
+            keys = [[make_key(answerer.id, sampling, prompt) for prompt in prompts] for prompts in asked]
             found = cache.get_many([key for row in keys for key in row])
             num_cached += len(found)
             for row_keys, prompts in zip(keys, asked, strict=True):

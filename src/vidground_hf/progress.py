@@ -6,7 +6,7 @@ from collections import Counter
 
 from tqdm.auto import tqdm
 
-from vidground_hf.answerers.base import Answerer, ModelAnswerer
+from vidground_hf.answerers.base import ModelAnswerer
 
 
 class AskingBar:
@@ -17,6 +17,7 @@ class AskingBar:
         show (`bool`): whether to draw the bar; counting goes on without it.
 
     Attributes:
+        model (`ModelAnswerer`, *optional*): who is asked now, for what is in flight.
         counts (`Counter`): `asked` (by the answerer now), `cached` (found, or the same as another), `failed`, and
             `saved` (not needed after all).
 
@@ -30,7 +31,7 @@ class AskingBar:
 
     def __init__(self, *, total: int, show: bool) -> None:
         self.counts: Counter[str] = Counter()
-        self.answerer: Answerer | None = None
+        self.model: ModelAnswerer | None = None
         self._bar = tqdm(total=total, desc="Asking", unit=" answers", disable=not show)
 
     def __enter__(self) -> AskingBar:
@@ -43,7 +44,7 @@ class AskingBar:
         """Counts some answers."""
         self.counts[source] += number
         if not self._bar.disable:
-            in_flight = self.answerer.num_in_flight if isinstance(self.answerer, ModelAnswerer) else 0
+            in_flight = 0 if self.model is None else self.model.num_in_flight
             shown = {name: self.counts[name] for name in ("asked", "cached", "failed", "saved")}
             self._bar.set_postfix(shown | {"in flight": in_flight}, refresh=False)
         self._bar.update(number)
