@@ -70,6 +70,13 @@ class ModelAnswerer(Answerer, Protocol):
         """
 
 
+def collect_answers(model: ModelAnswerer, prompts: Sequence[Prompt]) -> list[Answer]:
+    """What `answer_each` hands over, in the order of the prompts: `answer` of every model."""
+    answers: dict[int, Answer] = {}
+    model.answer_each(prompts, answers.__setitem__)
+    return [answers[index] for index in range(len(prompts))]
+
+
 @dataclass(frozen=True, slots=True)
 class ConstantAnswerer:
     """Gives the same text to every prompt: a floor, and a stand-in for a model in tests.

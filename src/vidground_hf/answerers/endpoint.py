@@ -14,7 +14,7 @@ from typing import Any
 from huggingface_hub import AsyncInferenceClient
 from huggingface_hub.errors import HfHubHTTPError
 
-from vidground_hf.answerers.base import Answer
+from vidground_hf.answerers.base import Answer, collect_answers
 from vidground_hf.answerers.endpoint_loop import run_in_background
 from vidground_hf.answerers.endpoint_reply import Failure, read_choice, read_error
 from vidground_hf.answerers.endpoint_run import Run
@@ -139,9 +139,7 @@ class EndpointAnswerer:
 
     def answer(self, prompts: Sequence[Prompt]) -> list[Answer]:
         """Answers a batch of prompts; the same length, in the same order."""
-        answers: dict[int, Answer] = {}
-        self.answer_each(prompts, answers.__setitem__)
-        return [answers[index] for index in range(len(prompts))]
+        return collect_answers(self, prompts)
 
     def answer_each(self, prompts: Sequence[Prompt], on_answer: Callable[[int, Answer], None]) -> None:
         """Answers prompts and hands each answer over as soon as it is there, from another thread.

@@ -10,7 +10,7 @@ from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from vidground_hf.answerers.base import Answer
+from vidground_hf.answerers.base import Answer, collect_answers
 from vidground_hf.answerers.transformers_hub import find_revision
 from vidground_hf.answerers.transformers_loading import find_device, find_dtype, load_model
 from vidground_hf.model_files import ModelError
@@ -124,9 +124,7 @@ class TransformersAnswerer:
 
     def answer(self, prompts: Sequence[Prompt]) -> list[Answer]:
         """Answers a batch of prompts; the same length, in the same order."""
-        answers: dict[int, Answer] = {}
-        self.answer_each(prompts, answers.__setitem__)
-        return [answers[index] for index in range(len(prompts))]
+        return collect_answers(self, prompts)
 
     def answer_each(self, prompts: Sequence[Prompt], on_answer: Callable[[int, Answer], None]) -> None:
         """Answers prompts, and hands answers over batch by batch.

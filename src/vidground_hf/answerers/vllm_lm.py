@@ -10,7 +10,7 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
-from vidground_hf.answerers.base import Answer
+from vidground_hf.answerers.base import Answer, collect_answers
 from vidground_hf.answerers.vllm_lm_reading import find_letters, read_letters, read_text
 from vidground_hf.answerers.vllm_lm_revision import find_revision
 from vidground_hf.model_files import ModelError
@@ -98,9 +98,7 @@ class VllmAnswerer:
 
     def answer(self, prompts: Sequence[Prompt]) -> list[Answer]:
         """Answers a batch of prompts; the same length, in the same order."""
-        answers: dict[int, Answer] = {}
-        self.answer_each(prompts, answers.__setitem__)
-        return [answers[index] for index in range(len(prompts))]
+        return collect_answers(self, prompts)
 
     def answer_each(self, prompts: Sequence[Prompt], on_answer: Callable[[int, Answer], None]) -> None:
         """Answers prompts in order and hands answers over batch by batch; raises `ImportError` without vLLM."""
