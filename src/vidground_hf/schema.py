@@ -6,16 +6,17 @@ Nothing here reads files or decides anything.
 from __future__ import annotations
 
 import unicodedata
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import cached_property
-from typing import Literal, NamedTuple, get_args
+from typing import Any, Literal, NamedTuple, get_args
 
 ProblemType = Literal["multiple_choice", "numerical", "ocr", "free_form", "regression"]
-View = Literal["options_only", "text", "subtitles", "single_frame", "shuffled_frames", "video"]
+View = Literal["options_only", "text", "subtitles", "single_frame", "shuffled_frames", "video", "wrong_video"]
 
 PROBLEM_TYPES: tuple[ProblemType, ...] = get_args(ProblemType)
 VIEWS: tuple[View, ...] = get_args(View)
 BLIND_VIEWS: tuple[View, ...] = ("options_only", "text", "subtitles")
+LADDER_VIEWS: tuple[View, ...] = VIEWS[:-1]  # from the least evidence to the most; another row's clip is none
 
 LETTERS = "ABCDEFGHIJKLMNOPQRSTUVWXYZ"
 """What options are called when they are shown."""
@@ -52,6 +53,10 @@ class Example:
         answer (`str`, *optional*): the gold answer as text; for multiple choice the text of the gold option.
         answer_index (`int`, *optional*): position of the (first) gold option; `None` for open-ended questions.
         video (`str`, *optional*): path, URL or id of the media, as the row gives it.
+        media_content (`bytes`, `memoryview` or `pyarrow.Buffer`, *optional*): the bytes of its file, where the row
+            holds them and pixels were asked for.
+        start_seconds (`float`, *optional*), end_seconds (`float`, *optional*): the half-open part of the video that
+            the question is about; the whole where they are left out.
         media_root (`str`, *optional*): folder that a relative `video` starts from.
         group (`str`, *optional*): rows of one group share a fold; `None` means the row is its own group.
         category (`str`, *optional*): the dataset's own question category.
@@ -70,6 +75,9 @@ class Example:
     answer: str | None = None
     answer_index: int | None = None
     video: str | None = None
+    media_content: Any = field(default=None, repr=False, compare=False)
+    start_seconds: float | None = None
+    end_seconds: float | None = None
     media_root: str | None = None
     group: str | None = None
     category: str | None = None

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, Protocol, runtime_checkable
 
 from vidground_hf.prompts import Prompt
@@ -22,6 +22,13 @@ class Answer:
             comparable across option counts, higher is surer.
         finish_reason (`str`, *optional*): why a model stopped writing; `"length"` means that `text` was cut off.
         error (`str`, *optional*): why there is no answer.
+        num_frames (`int`, *optional*): frames that reached the model; `None` for a blind prompt.
+        num_visual_tokens (`int`, *optional*): what the model's processor made of them; `None` where a server does not
+            tell.
+        num_prompt_tokens (`int`, *optional*), num_answer_tokens (`int`, *optional*): what was read, visual tokens
+            included, and written.
+        seconds (`float`, *optional*): time it took; of a batch, its share.
+        decoder (`str`, *optional*): which library decoded the frames.
     """
 
     text: str | None
@@ -29,6 +36,12 @@ class Answer:
     confidence: float | None = None
     finish_reason: str | None = None
     error: str | None = None
+    num_frames: int | None = None
+    num_visual_tokens: int | None = None
+    num_prompt_tokens: int | None = None
+    num_answer_tokens: int | None = None
+    seconds: float | None = field(default=None, compare=False)
+    decoder: str | None = None
 
 
 class Answerer(Protocol):
@@ -68,6 +81,18 @@ class ModelAnswerer(Answerer, Protocol):
 
         The next question is not asked before `on_answer` has returned, so that what it saves is never asked again.
         """
+
+
+def takes_frames(answerer: Answerer) -> bool:
+    """Whether an answerer may be shown pixels: those that can say so, in a property of this name."""
+    return bool(getattr(answerer, "takes_frames", False))
+
+
+def check_seen(prompt: Prompt, answer: Answer) -> Answer:
+    """Turns an answer that was to look and was given without a frame into an error."""
+    if prompt.frames is None or answer.error is not None or answer.num_frames:
+        return answer
+    return Answer(text=None, error=f"no frame reached the model for view {prompt.view!r}; its answer is not used")
 
 
 def collect_answers(model: ModelAnswerer, prompts: Sequence[Prompt]) -> list[Answer]:
