@@ -281,4 +281,6 @@ def _make_noise() -> VideoFrames:
         indices=np.array([0, 1]),
         backend="none",
         source="noise",
+        video_seconds=2.0,
+        num_video_frames=2,
     )
