@@ -39,7 +39,7 @@ _VISION = ("<|vision_start|>", "<|vision_end|>")
 _MAX_LENGTH = 2048
 
 
-def save_qwen2_5_vl(folder: Path, seed: int = 0, **sizes: Any) -> Path:
+def save_qwen2_5_vl(folder: Path, seed: int = 0, *, max_pixels: int = 64 * 28 * 28, **sizes: Any) -> Path:
     from transformers import Qwen2_5_VLConfig, Qwen2_5_VLForConditionalGeneration, Qwen2_5_VLProcessor
     from transformers.models.qwen2_vl.image_processing_qwen2_vl import Qwen2VLImageProcessor
     from transformers.models.qwen2_vl.video_processing_qwen2_vl import Qwen2VLVideoProcessor
@@ -50,7 +50,7 @@ def save_qwen2_5_vl(folder: Path, seed: int = 0, **sizes: Any) -> Path:
     vision = {"depth": 2, "hidden_size": 32, "intermediate_size": 32, "num_heads": 2, "patch_size": 14}
     vision |= {"out_hidden_size": text["hidden_size"], "tokens_per_second": 2, "fullatt_block_indexes": [1]}
     config = Qwen2_5_VLConfig(text_config=text, vision_config=vision, **_find_pads(tokenizer))
-    pixels = {"size": {"shortest_edge": 28 * 28, "longest_edge": 64 * 28 * 28}}
+    pixels = {"size": {"shortest_edge": 28 * 28, "longest_edge": max_pixels}}
     processor = Qwen2_5_VLProcessor(
         image_processor=Qwen2VLImageProcessor(**pixels),
         tokenizer=tokenizer,

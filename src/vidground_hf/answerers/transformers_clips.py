@@ -13,7 +13,7 @@ import numpy as np
 import torch
 
 from vidground_hf.answerers.transformers_loading import LoadedModel, be_quiet
-from vidground_hf.answerers.transformers_tokens import SENTINEL, Ids, TextEncoder, split_template
+from vidground_hf.answerers.transformers_tokens import SENTINEL, Ids, TextEncoder
 from vidground_hf.media import FrameRequest
 from vidground_hf.model_files import ModelError
 
@@ -51,7 +51,7 @@ class ClipEncoder:
     """Puts frames into the chat template through the model's processor, and gives the encoder of texts behind them.
 
     Args:
-        loaded (`LoadedModel`): the model; its template is used, so that blind prompts differ in the pixels only.
+        loaded (`LoadedModel`): the model.
         processor (`ProcessorMixin`): of the model.
         reasoning (`bool`): whether the model is asked to think first.
 
@@ -114,23 +114,24 @@ class ClipEncoder:
         return dict(found)
 
 
-def describe_processor(processor: Any) -> dict[str, Any]:
-    """The settings of a processor that change what a model sees, as JSON."""
-    video = processor.video_processor
-    skipped = ("do_sample_frames", "fps", "num_frames", "min_frames", "max_frames", "return_metadata")
-    settings = {key: value for key, value in video.to_dict().items() if value is not None and key not in skipped}
-    return {"processor": type(processor).__name__, **dict(sorted(settings.items()))}
-
-
 def _render(loaded: LoadedModel, processor: Any, reasoning: bool) -> str:
-    video, text = {"type": "video"}, {"type": "text", "text": SENTINEL}
-    token = getattr(processor, "video_token", None)
-    if loaded.template is None or token is None:
-        raise ModelError("the model's processor has no chat template with videos; ask it with a blind view")
-    head, tail = split_template(loaded.tokenizer, loaded.template, [[video, text]], reasoning=reasoning)
-    if head.count(token) != 1:
-        raise ModelError(f"the model's chat template does not show a video before the text ({token!r} is not in it)")
-    return f"{head}{SENTINEL}{tail}"
+    """The conversation as the processor lays it out, with a video and a mark for the text."""
+    content = [{"type": "video"}, {"type": "text", "text": SENTINEL}]
+    own = None if processor.chat_template else loaded.template
+    with be_quiet():
+        layout: str = processor.apply_chat_template(
+            [{"role": "user", "content": content}],
+            chat_template=own,
+            add_generation_prompt=True,
+            enable_thinking=reasoning,
+        )
+    head, *tails = layout.split(SENTINEL)
+    if len(tails) != 1 or head.count(str(processor.video_token)) != 1:
+        raise ModelError(
+            f"the model's chat template does not show a video ({processor.video_token!r}) before the text exactly "
+            "once; ask it with a blind view"
+        )
+    return layout
 
 
 def _split_ids(tokenizer: Any, ids: Ids, tail: str) -> tuple[Ids, str]:

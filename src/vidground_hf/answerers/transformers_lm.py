@@ -9,10 +9,17 @@ from collections.abc import Callable, Sequence
 from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
+from weakref import finalize
 
 from vidground_hf.answerers.base import Answer, collect_answers
 from vidground_hf.answerers.transformers_hub import find_revision
-from vidground_hf.answerers.transformers_loading import find_device, find_dtype, load_model, load_processor
+from vidground_hf.answerers.transformers_loading import (
+    describe_processor,
+    find_device,
+    find_dtype,
+    load_model,
+    load_processor,
+)
 from vidground_hf.model_files import ModelError
 from vidground_hf.prompts import Prompt
 
@@ -135,8 +142,6 @@ class TransformersAnswerer:
         Raises:
             `ModelError`: when the model takes no videos.
         """
-        from vidground_hf.answerers.transformers_clips import describe_processor
-
         return describe_processor(self._load_processor())
 
     @property
@@ -144,8 +149,9 @@ class TransformersAnswerer:
         return 0 if self._engine is None else self._engine.num_in_flight
 
     def describe(self) -> dict[str, Any]:
-        """What answers, as JSON, for reports: `device`, `dtype` and what is in `sampling`; loads no model."""
-        return {"device": find_device(self.device), **self.sampling}
+        """What answers, as JSON, for reports: `device`, what is in `sampling`, and `visual` once it was to look."""
+        about = {"device": find_device(self.device), **self.sampling}
+        return about if self._processor is None else {**about, "visual": self.visual_sampling}
 
     def answer(self, prompts: Sequence[Prompt]) -> list[Answer]:
         """Answers a batch of prompts; the same length, in the same order."""
@@ -185,7 +191,10 @@ class TransformersAnswerer:
             from vidground_hf.answerers.transformers_visual import VisualEngine
             from vidground_hf.frame_loading import FrameLoader
 
-            self._visual_engine = VisualEngine(engine, processor, FrameLoader(num_workers=self.num_workers).load)
+            loader = FrameLoader(num_workers=self.num_workers)
+            self._visual_engine = VisualEngine(engine, processor, loader.load)
+            # Its processes end with the engine, or with this process.
+            finalize(self._visual_engine, loader.__exit__)
         return self._visual_engine
 
     def _load(self) -> Engine:

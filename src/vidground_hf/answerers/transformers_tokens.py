@@ -106,23 +106,18 @@ def make_text_encoder(tokenizer: Any, template: str | None, *, reasoning: bool) 
         tokenizer (`PreTrainedTokenizerBase`): of the model.
         template (`str`, *optional*): its chat template; without one a text is followed by "Answer:".
         reasoning (`bool`): whether the model is asked to think first.
+
+    Raises:
+        `ValueError`: when the template does not show the text exactly once.
     """
     if template is None:
         return TextEncoder(tokenizer, "", "\n" if reasoning else _PLAIN_TAIL, has_template=False)
-    text = {"type": "text", "text": SENTINEL}
-    # Of language models; of some vision-language models.
-    return TextEncoder(tokenizer, *split_template(tokenizer, template, [SENTINEL, [text]], reasoning=reasoning))
+    return TextEncoder(tokenizer, *_split_template(tokenizer, template, reasoning))
 
 
-def split_template(tokenizer: Any, template: str, contents: Sequence[Any], *, reasoning: bool) -> tuple[str, str]:
-    """What a chat template puts before and after a user's text.
-
-    Args:
-        contents (`Sequence`): messages with `SENTINEL` in them; the first that the template shows is taken.
-
-    Raises:
-        `ValueError`: when it shows none of them exactly once.
-    """
+def _split_template(tokenizer: Any, template: str, reasoning: bool) -> tuple[str, str]:
+    """What a chat template puts before and after a user's text."""
+    contents: list[Any] = [SENTINEL, [{"type": "text", "text": SENTINEL}]]  # of language models; of some VLMs
     for content in contents:
         parts = tokenizer.apply_chat_template(
             [{"role": "user", "content": content}],
