@@ -46,7 +46,9 @@ def save_qwen2_5_vl(folder: Path, seed: int = 0, *, max_pixels: int = 64 * 28 * 
 
     tokenizer = train_tokenizer(QWEN_TEMPLATE, control=_VISION)
     text = _describe_text(tokenizer) | sizes
-    text["rope_parameters"] = {"rope_type": "default", "rope_theta": 10000.0, "mrope_section": [1, 1, 2]}
+    half = text["hidden_size"] // text["num_attention_heads"] // 2
+    sections = [half // 4, (half - half // 4) // 2, -(-(half - half // 4) // 2)]  # of time, height and width
+    text["rope_parameters"] = {"rope_type": "default", "rope_theta": 10000.0, "mrope_section": sections}
     vision = {"depth": 2, "hidden_size": 32, "intermediate_size": 32, "num_heads": 2, "patch_size": 14}
     vision |= {"out_hidden_size": text["hidden_size"], "tokens_per_second": 2, "fullatt_block_indexes": [1]}
     config = Qwen2_5_VLConfig(text_config=text, vision_config=vision, **_find_pads(tokenizer))
