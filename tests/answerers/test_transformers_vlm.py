@@ -20,7 +20,7 @@ from transformers.video_utils import VideoMetadata  # noqa: E402
 
 from tests.tiny_models import save_llama, save_qwen_vl  # noqa: E402
 from tests.tiny_vlms import FAMILIES, make_frames  # noqa: E402
-from vidground_hf.answerers import transformers_visual  # noqa: E402
+from vidground_hf.answerers import transformers_rows, transformers_visual  # noqa: E402
 from vidground_hf.answerers.base import Answer, check_seen, takes_frames  # noqa: E402
 from vidground_hf.answerers.transformers_kept import Recent  # noqa: E402
 from vidground_hf.answerers.transformers_lm import TransformersAnswerer  # noqa: E402
@@ -175,7 +175,7 @@ def test_logprobs_are_those_of_the_whole_conversation(
     answerers: dict[str, TransformersAnswerer], loader: Loader, family: str, source: str
 ) -> None:
     answerer = answerers[family]
-    assert get_engine(answerer).keeps_layers
+    assert get_engine(answerer).rows.keeps_layers
     prompts = [*rotate(ask(source)), ask(source, "which?", options=("cup", "lamp"))]
     answers = answerer.answer(prompts)
     config = get_engine(answerer).engine.loaded.model.config
@@ -282,7 +282,7 @@ def test_a_batch_answers_as_each_alone(
     monkeypatch.setattr(engine.engine, "max_batch_tokens", max_batch_tokens)
     engine.seen.clear()
     for keeps_layers in (True, False):
-        monkeypatch.setattr(engine, "keeps_layers", keeps_layers)
+        monkeypatch.setattr(engine.rows, "keeps_layers", keeps_layers)
         engine.seen.clear()
         for one, other in zip(alone, answerer.answer(prompts), strict=True):
             assert other.error is None
@@ -460,14 +460,14 @@ def test_a_batch_that_does_not_fit_is_halved(
 ) -> None:
     prompts = [*rotate(ask("a")), *rotate(ask("b", "who is it?"))]
     expected = qwen.answer(prompts)
-    read_logits = transformers_visual.read_seen_logits
+    read_logits = transformers_rows.read_seen_logits
 
     def read_little(loaded: Any, seen: Any, rows: Any) -> Any:
         if len(rows) > most:
             raise torch.OutOfMemoryError("too much")
         return read_logits(loaded, seen, rows)
 
-    monkeypatch.setattr(transformers_visual, "read_seen_logits", read_little)
+    monkeypatch.setattr(transformers_rows, "read_seen_logits", read_little)
     for one, other in zip(expected, qwen.answer(prompts), strict=True):
         if most == 0:
             assert other.error == f"the prompt's {one.num_prompt_tokens} tokens do not fit in the memory"
