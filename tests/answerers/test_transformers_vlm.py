@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+import gc
+import os
 import pickle
 import re
 import shutil
@@ -25,10 +27,10 @@ from vidground_hf.answerers.base import Answer, check_seen, takes_frames  # noqa
 from vidground_hf.answerers.transformers_kept import Recent  # noqa: E402
 from vidground_hf.answerers.transformers_lm import TransformersAnswerer  # noqa: E402
 from vidground_hf.answerers.transformers_visual import VisualEngine  # noqa: E402
-from vidground_hf.media import FrameRequest  # noqa: E402
+from vidground_hf.media import FrameBudget, FrameRequest  # noqa: E402
 from vidground_hf.model_files import ModelError  # noqa: E402
 from vidground_hf.prompts import Prompt  # noqa: E402
-from vidground_hf.video import VideoFrames, VideoReadError  # noqa: E402
+from vidground_hf.video import VideoFrames, VideoReadError, read_request  # noqa: E402
 
 # Odd numbers of frames, and one only, are padded by some processors.
 SHAPES = {"a": (4, 56, 84), "b": (4, 56, 84), "c": (3, 84, 60), "d": (1, 56, 84), "e": (6, 60, 120)}
@@ -40,7 +42,7 @@ class Loader:
     def __init__(self) -> None:
         self.asked: list[FrameRequest] = []
 
-    def __exit__(self) -> None:
+    def __exit__(self, *_: object) -> None:
         """Nothing runs here."""
 
     def load(self, requests: Sequence[FrameRequest]) -> Iterator[VideoFrames | VideoReadError]:
@@ -109,16 +111,20 @@ def rotate(prompt: Prompt) -> list[Prompt]:
     return [replace(prompt, options=options[k:] + options[:k]) for k in range(len(options))]
 
 
-def process_by_itself(answerer: TransformersAnswerer, prompt: Prompt, frames: VideoFrames | None = None) -> Any:
-    """The whole conversation through the processor, as the documentation of transformers has it."""
+def process_by_itself(
+    answerer: TransformersAnswerer, prompt: Prompt, frames: VideoFrames | None = None, rate: float = 2.0
+) -> Any:
+    """The whole conversation through the processor, as the documentation of transformers has it.
+
+    The rate is that of the video: of `make_frames`, every third of two frames a second is shown.
+    """
     request = prompt.frames
     assert request is not None
     frames = frames or make_frames(request, *SHAPES.get(request.source, (4, 56, 84)))
-    # Three frames of the video for each that is shown, at two a second.
     metadata = VideoMetadata(
         total_num_frames=frames.num_video_frames,
-        fps=2.0,
-        frames_indices=(frames.pts_seconds * 2).astype(int).tolist(),
+        fps=rate,
+        frames_indices=(frames.pts_seconds * rate).round().astype(int).tolist(),
         duration=frames.video_seconds,
     )
     content = [{"type": "video", "video": frames.data}, {"type": "text", "text": prompt.text}]
@@ -132,10 +138,13 @@ def process_by_itself(answerer: TransformersAnswerer, prompt: Prompt, frames: Vi
     )
 
 
-def score_by_itself(answerer: TransformersAnswerer, prompt: Prompt, frames: VideoFrames | None = None) -> list[float]:
+def score_by_itself(
+    answerer: TransformersAnswerer, prompt: Prompt, frames: VideoFrames | None = None, rate: float = 2.0
+) -> list[float]:
     """One whole conversation through the model, without batch, padding or cache."""
     with torch.inference_mode():
-        logits = get_engine(answerer).engine.loaded.model(**process_by_itself(answerer, prompt, frames)).logits[0, -1]
+        inputs = process_by_itself(answerer, prompt, frames, rate)
+        logits = get_engine(answerer).engine.loaded.model(**inputs).logits[0, -1]
     tokenizer = get_engine(answerer).engine.loaded.tokenizer
     forms = [[tokenizer.convert_tokens_to_ids(mark + letter) for mark in ("", "Ġ")] for letter in "ABCDE"]
     found = torch.stack([logits.double()[form].logsumexp(0) for form in forms[: len(prompt.options)]])
@@ -265,7 +274,7 @@ def test_a_model_may_think_about_what_it_sees(folders: dict[str, Path], loader: 
 
 
 @pytest.mark.parametrize("family", FAMILIES)
-@pytest.mark.parametrize("max_batch_tokens", [1, 200, 100_000])
+@pytest.mark.parametrize("max_batch_tokens", [1, 300])
 def test_a_batch_answers_as_each_alone(
     answerers: dict[str, TransformersAnswerer],
     loader: Loader,
@@ -280,7 +289,6 @@ def test_a_batch_answers_as_each_alone(
     prompts += [ask("a", "who?", "free_form"), ask("c", "and who else is it?", "free_form")]
     alone = [answerer.answer([prompt])[0] for prompt in prompts]
     monkeypatch.setattr(engine.engine, "max_batch_tokens", max_batch_tokens)
-    engine.seen.clear()
     for keeps_layers in (True, False):
         monkeypatch.setattr(engine.rows, "keeps_layers", keeps_layers)
         engine.seen.clear()
@@ -494,6 +502,59 @@ def test_a_clip_that_does_not_fit_is_an_error_of_its_rows(
         None,
     ]
     assert len(tried) == 5
+
+
+# From a file
+
+
+def test_a_file_is_read_ahead(folders: dict[str, Path], tmp_path: Path) -> None:
+    av = pytest.importorskip("av")
+    path = tmp_path / "clip.mp4"
+    with av.open(str(path), "w") as container:
+        stream = container.add_stream("mpeg4", rate=8)
+        stream.width, stream.height, stream.pix_fmt = 112, 84, "yuv420p"
+        for picture in make_frames(FrameRequest(source="a"), 24, 84, 114).data[:, :, :112]:
+            container.mux(stream.encode(av.VideoFrame.from_ndarray(np.ascontiguousarray(picture))))
+        container.mux(stream.encode())
+    (tmp_path / "torn.mp4").write_bytes(path.read_bytes()[:200])
+    requests = [
+        FrameRequest(source=str(tmp_path / name), budget=FrameBudget(num_frames=5)) for name in os.listdir(tmp_path)
+    ]
+    requests.sort(key=lambda request: request.source)
+    requests.append(replace(requests[0], source="by its bytes", content=path.read_bytes()))
+    prompts = [replace(ask(), frames=request) for request in requests]
+    answers = {}
+    for num_workers in (0, 1):
+        answerer = TransformersAnswerer(str(folders["qwen2_5_vl"]), num_workers=num_workers)
+        answers[num_workers] = answerer.answer(prompts)
+        frames = read_request(requests[0])
+        assert score_by_itself(answerer, prompts[0], frames, rate=8.0) == pytest.approx(
+            read_logprobs(answers[num_workers][0]), abs=1e-4
+        )
+    whole, torn, same = answers[0]
+    assert answers[1] == answers[0]
+    assert (whole.num_frames, whole.decoder, same.num_frames) == (5, "pyav", 5)
+    assert read_logprobs(whole) == pytest.approx(read_logprobs(same), abs=1e-4)
+    assert re.fullmatch(r".*torn.mp4 cannot be read by .*", torn.error or "")
+
+
+def test_decoding_ends_with_the_answerer(folders: dict[str, Path], monkeypatch: pytest.MonkeyPatch) -> None:
+    ended = []
+
+    class EndingLoader(Loader):
+        def __exit__(self, *_: object) -> None:
+            ended.append(self)
+
+    made: list[dict[str, int]] = []
+    monkeypatch.setattr(
+        "vidground_hf.frame_loading.FrameLoader", lambda **settings: made.append(settings) or EndingLoader()
+    )
+    answerer = TransformersAnswerer(str(folders["qwen2_5_vl"]), num_workers=3)
+    assert answerer.answer([ask("a")])[0].error is None
+    assert (made, ended) == ([{"num_workers": 3}], [])
+    del answerer
+    gc.collect()
+    assert len(ended) == 1
 
 
 # Which models
