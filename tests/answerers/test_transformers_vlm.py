@@ -587,6 +587,27 @@ def test_a_template_without_videos_is_refused(folders: dict[str, Path], tmp_path
         TransformersAnswerer(str(folder)).answer([ask("a")])
 
 
+def test_a_model_that_frames_do_not_reach_is_refused(
+    qwen: TransformersAnswerer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    engine, processor = get_engine(qwen).engine, qwen._load_processor()
+    arguments = engine.loaded.arguments - {"mm_encoder_outputs"}
+    monkeypatch.setattr(engine, "loaded", replace(engine.loaded, arguments=arguments))
+    message = "Qwen2_5_VLForConditionalGeneration cannot be given the features of frames; update transformers"
+    with pytest.raises(ModelError, match=re.escape(message)):
+        VisualEngine(engine, processor, lambda _: iter([]))
+    monkeypatch.undo()
+    base = engine.loaded.model.base_model
+    read = base.get_video_features
+
+    def read_nothing(pixel_values_videos: Any, video_grid_thw: Any) -> Any:
+        return read(0 * pixel_values_videos, video_grid_thw)
+
+    monkeypatch.setattr(base, "get_video_features", read_nothing)
+    with pytest.raises(ModelError, match=re.escape("answers the same whatever the frames; ask it with a blind view")):
+        VisualEngine(engine, processor, lambda _: iter([]))
+
+
 def test_what_changes_a_visual_answer_is_said_apart(qwen: TransformersAnswerer, folders: dict[str, Path]) -> None:
     assert qwen.sampling == TransformersAnswerer("m", device="cpu", max_tokens=6).sampling
     found = qwen.visual_sampling
