@@ -332,6 +332,9 @@ def test_clips_given_as_bytes_are_told_apart(qwen: TransformersAnswerer, monkeyp
     asked = [ask("clip", content=b"x"), ask("clip", content=b"y"), ask("clip", content=bytearray(b"x"))]
     first, other, again = qwen.answer(asked)
     assert first == again
+    # What is kept by name does not hold on to the videos.
+    kept = [*get_engine(qwen).seen._values, *get_engine(qwen).frames._values]
+    assert [view.request.content for view in kept] == [None] * 4  # type: ignore[attr-defined]
     assert first.option_logprobs != other.option_logprobs
     assert read_logprobs(qwen.answer([asked[1]])[0]) == pytest.approx(read_logprobs(other), abs=1e-4)
 
