@@ -49,7 +49,7 @@ def save_qwen2_5_vl(folder: Path, seed: int = 0, *, max_pixels: int = 64 * 28 * 
     half = text["hidden_size"] // text["num_attention_heads"] // 2
     sections = [half // 4, (half - half // 4) // 2, -(-(half - half // 4) // 2)]  # of time, height and width
     text["rope_parameters"] = {"rope_type": "default", "rope_theta": 10000.0, "mrope_section": sections}
-    vision = {"depth": 2, "hidden_size": 32, "intermediate_size": 32, "num_heads": 2, "patch_size": 14}
+    vision: dict[str, Any] = {"depth": 2, "hidden_size": 32, "intermediate_size": 32, "num_heads": 2, "patch_size": 14}
     vision |= {"out_hidden_size": text["hidden_size"], "tokens_per_second": 2, "fullatt_block_indexes": [1]}
     config = Qwen2_5_VLConfig(text_config=text, vision_config=vision, **_find_pads(tokenizer))
     pixels = {"size": {"shortest_edge": 28 * 28, "longest_edge": max_pixels}}
@@ -70,7 +70,7 @@ def save_qwen3_vl(folder: Path, seed: int = 0) -> Path:
     tokenizer = train_tokenizer(QWEN_TEMPLATE, control=_VISION)
     rope = {"rope_type": "default", "rope_theta": 10000.0, "mrope_section": [2, 1, 1], "mrope_interleaved": True}
     text = _describe_text(tokenizer) | {"head_dim": 8, "rope_parameters": rope}
-    vision = {"depth": 2, "hidden_size": 32, "intermediate_size": 32, "num_heads": 2, "patch_size": 16}
+    vision: dict[str, Any] = {"depth": 2, "hidden_size": 32, "intermediate_size": 32, "num_heads": 2, "patch_size": 16}
     vision |= {"out_hidden_size": 32, "num_position_embeddings": 16, "deepstack_visual_indexes": [0]}
     vision |= {"initializer_range": 0.5}
     config = Qwen3VLConfig(text_config=text, vision_config=vision, **_find_pads(tokenizer, _VISION))
@@ -91,7 +91,12 @@ def save_smolvlm(folder: Path, seed: int = 0) -> Path:
 
     control = ("<video>", "<image>", "<fake_token_around_image>", "<global-img>", "<end_of_utterance>")
     tokenizer = train_tokenizer(SMOL_TEMPLATE, control=control)
-    vision = {"hidden_size": 32, "intermediate_size": 32, "num_hidden_layers": 2, "num_attention_heads": 2}
+    vision: dict[str, Any] = {
+        "hidden_size": 32,
+        "intermediate_size": 32,
+        "num_hidden_layers": 2,
+        "num_attention_heads": 2,
+    }
     vision |= {"image_size": 32, "patch_size": 8, "initializer_range": 0.5}
     config = SmolVLMConfig(
         text_config=_describe_text(tokenizer) | {"model_type": "llama"},
@@ -118,7 +123,12 @@ def save_llava_onevision(folder: Path, seed: int = 0) -> Path:
     from transformers.models.llava_onevision.video_processing_llava_onevision import LlavaOnevisionVideoProcessor
 
     tokenizer = train_tokenizer(LLAVA_TEMPLATE, control=("<image>", "<video>"))
-    vision = {"model_type": "siglip_vision_model", "hidden_size": 32, "intermediate_size": 32, "num_hidden_layers": 2}
+    vision: dict[str, Any] = {
+        "model_type": "siglip_vision_model",
+        "hidden_size": 32,
+        "intermediate_size": 32,
+        "num_hidden_layers": 2,
+    }
     vision |= {"num_attention_heads": 2, "image_size": 32, "patch_size": 8, "vision_use_head": False}
     config = LlavaOnevisionConfig(
         text_config=_describe_text(tokenizer) | {"model_type": "qwen2"},
@@ -150,8 +160,13 @@ def save_internvl(folder: Path, seed: int = 0) -> Path:
         "context_image_token": "<IMG_CONTEXT>",
         "video_token": "<video>",
     }
-    tokenizer = train_tokenizer(INTERN_TEMPLATE, control=tuple(named.values()), **named)
-    vision = {"hidden_size": 32, "intermediate_size": 32, "num_hidden_layers": 2, "num_attention_heads": 2}
+    tokenizer = train_tokenizer(INTERN_TEMPLATE, control=tuple(named.values()), named=named)
+    vision: dict[str, Any] = {
+        "hidden_size": 32,
+        "intermediate_size": 32,
+        "num_hidden_layers": 2,
+        "num_attention_heads": 2,
+    }
     vision |= {"image_size": 32, "patch_size": 8, "initializer_range": 0.5}
     config = InternVLConfig(
         text_config=_describe_text(tokenizer) | {"model_type": "qwen2"},
@@ -187,7 +202,7 @@ def make_frames(request: FrameRequest, num_frames: int = 4, height: int = 56, wi
     data = coarse.repeat(height // 4, axis=1).repeat(width // 6, axis=2)
     return VideoFrames(
         data=data,
-        pts_seconds=1.5 * np.arange(num_frames),
+        pts_seconds=np.arange(num_frames, dtype=np.float64) * 1.5,
         duration_seconds=np.full(num_frames, 1.5),
         indices=3 * np.arange(num_frames),
         backend="pyav",

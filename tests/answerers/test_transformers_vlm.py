@@ -549,9 +549,12 @@ def test_decoding_ends_with_the_answerer(folders: dict[str, Path], monkeypatch: 
             ended.append(self)
 
     made: list[dict[str, int]] = []
-    monkeypatch.setattr(
-        "vidground_hf.frame_loading.FrameLoader", lambda **settings: made.append(settings) or EndingLoader()
-    )
+
+    def make_loader(**settings: int) -> EndingLoader:
+        made.append(settings)
+        return EndingLoader()
+
+    monkeypatch.setattr("vidground_hf.frame_loading.FrameLoader", make_loader)
     answerer = TransformersAnswerer(str(folders["qwen2_5_vl"]), num_workers=3)
     assert answerer.answer([ask("a")])[0].error is None
     assert (made, ended) == ([{"num_workers": 3}], [])
