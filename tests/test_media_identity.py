@@ -160,4 +160,5 @@ def test_how_frames_are_taken_changes_the_key_and_blind_keys_stay(clip: Path, tm
     blind = Prompt(example_id="1", view="text", problem_type="free_form", question="Why?")
     with AnswerCache(tmp_path / "answers.sqlite") as cache:
         assert cache.make_keys(watcher, [look(clip, 8)]) != cache.make_keys(other, [look(clip, 8)])
-        assert cache.make_keys(watcher, [blind]) == cache.make_keys(other, [blind]) == [make_key("watcher@1", {}, blind)]
+        assert cache.make_keys(watcher, [blind]) == [make_key("watcher@1", {}, blind)]
+        assert cache.make_keys(other, [blind]) == [make_key("watcher@1", {}, blind)]
