@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import os
 import shutil
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import av
@@ -115,10 +115,10 @@ class Watcher:
     def describe(self) -> dict[str, object]:
         return {}
 
-    def answer(self, prompts: list[Prompt]) -> list[Answer]:
+    def answer(self, prompts: Sequence[Prompt]) -> list[Answer]:
         return [Answer(text="A", num_frames=self.num_frames) for _ in prompts]
 
-    def answer_each(self, prompts: list[Prompt], on_answer: Callable[[int, Answer], None]) -> None:
+    def answer_each(self, prompts: Sequence[Prompt], on_answer: Callable[[int, Answer], None]) -> None:
         for index, prompt in enumerate(prompts):
             self.asked.append(prompt)
             on_answer(index, Answer(text="A", num_frames=self.num_frames, seconds=0.5, decoder="pyav"))
