@@ -156,7 +156,7 @@ def test_an_answer_that_saw_no_frame_is_an_error_and_is_not_kept(clip: Path, tmp
 
 def test_how_frames_are_taken_changes_the_key_and_blind_keys_stay(clip: Path, tmp_path: Path) -> None:
     watcher, other = Watcher(8), Watcher(8)
-    other.visual_sampling = {"processor": "another"}  # type: ignore[misc]
+    other.visual_sampling = {"processor": "another"}
     blind = Prompt(example_id="1", view="text", problem_type="free_form", question="Why?")
     with AnswerCache(tmp_path / "answers.sqlite") as cache:
         assert cache.make_keys(watcher, [look(clip, 8)]) != cache.make_keys(other, [look(clip, 8)])

@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any
 
 import pyarrow as pa
-from fsspec import open as open_url  # type: ignore[import-untyped]
+from fsspec import open as open_url
 
 from vidground_hf.video_errors import hide_secrets
 
