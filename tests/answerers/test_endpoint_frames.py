@@ -165,6 +165,7 @@ def test_frames_arrive_as_a_video() -> None:
         assert [part["type"] for part in sent[name]] == ["video_url", "text"]
         arrived, seconds = read_video(sent[name][0])
         assert arrived.shape == (NUM_FRAMES, 48, 64, 3)  # an odd side is made even with a copy of its last pixels
+        assert prompt.frames is not None
         assert differ(arrived[:, :47], show_frames(make_frames("a.mp4"), prompt.frames).data) < 4
         assert seconds == pytest.approx([0, 1, 2, 3], abs=0.002)
 
@@ -173,7 +174,7 @@ def test_a_video_of_one_frame_and_of_frames_at_the_same_time() -> None:
     clip = draw_clip("a")
     (part,) = encode_frames(clip[:1], np.array([7.0]), "video")
     assert read_video(part)[0].shape == (1, 48, 64, 3)
-    (part,) = encode_frames(clip, np.array([3.0, 3.0, 0.0, 3.0002]), "video")
+    (part,) = encode_frames(clip, np.array([1.0, 4.0, 4.0, 4.0002]), "video")
     arrived, seconds = read_video(part)
     assert differ(arrived[:, :47], clip) < 4
     assert seconds == pytest.approx([0, 3, 3.001, 3.002], abs=1e-6)

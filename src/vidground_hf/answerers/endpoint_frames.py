@@ -143,7 +143,7 @@ def encode_frames(data: np.ndarray, pts_seconds: np.ndarray, frames_as: FramesAs
 
     Args:
         data (`np.ndarray`): uint8 `[N, H, W, 3]`, RGB.
-        pts_seconds (`np.ndarray`): `[N]`, used for a video; the order of the frames is theirs, whatever times say.
+        pts_seconds (`np.ndarray`): `[N]`, growing; used for a video.
         frames_as (`str`): `"images"` for N `image_url` parts, `"video"` for one `video_url` part.
 
     Returns:
@@ -180,8 +180,8 @@ def _encode_jpeg(frame: np.ndarray) -> bytes:
 def _encode_mp4(data: np.ndarray, pts_seconds: np.ndarray) -> bytes:
     num_rows, num_columns = (-side % 2 for side in data.shape[1:3])  # yuv420p has even sides
     data = np.pad(data, ((0, 0), (0, num_rows), (0, num_columns), (0, 0)), mode="edge")
-    ticks = np.round(np.sort(pts_seconds) * 1000).astype(int)
-    ticks = np.maximum.accumulate(ticks - np.arange(len(ticks))) + np.arange(len(ticks))  # none twice
+    places = np.arange(len(data))
+    ticks = np.maximum.accumulate(np.round(pts_seconds * 1000).astype(int) - places) + places  # growing
     buffer = io.BytesIO()
     with av.open(buffer, "w", format="mp4") as container:
         stream = container.add_stream("libx264", options={"crf": str(H264_CRF)})
