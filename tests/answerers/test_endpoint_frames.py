@@ -23,6 +23,7 @@ from vidground_hf.answerers.base import Answer, takes_frames
 from vidground_hf.answerers.endpoint import EndpointAnswerer
 from vidground_hf.answerers.endpoint_frames import Sight, encode_frames, order_by_clip
 from vidground_hf.cache import AnswerCache, answer_through_cache
+from vidground_hf.frame_loading import FrameLoader
 from vidground_hf.media import FrameBudget, FrameRequest
 from vidground_hf.prompts import Prompt
 from vidground_hf.video import VideoFrames, VideoReadError, show_frames
@@ -57,6 +58,7 @@ class DrawnLoader:
     """Stands in for the one that decodes: draws what is asked for, and counts what is alive."""
 
     read: list[str]
+    num_closed = 0
 
     def __init__(self, **settings: Any) -> None:
         assert settings == {"num_workers": 2, "timeout_seconds": 60.0, "max_ahead": 4}
@@ -71,6 +73,9 @@ class DrawnLoader:
                 else make_frames(request.source)
             )
 
+    def __exit__(self, *_: object) -> None:
+        type(self).num_closed += 1
+
 
 @pytest.fixture(autouse=True)
 def loader(monkeypatch: pytest.MonkeyPatch) -> type[DrawnLoader]:
@@ -78,6 +83,7 @@ def loader(monkeypatch: pytest.MonkeyPatch) -> type[DrawnLoader]:
     monkeypatch.delenv("VIDGROUND_ENDPOINT_KEY", raising=False)
     monkeypatch.setattr("vidground_hf.answerers.endpoint_frames.FrameLoader", DrawnLoader)
     monkeypatch.setattr(DrawnLoader, "read", [], raising=False)
+    monkeypatch.setattr(DrawnLoader, "num_closed", 0)
     return DrawnLoader
 
 
@@ -227,7 +233,7 @@ def test_a_clip_that_cannot_be_read_fails_alone() -> None:
     with ChatServer(usage="read") as server:
         answers = make_answerer(server).answer(prompts)
         assert server.num_requests == 4
-    error = "bad.mp4 cannot be read by drawn: it is torn; check the file"
+    error = str(VideoReadError("bad.mp4", "drawn", "it is torn"))
     assert [answer.error for answer in answers] == [None, error, None, error]
     assert answers[1] == Answer(text=None, error=error)
 
@@ -390,23 +396,14 @@ def test_a_run_that_stops_reads_no_more(loader: type[DrawnLoader]) -> None:
     assert len(loader.read) <= 6
 
 
-def test_reading_ends_with_the_run(monkeypatch: pytest.MonkeyPatch) -> None:
-    closed = []
-
-    class Watched(DrawnLoader):
-        def load(self, requests: Sequence[FrameRequest]) -> Iterator[VideoFrames | VideoReadError]:
-            try:
-                yield from super().load(requests)
-            finally:
-                closed.append(True)
-
+def test_reading_ends_with_the_run(loader: type[DrawnLoader]) -> None:
     def fail(index: int, answer: Answer) -> None:
         raise OSError("the disk is full")
 
-    monkeypatch.setattr("vidground_hf.answerers.endpoint_frames.FrameLoader", Watched)
     with ChatServer(usage="read") as server, pytest.raises(OSError, match="the disk is full"):
-        make_answerer(server).answer_each([ask_about(f"{index}.mp4") for index in range(40)], fail)
-    assert closed == [True]
+        make_answerer(server).answer_each([ask_about(f"{index}.mp4") for index in range(200)], fail)
+    assert loader.num_closed == 1
+    assert len(loader.read) < 200
 
 
 def test_how_frames_are_sent_is_part_of_the_answer() -> None:
@@ -432,3 +429,26 @@ def test_a_thought_that_was_cut_off_still_tells_what_was_read() -> None:
         assert "took 7 tokens, and without 7" in (answer.error or "")
         (answer,) = answerer.answer([ask_blindly("Blind?")])
         assert (answer.text, answer.num_prompt_tokens) == (None, 7)
+
+
+@pytest.mark.parametrize("frames_as", ["images", "video"])
+def test_a_real_clip_is_read_in_other_processes(
+    frames_as: Any, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    monkeypatch.setattr("vidground_hf.answerers.endpoint_frames.FrameLoader", FrameLoader)
+    clip = np.concatenate([draw_clip(name)[:, :46] for name in "abcd"])
+    (part,) = encode_frames(clip, np.arange(16.0), "video")
+    Path(tmp_path, "clip.mp4").write_bytes(base64.b64decode(part["video_url"]["url"].partition(",")[2]))
+    Path(tmp_path, "torn.mp4").write_bytes(b"no video")
+    budget = FrameBudget(num_frames=8, size=None)
+    prompts = [ask_about(str(tmp_path / f"{name}.mp4"), f"{name}?", budget=budget) for name in ("torn", "clip")]
+    with ChatServer(usage="read") as server:
+        torn, answer = make_answerer(server, frames_as=frames_as).answer(prompts)
+        sent = list_sent(server)["clip?"]
+    assert "torn.mp4 cannot be read by" in (torn.error or "")
+    assert (answer.error, answer.num_frames) == (None, 8)
+    assert answer.decoder in ("torchcodec", "pyav")
+    arrived = read_images(sent[:-1]) if frames_as == "images" else read_video(sent[0])[0]
+    nearest = [int(np.argmin([differ(image, frame) for frame in clip])) for image in arrived]
+    assert nearest == sorted(set(nearest))
+    assert max(differ(image, clip[k]) for image, k in zip(arrived, nearest, strict=True)) < 5

@@ -134,13 +134,16 @@ class DrawnLoader:
         assert settings == {"num_workers": 2, "timeout_seconds": 60.0, "max_ahead": 4}
 
     def load(self, requests: Sequence[FrameRequest]) -> Iterator[VideoFrames | VideoReadError]:
-        try:
-            for request in requests:
-                type(self).read.append(request.source)
-                error = VideoReadError(request.source, "drawn", "it is torn")
-                yield error if "bad" in request.source else make_frames(draw_clip(request.source), request.source)
-        finally:
-            type(self).num_closed += 1
+        for request in requests:
+            type(self).read.append(request.source)
+            error = VideoReadError(request.source, "drawn", "it is torn")
+            yield error if "bad" in request.source else make_frames(draw_clip(request.source), request.source)
+
+    def __enter__(self) -> DrawnLoader:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        type(self).num_closed += 1
 
 
 @pytest.fixture
@@ -155,7 +158,7 @@ def processors(monkeypatch: pytest.MonkeyPatch) -> list[tuple[str, dict[str, Any
     monkeypatch.setitem(
         sys.modules, "transformers", SimpleNamespace(AutoProcessor=SimpleNamespace(from_pretrained=load))
     )
-    monkeypatch.setattr("vidground_hf.answerers.vllm_lm_frames.FrameLoader", DrawnLoader)
+    monkeypatch.setattr("vidground_hf.answerers.vllm_lm.FrameLoader", DrawnLoader)
     monkeypatch.setattr(DrawnLoader, "read", [], raising=False)
     monkeypatch.setattr(DrawnLoader, "num_closed", 0)
     return loaded
@@ -254,7 +257,7 @@ def test_frames_are_read_while_the_model_works(
     answerer = VllmAnswerer(model)
     prompts = [look_at(name) for name in ("a", "bad", "c", "bad", "e", "f", "g")]
     answerer.answer_each(prompts, lambda index, answer: seen.append((index, answer.error, len(DrawnLoader.read))))
-    torn = "bad cannot be read by drawn: it is torn; check the file"
+    torn = str(VideoReadError("bad", "drawn", "it is torn"))
     assert [(index, error) for index, error, _ in seen] == [
         (1, torn), (0, None), (3, torn), (2, None), (4, None), (5, None), (6, None)
     ]  # fmt: skip
@@ -497,7 +500,7 @@ def test_frames_with_vllm(model: str, monkeypatch: pytest.MonkeyPatch) -> None:
                 data[..., CHOICE.options.index(request.source)] = 255
                 yield make_frames(data, request.source)
 
-    monkeypatch.setattr("vidground_hf.answerers.vllm_lm_frames.FrameLoader", Painted)
+    monkeypatch.setattr("vidground_hf.answerers.vllm_lm.FrameLoader", Painted)
     monkeypatch.setattr(Painted, "read", [], raising=False)
     answerer = VllmAnswerer(model, max_tokens=16)
     colour = replace(CHOICE, question="Which colour does the video show?")

@@ -8,7 +8,7 @@ from __future__ import annotations
 import asyncio
 import base64
 import io
-from collections.abc import Generator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from fractions import Fraction
@@ -22,7 +22,7 @@ from vidground_hf.answerers.base import Answer
 from vidground_hf.frame_loading import FrameLoader
 from vidground_hf.media import FrameBudget, FrameRequest
 from vidground_hf.prompts import Prompt
-from vidground_hf.video import VideoFrames, VideoReadError, show_frames
+from vidground_hf.video import VideoReadError, show_frames
 
 FramesAs = Literal["images", "video"]
 FRAMES_AS: tuple[str, ...] = get_args(FramesAs)
@@ -64,7 +64,8 @@ class Sight:
         # A row's own bytes go by a name that another row may have as well.
         clips = {name_clip(prompt.frames): prompt.frames.clip for prompt in prompts if prompt.frames is not None}
         self._names = iter(clips)
-        self._reads = _read_clips(list(clips.values()))
+        self._loader = FrameLoader(num_workers=2, timeout_seconds=60.0, max_ahead=4)
+        self._reads = self._loader.load(list(clips.values()))
         self._name: Any = None
         self._read: Any = None
         self._last: tuple[FrameRequest, Question] | None = None
@@ -89,9 +90,9 @@ class Sight:
             self._refusals[_find_budget(prompt.frames)] = reason
 
     async def close(self) -> None:
-        """Stops reading ahead."""
-        await asyncio.get_running_loop().run_in_executor(self._thread, self._reads.close)
-        self._thread.shutdown(wait=False)
+        """Ends the processes that read ahead, whatever they are doing."""
+        await asyncio.to_thread(self._loader.__exit__, None, None, None)
+        self._thread.shutdown(wait=False, cancel_futures=True)
 
     def _show(self, prompt: Prompt, request: FrameRequest) -> Question | Answer:
         name = name_clip(request)
@@ -105,10 +106,6 @@ class Sight:
             self._last = request, Question(prompt, parts, len(shown.data), shown.backend)
         known = self._last[1]
         return Question(prompt, known.parts, known.num_frames, known.decoder)
-
-
-def _read_clips(clips: Sequence[FrameRequest]) -> Generator[VideoFrames | VideoReadError, None, None]:
-    yield from FrameLoader(num_workers=2, timeout_seconds=60.0, max_ahead=4).load(clips)
 
 
 def name_clip(request: FrameRequest) -> tuple[FrameRequest, int]:

@@ -6,9 +6,9 @@ Multiple choice is one token among the option letters, all else is written. A vL
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Generator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import suppress
+from contextlib import closing, suppress
 from dataclasses import replace
 from itertools import islice
 from pathlib import Path
@@ -18,6 +18,7 @@ from vidground_hf.answerers.base import Answer, collect_answers
 from vidground_hf.answerers.vllm_lm_frames import Seen, find_visual_tokens, make_input, order_by_clip, read_seen
 from vidground_hf.answerers.vllm_lm_reading import find_letters, read_letters, read_text
 from vidground_hf.answerers.vllm_lm_revision import find_revision
+from vidground_hf.frame_loading import FrameLoader
 from vidground_hf.model_files import ModelError
 from vidground_hf.prompts import Prompt
 from vidground_hf.video import VideoReadError
@@ -141,8 +142,10 @@ class VllmAnswerer:
         for start in range(0, len(blind), _PROMPTS_PER_BATCH):
             indices = blind[start : start + _PROMPTS_PER_BATCH]
             self._answer_batch([(index, prompts[index], None) for index in indices], on_answer)
-        if seeing:
-            for batch in _read_batches(prompts, seeing):
+        if not seeing:
+            return
+        with closing(_read_batches(prompts, seeing)) as batches:
+            for batch in batches:
                 for index, _, seen in batch:
                     if isinstance(seen, VideoReadError):
                         on_answer(index, Answer(text=None, error=str(seen)))
@@ -238,17 +241,17 @@ class VllmAnswerer:
 
 def _read_batches(
     prompts: Sequence[Prompt], seeing: Sequence[int]
-) -> Iterator[list[tuple[int, Prompt, Seen | VideoReadError]]]:
+) -> Generator[list[tuple[int, Prompt, Seen | VideoReadError]], None, None]:
     """Prompts with frames, one batch while the next is read."""
     ordered = order_by_clip(prompts, seeing)
-    reads = read_seen([prompts[index] for index in ordered])
-    left = ((index, prompts[index], seen) for index, seen in zip(ordered, reads, strict=True))
-    with ThreadPoolExecutor(1, thread_name_prefix="vidground-frames") as thread:
-        try:
-            batch = list(islice(left, _SEEING_PER_BATCH))
-            while batch:
-                coming = thread.submit(list, islice(left, _SEEING_PER_BATCH))
-                yield batch
-                batch = coming.result()
-        finally:
-            thread.submit(reads.close).result()
+    with (
+        ThreadPoolExecutor(1, thread_name_prefix="vidground-frames") as thread,
+        FrameLoader(num_workers=2, timeout_seconds=60.0, max_ahead=4) as loader,
+    ):
+        reads = read_seen(loader, [prompts[index] for index in ordered])
+        left = ((index, prompts[index], seen) for index, seen in zip(ordered, reads, strict=True))
+        batch = list(islice(left, _SEEING_PER_BATCH))
+        while batch:
+            coming = thread.submit(list, islice(left, _SEEING_PER_BATCH))
+            yield batch
+            batch = coming.result()

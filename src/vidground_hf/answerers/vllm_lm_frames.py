@@ -6,7 +6,7 @@ vLLM is not imported here, and nothing is said about what it answers.
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Generator, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -42,10 +42,11 @@ def order_by_clip(prompts: Sequence[Prompt], indices: Sequence[int]) -> list[int
     return sorted(names, key=lambda index: firsts[names[index]])
 
 
-def read_seen(prompts: Sequence[Prompt]) -> Generator[Seen | VideoReadError, None, None]:
+def read_seen(loader: FrameLoader, prompts: Sequence[Prompt]) -> Iterator[Seen | VideoReadError]:
     """Reads ahead what prompts show, one clip at a time.
 
     Args:
+        loader (`FrameLoader`): that is open.
         prompts (`Sequence[Prompt]`): N prompts with frames, those of a clip in a row.
 
     Returns:
@@ -53,7 +54,7 @@ def read_seen(prompts: Sequence[Prompt]) -> Generator[Seen | VideoReadError, Non
     """
     requests = [prompt.frames for prompt in prompts if prompt.frames is not None]
     clips = {_name_clip(request): request.clip for request in requests}
-    reads = iter(FrameLoader(num_workers=2, timeout_seconds=60.0, max_ahead=4).load(list(clips.values())))
+    reads = loader.load(list(clips.values()))
     name: Any = None
     shown: dict[FrameRequest, Seen] = {}
     for request in requests:
