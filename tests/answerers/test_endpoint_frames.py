@@ -413,7 +413,7 @@ def test_how_frames_are_sent_is_part_of_the_answer() -> None:
     assert made.sampling == {"temperature": 0.0, "max_tokens": 1024}
     named = load_answerer("endpoint:m@http://h", frames_as="video")
     assert isinstance(named, EndpointAnswerer)
-    assert named.visual_sampling == {"frames_as": "video", "codec": "h264", "crf": 18}
+    assert named.visual_sampling == {"frames_as": "video", "codec": "h264", "crf": 18, "preset": "veryfast"}
     assert load_answerer("provider:m", frames_as="images").id == "provider:m@auto"
     with pytest.raises(ValueError, match=re.escape("frames_as = 'gif' is unknown; allowed are images, video")):
         load_answerer("provider:m", frames_as="gif")

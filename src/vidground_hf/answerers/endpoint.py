@@ -128,11 +128,11 @@ class EndpointAnswerer:
         self.logprobs = logprobs
         self.frames_as: FramesAs = frames_as
         self._gives_logprobs: bool | None = None
-        self._reads_frames: bool | None = None
+        self._reads_frames = False
         self._traffic = Traffic(max_requests)
 
     def __getstate__(self) -> dict[str, Any]:
-        live = {"_gives_logprobs": None, "_reads_frames": None, "_traffic": Traffic(self.max_requests)}
+        live = {"_gives_logprobs": None, "_reads_frames": False, "_traffic": Traffic(self.max_requests)}
         return {**self.__dict__, **live}
 
     @property
@@ -192,11 +192,11 @@ class EndpointAnswerer:
         sight = Sight([prompt for _, prompt in ordered], self.frames_as)
         async with AsyncInferenceClient(**where, token=key) as client:
             run = Run(self.id, self.concurrency, self._traffic, sight.look, partial(self._ask, client, key, sight))
-            if self.logprobs and self._gives_logprobs is None and any(prompt.options for prompt in prompts):
-                await self._try_logprobs(run)
-            if self._reads_frames is not True and any(prompt.frames is not None for prompt in prompts):
-                await self._try_frames(run, sight)
             try:
+                if self.logprobs and self._gives_logprobs is None and any(prompt.options for prompt in prompts):
+                    await self._try_logprobs(run)
+                if not self._reads_frames and any(prompt.frames is not None for prompt in prompts):
+                    await self._try_frames(run, sight)
                 await run.answer_each(ordered, on_answer)
             finally:
                 await sight.close()
