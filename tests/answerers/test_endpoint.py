@@ -103,7 +103,7 @@ def test_it_is_a_model_answerer() -> None:
 
 @pytest.mark.parametrize("concurrency", [1, 16])
 def test_no_more_requests_are_in_flight_than_allowed(concurrency: int) -> None:
-    with ChatServer(delay_seconds=0.05) as server:
+    with ChatServer(delay_seconds=0.2) as server:
         make_answerer(server, concurrency=concurrency).answer(make_prompts(8 * concurrency))
         assert server.max_seen == concurrency
 
