@@ -39,12 +39,14 @@ _VISION = ("<|vision_start|>", "<|vision_end|>")
 _MAX_LENGTH = 2048
 
 
-def save_qwen2_5_vl(folder: Path, seed: int = 0, *, max_pixels: int = 64 * 28 * 28, **sizes: Any) -> Path:
+def save_qwen2_5_vl(
+    folder: Path, seed: int = 0, *, max_pixels: int = 64 * 28 * 28, tokenizer: Any = None, **sizes: Any
+) -> Path:
     from transformers import Qwen2_5_VLConfig, Qwen2_5_VLForConditionalGeneration, Qwen2_5_VLProcessor
     from transformers.models.qwen2_vl.image_processing_qwen2_vl import Qwen2VLImageProcessor
     from transformers.models.qwen2_vl.video_processing_qwen2_vl import Qwen2VLVideoProcessor
 
-    tokenizer = train_tokenizer(QWEN_TEMPLATE, control=_VISION)
+    tokenizer = tokenizer or train_tokenizer(QWEN_TEMPLATE, control=_VISION)
     text = _describe_text(tokenizer) | sizes
     half = text["hidden_size"] // text["num_attention_heads"] // 2
     sections = [half // 4, (half - half // 4) // 2, -(-(half - half // 4) // 2)]  # of time, height and width
@@ -183,6 +185,27 @@ def save_internvl(folder: Path, seed: int = 0) -> Path:
         chat_template=INTERN_TEMPLATE,
     )
     return _save(folder, InternVLForConditionalGeneration, config, processor, seed)
+
+
+def make_word_tokenizer(pre_tokenizer: Any) -> Any:
+    """A tokenizer that knows a few words, each as one token, and reads the others as unknown."""
+    import tokenizers
+    from transformers import PreTrainedTokenizerFast
+
+    control = ["<|endoftext|>", "<|im_start|>", "<|im_end|>", "<|image_pad|>", "<|video_pad|>", *_VISION, "<unk>"]
+    words = [*control, *"ABCDE", "Question", "Answer", "red", "blue", "where", "user", "assistant", ":", "?", "."]
+    tokenizer = tokenizers.Tokenizer(
+        tokenizers.models.WordLevel({word: k for k, word in enumerate(words)}, unk_token="<unk>")
+    )
+    tokenizer.pre_tokenizer = pre_tokenizer
+    return PreTrainedTokenizerFast(
+        tokenizer_object=tokenizer,
+        unk_token="<unk>",
+        eos_token="<|im_end|>",
+        pad_token="<|endoftext|>",
+        additional_special_tokens=control[1:-1],
+        chat_template=QWEN_TEMPLATE,
+    )
 
 
 FAMILIES: dict[str, Callable[..., Path]] = {
