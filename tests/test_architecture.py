@@ -42,7 +42,7 @@ FLOORS = [
         "prediction_files",
         "environment",
     },
-    {"cache", "set_rules", "progress"},
+    {"cache", "set_rules", "progress", "benchmark_layouts", "benchmark_settings"},
     {"layouts", "judging", "rule_parsing", "toy", "figures", "gap", "pairing"},
     {"adapters", "deciding", "pages", "hub_errors"},
     {"asking", "hub"},
