@@ -16,10 +16,11 @@ from hypothesis import strategies as st
 
 from tests.models import SimulatedModel, draw
 from vidground_hf.answerers.base import Answer, ConstantAnswerer
-from vidground_hf.asking import Asked, Asking, ask_rows, count_requests
+from vidground_hf.asking import Asked, Asking, ask_rows
 from vidground_hf.cache import AnswerCache
 from vidground_hf.filtering import GroundFilter
 from vidground_hf.prompts import Prompt
+from vidground_hf.request_counts import count_requests
 from vidground_hf.rules import at_most, circular, majority, single_shot
 from vidground_hf.schema import Example, Verdict
 from vidground_hf.set_rules import FOLLOWED_SHARE, calibrated, drop_fraction

@@ -264,7 +264,7 @@ def test_mistakes_are_named(rows: Dataset, fitted: GroundFilter) -> None:
         GroundFilter(on_error="ignore")  # type: ignore[arg-type]
     with pytest.raises(ValueError, match=re.escape("the rows lack the columns options; found id, video, question")):
         rows.remove_columns("options").map(fitted, batched=True)
-    with pytest.raises(ValueError, match=re.escape("the dataset has no rows; there is nothing to fit")):
+    with pytest.raises(ValueError, match=re.escape("the dataset has no rows; there is nothing to read")):
         GroundFilter().fit(rows.select([]))
     with pytest.raises(ValueError, match=re.escape("no known layout has these columns: x")):
         GroundFilter().fit(Dataset.from_dict({"x": [1]}))

@@ -8,30 +8,34 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Iterator, Sequence
 from contextlib import AbstractContextManager, nullcontext
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import NamedTuple
 
 from multiprocess import parent_process  # type: ignore[import-untyped]  # what `Dataset.map` makes its processes with
 
-from vidground_hf.answerers.base import Answer, Answerer, ConstantAnswerer, ModelAnswerer
+from vidground_hf.answerers.base import Answer, Answerer, ConstantAnswerer, ModelAnswerer, check_seen, takes_frames
 from vidground_hf.answerers.probe import TextBiasProbe
-from vidground_hf.cache import AnswerCache, answer_through_cache, make_key
+from vidground_hf.cache import AnswerCache, answer_through_cache
 from vidground_hf.deciding import RowRule
 from vidground_hf.judging import make_trial, weigh_trials
+from vidground_hf.media import FrameBudget
 from vidground_hf.orders import draw_orders, draw_shares
 from vidground_hf.progress import AskingBar
-from vidground_hf.prompts import Prompt, make_prompt
+from vidground_hf.prompts import Prompt, find_missing, make_prompt
 from vidground_hf.rules import AtMost, Circular, Majority, SingleShot
-from vidground_hf.schema import Example, View
+from vidground_hf.schema import BLIND_VIEWS, Example, View
 from vidground_hf.set_rules import FOLLOWED_SHARE, MAX_ROWS_FOLLOWED, Calibrated, DropFraction, FittedCalibrated
 from vidground_hf.trials import Trial
 
 # Our guess at a part of a wave that keeps any answerer busy and needs little memory.
 _PROMPTS_PER_PART = 5000
+# Rows that look are asked to the end so many at a time, so that what was decoded of a clip serves all its trials. Our
+# guess: enough to fill batches, and few enough for their frames to stay in memory.
+_ROWS_PER_LOOK = 32
 
 
 def check_answerers(
-    answerers: tuple[Answerer | TextBiasProbe, ...], rule: RowRule | None, samples: int | None
+    answerers: tuple[Answerer | TextBiasProbe, ...], rule: RowRule | None, samples: int | None, view: View = "text"
 ) -> None:
     """Refuses what could decide nothing, before anything is asked.
 
@@ -41,6 +45,12 @@ def check_answerers(
     has_probe = any(isinstance(one, TextBiasProbe) for one in answerers)
     if not answerers or (len(answerers) > 1 and has_probe):
         raise ValueError(f"got {len(answerers)} answerers; pass one or more models, or the probe alone")
+    sightless = [one.id for one in answerers if not takes_frames(one)]
+    if view not in BLIND_VIEWS and sightless:
+        raise ValueError(
+            f"{view = } shows frames, and {sightless[0]} reads text only; pass a vision-language model, or a view of "
+            f"{', '.join(BLIND_VIEWS)}"
+        )
     if samples is not None and samples < 1:
         raise ValueError(f"{samples = } is out of range; it is at least 1, or None for as many as the rule takes")
     if samples is not None and has_probe:
@@ -78,9 +88,12 @@ class Asking:
     Attributes:
         answerers (`tuple[Answerer, ...]`): asked one after the other.
         rule (`Callable`): what the answers are for; it says how many a row takes, and whether it needs more.
-        view (`str`): a blind view.
+        view (`str`): one of `schema.VIEWS`.
         samples (`int`, *optional*): trials a row and answerer at most; left out, as many as the rule takes.
-        seed (`int`): of the orders, and of the rows that are followed up.
+        seed (`int`): of the orders, of the rows that are followed up, and of shuffled frames.
+        budget (`FrameBudget`, *optional*): what a view with pixels shows of a clip.
+        num_tries (`int`, *optional*, defaults to 1): under `single_frame`, the answer to a trial is the surest of so
+            many, each to another frame.
     """
 
     answerers: tuple[Answerer, ...]
@@ -88,6 +101,8 @@ class Asking:
     view: View
     samples: int | None = None
     seed: int = 0
+    budget: FrameBudget = field(default_factory=FrameBudget)
+    num_tries: int = 1
 
     def find_way(self, answerer: Answerer) -> Way:
         """How an answerer is asked; found once, since a model may have to look itself up to say so."""
@@ -115,6 +130,14 @@ class Asking:
                 trials.append((order, seen[shown]))
             seen[shown] += 1
         return trials
+
+    def make_prompts(self, example: Example, order: tuple[int, ...], trial_index: int) -> list[Prompt]:
+        """What is shown for one trial: one prompt, or one for each frame that is tried."""
+        picks = [(k, self.num_tries) for k in range(self.num_tries)] if self.view == "single_frame" else [None]
+        return [
+            make_prompt(example, self.view, order, trial_index, budget=self.budget, pick=pick, shuffle_seed=self.seed)
+            for pick in picks
+        ]
 
     def find_followed_share(self, num_rows: int) -> float:
         """The share of the rows with a wrong first answer that are asked again, in (0, 1]; of small sets all are."""
@@ -158,9 +181,10 @@ class Asking:
         return can_drop and bool(first.is_right)
 
 
-def lacks_view(example: Example, view: View) -> bool:
-    """Whether a row has not got what a view shows."""
-    return view == "subtitles" and example.subtitles is None
+def find_gap(example: Example, view: View) -> str | None:
+    """Why a row is not asked through a view, as a slug; `None` where it has all that the view shows."""
+    missing = find_missing(example, view)
+    return None if missing is None else f"no_{missing}"
 
 
 @dataclass(frozen=True, slots=True)
@@ -212,30 +236,22 @@ def ask_rows(asking: Asking, examples: Sequence[Example], *, progress: bool = Fa
     ]
     followed_share = asking.find_followed_share(len(examples))
     is_drawn = [share < followed_share for share in draw_shares(examples, asking.seed)]
-    with _open_cache(asking.answerers) as cache, AskingBar(total=sum(map(sum, limits)), show=progress) as bar:
-        for number, answerer in enumerate(asking.answerers):
-            bar.model = answerer if isinstance(answerer, ModelAnswerer) else None
-            for turn in range(max((limits[index][number] for index in waiting), default=0)):
-                still: list[int] = []
-                for index in waiting:
-                    left = _list_left(number, turn, limits[index])
-                    if asking.wants_more(rows[index], left, is_drawn[index]):
-                        still.append(index)
-                    elif left:
-                        bar.add(len(left), "saved" if rows[index][-1].error is None else "skipped")
-                waiting = still
-                asked = [index for index in waiting if turn < limits[index][number]]
-                for index, trial in _ask_wave(asking, examples, asked, number, turn, cache, bar):
-                    rows[index].append(trial)
+    with (
+        _open_cache(asking.answerers) as cache,
+        AskingBar(total=asking.num_tries * sum(map(sum, limits)), show=progress) as bar,
+    ):
+        wave = _Waves(asking, examples, rows, limits, is_drawn, ways, cache, bar)
+        for part in _list_parts(asking.view, examples, waiting):
+            wave.ask(part)
     calls = {name: bar.counts[name] for name in ("asked", "cached", "failed", "saved")}
     return _weigh(asking, examples, rows, calls, followed_share)
 
 
 def _find_obstacle(example: Example, view: View) -> list[Trial]:
     """What stands in place of answers to a row that is not asked about; nothing for the others."""
-    if example.defect is None and not lacks_view(example, view):
+    error = find_gap(example, view) if example.defect is None else None
+    if example.defect is None and error is None:
         return []
-    error = None if example.defect is not None else "no_subtitles"
     return [Trial(score=None, error=error, num_options=example.num_distinct_options)]
 
 
@@ -273,71 +289,81 @@ def _list_left(number: int, turn: int, limits: Sequence[int]) -> list[int]:
     return own + [later for later in range(number + 1, len(limits)) for _ in range(limits[later])]
 
 
-def _ask_wave(
-    asking: Asking,
-    examples: Sequence[Example],
-    asked: Sequence[int],
-    number: int,
-    turn: int,
-    cache: AnswerCache | None,
-    bar: AskingBar,
-) -> Iterator[tuple[int, Trial]]:
-    answerer = asking.answerers[number]
-    way = asking.find_way(answerer)
-    for start in range(0, len(asked), _PROMPTS_PER_PART):
-        part = asked[start : start + _PROMPTS_PER_PART]
-        prompts = []
-        for index in part:
-            order, trial_index = asking.list_trials(examples[index], way)[turn]
-            prompts.append(make_prompt(examples[index], asking.view, order, trial_index))
-        for index, prompt, answer in zip(part, prompts, _answer(answerer, prompts, cache, bar), strict=True):
-            yield index, make_trial(examples[index], answer, prompt.order, answerer=number)
+def _list_parts(view: View, examples: Sequence[Example], waiting: list[int]) -> list[list[int]]:
+    """Rows that are asked to the end together: all of them, or where frames are shown some, sorted by their clip."""
+    if view in BLIND_VIEWS:
+        return [waiting]
+    ordered = sorted(waiting, key=lambda index: examples[index].video or "")
+    return [ordered[start : start + _ROWS_PER_LOOK] for start in range(0, len(ordered), _ROWS_PER_LOOK)]
+
+
+@dataclass(frozen=True, slots=True)
+class _Waves:
+    """What is needed to ask about rows until their verdicts stand; the trials are put into `rows`."""
+
+    asking: Asking
+    examples: Sequence[Example]
+    rows: list[list[Trial]]
+    limits: Sequence[Sequence[int]]
+    is_drawn: Sequence[bool]
+    ways: Sequence[Way]
+    cache: AnswerCache | None
+    bar: AskingBar
+
+    def ask(self, waiting: list[int]) -> None:
+        """Asks one answerer after the other, each in waves of one trial a row."""
+        for number, answerer in enumerate(self.asking.answerers):
+            self.bar.model = answerer if isinstance(answerer, ModelAnswerer) else None
+            for turn in range(max((self.limits[index][number] for index in waiting), default=0)):
+                waiting = self._leave_settled(waiting, number, turn)
+                asked = [index for index in waiting if turn < self.limits[index][number]]
+                for index, trial in self._ask_wave(asked, number, turn):
+                    self.rows[index].append(trial)
+
+    def _leave_settled(self, waiting: list[int], number: int, turn: int) -> list[int]:
+        still: list[int] = []
+        for index in waiting:
+            trials, left = self.rows[index], _list_left(number, turn, self.limits[index])
+            if self.asking.wants_more(trials, left, self.is_drawn[index]):
+                still.append(index)
+            elif left:
+                self.bar.add(len(left), "saved" if trials[-1].error is None else "skipped")
+        return still
+
+    def _ask_wave(self, asked: Sequence[int], number: int, turn: int) -> Iterator[tuple[int, Trial]]:
+        answerer, way = self.asking.answerers[number], self.ways[number]
+        for start in range(0, len(asked), _PROMPTS_PER_PART):
+            part = asked[start : start + _PROMPTS_PER_PART]
+            shown = []
+            for index in part:
+                trial = self.asking.list_trials(self.examples[index], way)[turn]
+                shown.append(self.asking.make_prompts(self.examples[index], *trial))
+            prompts = [prompt for tries in shown for prompt in tries]
+            answers = iter(_answer(answerer, prompts, self.cache, self.bar))
+            for index, tries in zip(part, shown, strict=True):
+                answer = find_surest([next(answers) for _ in tries])
+                yield index, make_trial(self.examples[index], answer, tries[0].order, answerer=number)
+
+
+def find_surest(answers: Sequence[Answer]) -> Answer:
+    """The answer whose first choice is likeliest; the only one, where there is one.
+
+    Which frame shows most is the model's own word: the gold answer has no say in it.
+    """
+    if len(answers) == 1:
+        return answers[0]
+    failed = [answer for answer in answers if answer.error is not None]
+    if failed:
+        return failed[0]
+    if any(answer.option_logprobs is None for answer in answers):
+        return Answer(text=None, error="the surest of several frames needs option probabilities; try one frame")
+    return max(answers, key=lambda answer: max(answer.option_logprobs or ()))
 
 
 def _answer(answerer: Answerer, prompts: Sequence[Prompt], cache: AnswerCache | None, bar: AskingBar) -> list[Answer]:
     if cache is not None and isinstance(answerer, ModelAnswerer):
         return answer_through_cache(answerer, prompts, cache, on_answer=bar.add)
-    answers = answerer.answer(prompts)
+    answers = [check_seen(*pair) for pair in zip(prompts, answerer.answer(prompts), strict=True)]
     for answer in answers:
         bar.add(1, "asked" if answer.error is None else "failed")
     return answers
-
-
-def count_requests(asking: Asking, examples: Sequence[Example], cache: AnswerCache) -> dict[str, int | None]:
-    """What asking would take, without asking.
-
-    Returns:
-        `dict`: `num_questions`; `num_cached`, answers that are there already; `min_requests`, one answer a question;
-        `max_requests`, if no verdict stands early (both without tries that fail); `num_prompt_tokens` of the latter
-        (about: four characters a token, our guess for English) and its `max_answer_tokens` (`None` where a model sets
-        no bound).
-    """
-    rows = [example for example in examples if example.defect is None and not lacks_view(example, asking.view)]
-    num_cached = min_requests = num_characters = 0
-    missing: dict[bytes, int | None] = {}
-    for number, answerer in enumerate(asking.answerers):
-        if not isinstance(answerer, ModelAnswerer):
-            continue
-        sampling, way = answerer.sampling, asking.find_way(answerer)
-        max_tokens = sampling.get("max_tokens")
-        for start in range(0, len(rows), _PROMPTS_PER_PART):
-            part = rows[start : start + _PROMPTS_PER_PART]
-            asked = [[make_prompt(row, asking.view, *trial) for trial in asking.list_trials(row, way)] for row in part]
-            keys = [[make_key(answerer.id, sampling, prompt) for prompt in prompts] for prompts in asked]
-            found = cache.get_many([key for row in keys for key in row])
-            num_cached += len(found)
-            for row_keys, prompts in zip(keys, asked, strict=True):
-                for key, prompt in zip(row_keys, prompts, strict=True):
-                    if key not in found and key not in missing:
-                        missing[key] = max_tokens
-                        num_characters += len(prompt.text)
-                        min_requests += number == 0 and key == row_keys[0]
-    bounds = list(missing.values())
-    return {
-        "num_questions": len(rows),
-        "num_cached": num_cached,
-        "min_requests": min_requests,
-        "max_requests": len(missing),
-        "num_prompt_tokens": -(-num_characters // 4),
-        "max_answer_tokens": None if None in bounds else sum(bound or 0 for bound in bounds),
-    }

@@ -7,22 +7,22 @@ from __future__ import annotations
 
 import uuid
 import warnings
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from copy import copy
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any, Literal, TypeAlias, cast
+from typing import Any, Literal, cast
 
 import numpy as np
 import pyarrow as pa
-from datasets import Dataset, DatasetDict, Features, IterableDataset, IterableDatasetDict, Video
+from datasets import Dataset, Features, IterableDataset, Video
 from datasets.formatting.formatting import LazyDict
 from numpy.typing import NDArray
 
 from vidground_hf.adapters import Adapter, find_adapter
 from vidground_hf.answerers.base import Answerer, ModelAnswerer
 from vidground_hf.answerers.probe import ProbeFit, TextBiasProbe
-from vidground_hf.asking import Asked, Asking, ask_rows, check_answerers, count_requests
+from vidground_hf.asking import Asked, Asking, ask_rows, check_answerers
 from vidground_hf.cache import AnswerCache
 from vidground_hf.deciding import (
     RowRule,
@@ -36,21 +36,12 @@ from vidground_hf.deciding import (
 from vidground_hf.fits import SCHEMA_VERSION, Fit, load_fit, save_fit
 from vidground_hf.judging import check_answers, describe_errors, list_errors, make_trial
 from vidground_hf.lookup import Lookup, explain_drops, list_columns
-from vidground_hf.rows import (
-    ADDED_FEATURES,
-    KIND_FEATURES,
-    append_columns,
-    hash_rows,
-    iterate_rows,
-    read_cells,
-    read_media,
-)
+from vidground_hf.reading import ROWS_PER_BATCH, AnyDataset, read_examples, read_table
+from vidground_hf.request_counts import count_requests
+from vidground_hf.rows import ADDED_FEATURES, KIND_FEATURES, append_columns, read_media
 from vidground_hf.schema import BLIND_VIEWS, Example, Verdict, View
 from vidground_hf.set_rules import calibrated
 from vidground_hf.trials import Trial
-
-AnyDataset: TypeAlias = Dataset | DatasetDict | IterableDataset | IterableDatasetDict
-_ROWS_PER_BATCH = 1000  # what `Dataset.map` itself takes at a time
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -209,20 +200,7 @@ class GroundFilter:
         return plan
 
     def _read(self, dataset: AnyDataset) -> tuple[Adapter, list[bytes], list[Example]]:
-        parts = list(dataset.values()) if isinstance(dataset, dict) else [dataset]
-        adapter = find_adapter(_list_columns(parts[0]), name=self.adapter, mapping=self.columns)
-        keys: list[bytes] = []
-        examples: list[Example] = []
-        for part in parts:
-            for table in _iterate_tables(part):
-                cells = _read_table(table, adapter)
-                keys += hash_rows(cells)
-                examples += [adapter.convert(row) for row in iterate_rows(adapter.columns, cells)]
-        if self.media_root is not None:
-            examples = [replace(example, media_root=self.media_root) for example in examples]
-        if not examples:
-            raise ValueError("the dataset has no rows; there is nothing to fit")
-        return adapter, keys, examples
+        return read_examples(dataset, adapter=self.adapter, columns=self.columns, media_root=self.media_root)
 
     def _decide(self, adapter: Adapter, keys: list[bytes], examples: list[Example], progress: bool) -> Judgement:
         probe = None
@@ -296,7 +274,7 @@ class GroundFilter:
         """The dataset's features with those of the added columns; for `IterableDataset.map(..., features=...)`."""
         own = dataset.features
         if own is None:
-            own = Dataset.from_list(list(dataset.take(_ROWS_PER_BATCH))).features
+            own = Dataset.from_list(list(dataset.take(ROWS_PER_BATCH))).features
         added = KIND_FEATURES if self.shortcut_kinds else ADDED_FEATURES
         return Features({name: own[name] for name in own if name not in added} | added)
 
@@ -329,7 +307,7 @@ class GroundFilter:
         loaded = self._load(rows)
         if isinstance(rows, (LazyDict, pa.Table)):
             table = rows.pa_table if isinstance(rows, LazyDict) else rows
-            return append_columns(table, loaded.find_columns(_read_table(table, loaded.adapter)))
+            return append_columns(table, loaded.find_columns(read_table(table, loaded.adapter)))
         missing = [name for name in loaded.adapter.columns if name not in rows]
         if missing:
             raise ValueError(f"the rows lack the columns {', '.join(missing)}; found {', '.join(rows)}")
@@ -373,19 +351,3 @@ def list_clusters(examples: Sequence[Example]) -> NDArray[np.int64]:
     """Each row's group as a number; a row without a group is its own."""
     codes: dict[object, int] = {}
     return np.array([codes.setdefault(e.group or index, len(codes)) for index, e in enumerate(examples)], np.int64)
-
-
-def _list_columns(dataset: Dataset | IterableDataset) -> list[str]:
-    return list(dataset.column_names or next(iter(dataset)))
-
-
-def _iterate_tables(dataset: Dataset | IterableDataset) -> Iterator[pa.Table]:
-    # Arrow batches hold the cells as they are stored: no Video is opened, whatever the file behind it.
-    yield from dataset.with_format("arrow").iter(batch_size=_ROWS_PER_BATCH)
-
-
-def _read_table(table: pa.Table, adapter: Adapter) -> list[list[Any]]:
-    missing = [name for name in adapter.columns if name not in table.column_names]
-    if missing:
-        raise ValueError(f"the rows lack the columns {', '.join(missing)}; found {', '.join(table.column_names)}")
-    return read_cells(table, adapter.columns)

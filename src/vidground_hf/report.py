@@ -26,6 +26,7 @@ from vidground_hf.shortcut_kinds import SHORTCUT_KINDS
 from vidground_hf.stats.gap import RIGHT_SCORE
 from vidground_hf.stats.intervals import bootstrap_mean
 from vidground_hf.tally import Tally
+from vidground_hf.trials import VIEW_GAPS
 
 SAMPLE_SIZE = 20
 MIN_ROWS_TO_REFIT = 20  # what the probe takes at least
@@ -114,7 +115,7 @@ def count_calls(judgement: Judgement) -> dict[str, int] | None:
     needed = [
         len(trials) if verdict.is_visually_grounded is False else 1
         for trials, verdict, example in rows
-        if example.defect is None and trials[0].error != "no_subtitles"
+        if example.defect is None and trials[0].error not in VIEW_GAPS
     ]
     return {**judgement.calls, "minimum": sum(needed)}
 

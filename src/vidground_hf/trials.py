@@ -7,6 +7,9 @@ from dataclasses import dataclass
 
 from vidground_hf.stats.gap import RIGHT_SCORE
 
+VIEW_GAPS = ("no_subtitles", "no_video")
+"""Errors of rows that were not asked about, because they have not got what the view shows."""
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Trial:

@@ -83,7 +83,7 @@ class ModelAnswerer(Answerer, Protocol):
         """
 
 
-def takes_frames(answerer: Answerer) -> bool:
+def takes_frames(answerer: object) -> bool:
     """Whether an answerer may be shown pixels: those that can say so, in a property of this name."""
     return bool(getattr(answerer, "takes_frames", False))
 

@@ -23,7 +23,7 @@ from vidground_hf.answerers.probe_rows import ProbeModel, ProbeRows, assign_fold
 from vidground_hf.answerers.probe_text import Ints
 from vidground_hf.answerers.probe_votes import VoteModel
 from vidground_hf.prompts import Prompt
-from vidground_hf.schema import Example, View
+from vidground_hf.schema import BLIND_VIEWS, Example, View
 
 _VERSION = 1
 _ROWS_PER_BATCH = 2048
@@ -88,6 +88,10 @@ class TextBiasProbe:
             >>> fit.answers[7].text, fit.label_invariance
             ('surely a hat of 7', 1.0)
         """
+        if view not in BLIND_VIEWS:
+            raise ValueError(
+                f"{view = } needs pixels, which the probe cannot read; allowed are {', '.join(BLIND_VIEWS)}"
+            )
         rows = ProbeRows(examples, view)
         folds = assign_folds(rows.groups, np.ones(len(examples), bool), self.num_folds, self.seed)
         found, models = rows.cross_fit(rows.labels, folds, range(folds.max() + 1))
