@@ -127,8 +127,8 @@ def convert_mmvu(row: Row) -> Example:
 def convert_mvbench(row: Row) -> Example:
     """MVBench (`OpenGVLab/MVBench`), rows of a configuration with its name in the column `mvbench_task`.
 
-    `video, question, candidates, answer`, and `start` and `end` (seconds) in five tasks; `fps` of `episodic_reasoning`,
-    whose clips are folders of frames, is 3 in all of them and is not read. Columns from lmms-eval and VLMEvalKit.
+    `video, question, candidates, answer`, and `start` and `end` (seconds) in five tasks; columns from lmms-eval and
+    VLMEvalKit. The clips of `episodic_reasoning` are folders of frames, 3 a second.
     """
     task = clean_cell(row[MVBENCH_TASK]) or ""
     folder, is_cut = MVBENCH_FOLDERS.get(task, ("", False))
@@ -166,8 +166,8 @@ def convert_mlvu_dev(row: Row) -> Example:
 def convert_tempcompass(row: Row) -> Example:
     """TempCompass (`lmms-lab/TempCompass`: multi-choice, yes_no, caption_matching, captioning).
 
-    `video_id, question, answer, dim` on its dataset card; `mc_question` and `mc_answer` in captioning, from lmms-eval. The
-    options stand in the question, a line each. The category is the task, the source the aspect of time (`dim`).
+    `video_id, question, answer, dim` on its dataset card; `mc_question` and `mc_answer` in captioning, from lmms-eval.
+    The options stand in the question, a line each. The category is the task, the source the aspect of time (`dim`).
     Yes-or-no questions get these two options. Clips are `videos/<video_id>.mp4`.
     """
     lines = (clean_cell(row["question"]) or "").split("\n")
@@ -178,7 +178,11 @@ def convert_tempcompass(row: Row) -> Example:
     elif len(lines) == 1:
         task, options = "yes_no", ["yes", "no"]
     elif _CAPTION.match(lines[1]):
-        task, options, answer = "caption_matching", [_CAPTION.sub("", one) for one in lines[1:]], _CAPTION.sub("", answer)
+        task, options, answer = (
+            "caption_matching",
+            [_CAPTION.sub("", one) for one in lines[1:]],
+            _CAPTION.sub("", answer),
+        )
     else:
         task = "multi-choice"
     return build_example(
@@ -197,8 +201,9 @@ def convert_longvideobench(row: Row) -> Example:
     """LongVideoBench (`longvideobench/LongVideoBench`, parquet or `lvb_val.json`).
 
     Columns from the card of `longvideobench/LongVideoBench-Meta`: options are `candidates` (json), or `option0` to
-    `option4` with "N/A" where there are fewer; `correct_choice` counts from 0 and is not in the test split. The category
-    is `question_category`, the source `duration_group`, a longest length in seconds. Clips are `videos/<video_path>`.
+    `option4` with "N/A" where there are fewer; `correct_choice` counts from 0 and is not in the test split. The
+    category is `question_category`, the source `duration_group`, the greatest length in seconds. Clips are
+    `videos/<video_path>`.
     """
     options = row.get("candidates")
     if options is None:

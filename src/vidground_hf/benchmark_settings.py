@@ -1,7 +1,7 @@
 """How each published benchmark is read, asked and averaged: one table of settings.
 
-Nothing is opened, asked or averaged here. Every prompt quotes the source that is named beside it; `docs/paper_index.md`
-lists them with the sources of the averages.
+Nothing is opened, asked or averaged here. Every prompt quotes the source that is named beside it;
+`docs/paper_index.md` lists them with the sources of the averages.
 """
 
 from __future__ import annotations
@@ -31,12 +31,12 @@ class BenchmarkSettings:
         configs (`tuple[str, ...]`): configurations to read and put one after the other; empty where there is one.
         config_column (`str`, *optional*): a column that says which configuration a row is from, where rows do not.
         adapter (`str`): the layout, a key of `adapters.ADAPTERS`.
-        wordings (`Mapping[str, Wording]`): the published prompts: by `category/problem_type`, category, problem type, or
-            `""` for all others.
+        wordings (`Mapping[str, Wording]`): the published prompts: by `category/problem_type`, category, problem type,
+            or `""` for all others.
         subtitled (`Wording`, *optional*): the published prompt where subtitles are shown.
         average (`str`): what the published figure is the mean over: questions, or the means of the categories.
-        only_choices (`bool`): leave open-ended questions out of it, because a language model judges them in the paper, or
-            the paper averages multiple choice alone.
+        only_choices (`bool`): leave open-ended questions out of it, because a language model judges them in the paper,
+            or the paper averages multiple choice alone.
         video_file (`str`, *optional*): the file of a clip where rows give a name without an extension.
         folders (`Mapping[str, str]`): the folder of the clips of each category, where rows do not say.
         url (`str`, *optional*): what precedes file names in rows that hold addresses; cut where clips are on the disk.
@@ -146,12 +146,12 @@ BENCHMARKS: dict[str, BenchmarkSettings] = {
                 "Adaptation": _word("", head=_VIDEOMMMU_APPLY.format(kind="open-ended")),
             },
             average="categories",
-            download="Art.zip, Business.zip, Engineering.zip, Humanities.zip, Medicine.zip and Science.zip, which unpack "
-            "into folders of these names; never question_only, whose clips hold the question alone",
+            download="Art.zip, Business.zip, Engineering.zip, Humanities.zip, Medicine.zip and Science.zip, which "
+            "unpack into folders of these names; never question_only, whose clips hold the question alone",
             notes=(
                 "a question's picture stands at the end of its clip; evenly spread frames may miss it",
-                "open questions are compared as numbers to 2 decimals, or with ROUGE; the authors look for the answer in "
-                "what was said",
+                "open questions are compared as numbers to 2 decimals, or with ROUGE; the authors look for the answer "
+                "in what was said",
             ),
         ),
         BenchmarkSettings(
@@ -170,7 +170,7 @@ BENCHMARKS: dict[str, BenchmarkSettings] = {
             only_choices=True,
             url="https://huggingface.co/datasets/yale-nlp/MMVU/resolve/main/",
             download="the folder videos",
-            notes=("open-ended answers are scored with ROUGE, under groups; in the paper a language model judges them",),
+            notes=("open-ended answers, in the groups, are scored with ROUGE; in the paper a language model judges",),
         ),
         BenchmarkSettings(
             name="mvbench",
@@ -188,8 +188,8 @@ BENCHMARKS: dict[str, BenchmarkSettings] = {
                 )
             },
             average="categories",
-            download="the zips in video/, unpacked where they lie, with what data0613 adds moved beside them; name the "
-            "folder video",
+            download="the zips in video/, unpacked where they lie, with what data0613 adds moved beside them; name "
+            "the folder video",
             notes=(
                 "clips of episodic_reasoning are folders of frames at 3 a second",
                 "the authors begin the model's answer with 'Best option:('; here it begins it itself",
@@ -209,7 +209,7 @@ BENCHMARKS: dict[str, BenchmarkSettings] = {
             },
             download="MLVU/json and MLVU/video; name the folder video",
             notes=(
-                "the two generation tasks are scored with ROUGE, under groups; in the paper a language model judges them",
+                "the two generation tasks, in the groups, are scored with ROUGE; in the paper a language model judges",
                 "the authors begin the model's answer with 'Best option: ('; here it begins it itself",
             ),
         ),
@@ -262,7 +262,7 @@ BENCHMARKS: dict[str, BenchmarkSettings] = {
             adapter="longvideobench",
             wordings={"": _LETTER_DIRECTLY},
             subtitle_file=("subtitle_path", "subtitles/{}"),
-            download="videos.tar.part.*, joined and unpacked into videos/, and subtitles.tar, unpacked into subtitles/",
+            download="videos.tar.part.*, joined and unpacked to videos/, and subtitles.tar, unpacked to subtitles/",
             notes=("subtitles are shown before the question; the authors put them between the frames",),
         ),
         BenchmarkSettings(
