@@ -17,7 +17,7 @@ from datasets import Dataset
 from vidground_hf.answerers.base import Answerer, ModelAnswerer
 from vidground_hf.benchmark_asking import Showing, Wordings, ask_benchmark, list_showings
 from vidground_hf.benchmark_data import add_subtitles, locate_clips, refuse_question_only
-from vidground_hf.benchmark_report import list_predictions, name_rows, write_benchmark
+from vidground_hf.benchmark_report import list_predictions, write_benchmark
 from vidground_hf.benchmark_settings import DEFAULT_NUM_FRAMES, BenchmarkSettings, find_benchmark, get_benchmark
 from vidground_hf.benchmark_table import BenchmarkTable
 from vidground_hf.benchmark_verdicts import StoredVerdicts, read_verdicts
@@ -132,22 +132,17 @@ def run_benchmark(
     table = BenchmarkTable(
         examples, showings, outcomes, settings=settings, verdicts=judged, with_subtitles=with_subtitles, seed=seed
     )
-    predictions = {
-        showing.name: list_predictions(examples, name_rows(examples), showing, row)
-        for showing, row in zip(showings, outcomes, strict=True)
-    }
+    predictions = list_predictions(examples, showings, outcomes)
+    asked = {"views": list(dict.fromkeys(views)), "with_subtitles": with_subtitles, "seed": seed, "on_error": on_error}
     described = {
         "benchmark": None if settings is None else _describe_settings(settings),
         "source": origin,
         **read,
-        "answerer": answerer.id,
-        "answerer_settings": dict(answerer.describe()) if isinstance(answerer, ModelAnswerer) else {},
-        "views": list(dict.fromkeys(views)),
-        **{"with_subtitles": with_subtitles, "seed": seed, "on_error": on_error},
+        **_describe_answerer(answerer),
+        **asked,
         "wordings": _describe_wordings(examples, wordings, showings),
         "verdicts": _describe_verdicts(table, stored, verdicts),
         **_describe_rows(settings, table, predictions),
-        "versions": {package: read_version(package) for package in BASE_PACKAGES + OPTIONAL_PACKAGES},
     }
     return Benchmark(described, predictions)
 
@@ -183,6 +178,14 @@ def _read(
 def _describe_settings(settings: BenchmarkSettings) -> dict[str, Any]:
     names = ("name", "hub_id", "split", "configs", "adapter", "average", "only_choices", "notes")
     return {name: list(value) if isinstance(value := getattr(settings, name), tuple) else value for name in names}
+
+
+def _describe_answerer(answerer: Answerer) -> dict[str, Any]:
+    return {
+        "answerer": answerer.id,
+        "answerer_settings": dict(answerer.describe()) if isinstance(answerer, ModelAnswerer) else {},
+        "versions": {package: read_version(package) for package in BASE_PACKAGES + OPTIONAL_PACKAGES},
+    }
 
 
 def _describe_wordings(

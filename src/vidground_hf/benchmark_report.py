@@ -11,6 +11,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from vidground_hf.answerers.base import Answer
 from vidground_hf.benchmark_asking import Outcome, Showing
 from vidground_hf.drawing import (
     CARD,
@@ -28,6 +29,7 @@ from vidground_hf.drawing import (
 from vidground_hf.folders import write_whole
 from vidground_hf.rendering import MISSING, clean_text, escape_markdown, format_count, format_interval, format_percent
 from vidground_hf.schema import LETTERS, Example
+from vidground_hf.trials import Trial
 
 Row = Mapping[str, Any]
 
@@ -153,9 +155,8 @@ def render_readme(table: Mapping[str, Any], *, has_picture: bool) -> str:
     lines += ["", *(f"- {escape_markdown(note)}" for note in table["notes"])]
     lines += [
         "",
-        "`table.json` has every figure and setting, `predictions/` every answer. `vidground gap --blind "
-        "predictions/text.jsonl --visual predictions/video-16.jsonl` compares two of these files; there a question "
-        "without an answer counts as wrong, here it is left out.",
+        "`table.json` has every figure and setting, `predictions/` every answer. `vidground gap --blind FILE --visual "
+        "FILE` compares two of these files; there a question without an answer counts as wrong, here it is left out.",
         "",
     ]
     return "\n".join(lines)
@@ -222,39 +223,52 @@ def name_rows(examples: Sequence[Example]) -> list[str]:
 
 
 def list_predictions(
-    examples: Sequence[Example], names: Sequence[str], showing: Showing, outcomes: Sequence[Outcome]
-) -> list[dict[str, Any]]:
-    """One row for every question that was asked, in a layout that `vidground gap` reads."""
-    rows = []
-    for example, name, outcome in zip(examples, names, outcomes, strict=True):
-        answer, trial = outcome.answer, outcome.trial
-        if answer is None or trial is None:
-            continue
-        chosen = answer.option_logprobs is not None and trial.choice is not None
-        budget = showing.budget
-        rows.append(
-            {
-                "id": name,
-                "view": showing.view,
-                "num_frames_asked": None if budget is None else budget.num_frames or budget.max_frames,
-                "num_frames": answer.num_frames,
-                "num_visual_tokens": answer.num_visual_tokens,
-                "num_prompt_tokens": answer.num_prompt_tokens,
-                "num_answer_tokens": answer.num_answer_tokens,
-                # Where option probabilities decide, the text may be something else.
-                "prediction": LETTERS[trial.choice] if chosen and trial.choice is not None else answer.text,
-                "text": answer.text,
-                "score": trial.score,
-                "reference": example.answer,
-                "options": list(example.options),
-                "problem_type": example.problem_type,
-                "category": example.category,
-                "source": example.source,
-                "video": example.video,
-                "finish_reason": answer.finish_reason,
-                "error": answer.error,
-                "seconds": answer.seconds,
-                "decoder": answer.decoder,
-            }
-        )
-    return rows
+    examples: Sequence[Example], showings: Sequence[Showing], outcomes: Sequence[Sequence[Outcome]]
+) -> dict[str, list[dict[str, Any]]]:
+    """For each showing a row for every question that was asked, in a layout that `vidground gap` reads.
+
+    Args:
+        examples (`Sequence[Example]`): N rows.
+        showings (`Sequence[Showing]`): S of them.
+        outcomes (`Sequence[Sequence[Outcome]]`): S lists of N.
+
+    Returns:
+        `dict[str, list[dict]]`: by the name of the showing. `prediction` is what was scored: the letter of
+        the likeliest option where an answer states probabilities, its `text` otherwise.
+    """
+    names = name_rows(examples)
+    return {
+        showing.name: [
+            _list_prediction(example, name, showing, outcome.answer, outcome.trial)
+            for example, name, outcome in zip(examples, names, row, strict=True)
+            if outcome.answer is not None and outcome.trial is not None
+        ]
+        for showing, row in zip(showings, outcomes, strict=True)
+    }
+
+
+def _list_prediction(example: Example, name: str, showing: Showing, answer: Answer, trial: Trial) -> dict[str, Any]:
+    budget = showing.budget
+    is_likeliest = answer.option_logprobs is not None and trial.choice is not None
+    return {
+        "id": name,
+        "view": showing.view,
+        "num_frames_asked": None if budget is None else budget.num_frames or budget.max_frames,
+        "num_frames": answer.num_frames,
+        "num_visual_tokens": answer.num_visual_tokens,
+        "num_prompt_tokens": answer.num_prompt_tokens,
+        "num_answer_tokens": answer.num_answer_tokens,
+        "prediction": LETTERS[trial.choice or 0] if is_likeliest else answer.text,
+        "text": answer.text,
+        "score": trial.score,
+        "reference": example.answer,
+        "options": list(example.options),
+        "problem_type": example.problem_type,
+        "category": example.category,
+        "source": example.source,
+        "video": example.video,
+        "finish_reason": answer.finish_reason,
+        "error": answer.error,
+        "seconds": answer.seconds,
+        "decoder": answer.decoder,
+    }

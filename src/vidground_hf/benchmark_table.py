@@ -49,8 +49,8 @@ class BenchmarkTable:
         examples (`Sequence[Example]`): N rows.
         showings (`Sequence[Showing]`): S of them.
         outcomes (`Sequence[Sequence[Outcome]]`): S lists of N.
-        settings (`BenchmarkSettings`, *optional*): say what the main figures are the mean over, and of which questions;
-            of all questions when left out.
+        settings (`BenchmarkSettings`, *optional*): say what the main figures are the mean over, and of which
+            questions; of all when left out.
         verdicts (`Sequence[bool | None]`, *optional*): of each row, whether it is visually grounded; the model's own
             blind answers decide when left out.
         with_subtitles (`bool`): whether views with pixels showed them, too.
