@@ -41,6 +41,7 @@ FLOORS = [
         "gap_checks",
         "prediction_files",
         "environment",
+        "media_identity",
     },
     {"cache", "set_rules", "progress", "benchmark_layouts"},
     {"benchmark_settings", "layouts", "judging", "rule_parsing", "toy", "figures", "gap", "pairing"},
