@@ -12,8 +12,8 @@ MODULES = sorted(path for path in SOURCE.rglob("*.py") if "metrics" not in path.
 
 # A module imports only from the floors below its own; a folder stands for all that is in it.
 FLOORS = [
-    {"schema", "media", "mounts", "model_files"},
-    {"stats"},
+    {"schema", "media", "mounts", "model_files", "frame_sampling", "video_errors", "video_pictures"},
+    {"stats", "video_sources", "video_index"},
     {
         "options",
         "extraction",
@@ -29,7 +29,13 @@ FLOORS = [
         "origin",
         "sharing",
         "command_line",
+        "video_pyav",
+        "video_torchcodec",
+        "video_decord",
     },
+    {"video_backends"},
+    {"video"},
+    {"frame_loading"},
     {
         "examples",
         "scoring",
@@ -40,10 +46,9 @@ FLOORS = [
         "wording",
         "gap_checks",
         "prediction_files",
-        "environment",
         "media_identity",
     },
-    {"cache", "set_rules", "progress", "benchmark_layouts"},
+    {"cache", "set_rules", "progress", "environment", "benchmark_layouts"},
     {"benchmark_settings", "layouts", "judging", "rule_parsing", "toy", "figures", "gap", "pairing"},
     {"adapters", "deciding", "pages", "hub_errors"},
     {"asking", "hub", "reading", "wrong_videos"},

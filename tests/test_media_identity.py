@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import os
 import shutil
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import av
@@ -115,10 +115,10 @@ class Watcher:
     def describe(self) -> dict[str, object]:
         return {}
 
-    def answer(self, prompts: list[Prompt]) -> list[Answer]:
+    def answer(self, prompts: Sequence[Prompt]) -> list[Answer]:
         return [Answer(text="A", num_frames=self.num_frames) for _ in prompts]
 
-    def answer_each(self, prompts: list[Prompt], on_answer: Callable[[int, Answer], None]) -> None:
+    def answer_each(self, prompts: Sequence[Prompt], on_answer: Callable[[int, Answer], None]) -> None:
         for index, prompt in enumerate(prompts):
             self.asked.append(prompt)
             on_answer(index, Answer(text="A", num_frames=self.num_frames, seconds=0.5, decoder="pyav"))
@@ -156,8 +156,9 @@ def test_an_answer_that_saw_no_frame_is_an_error_and_is_not_kept(clip: Path, tmp
 
 def test_how_frames_are_taken_changes_the_key_and_blind_keys_stay(clip: Path, tmp_path: Path) -> None:
     watcher, other = Watcher(8), Watcher(8)
-    other.visual_sampling = {"processor": "another"}  # type: ignore[misc]
+    other.visual_sampling = {"processor": "another"}
     blind = Prompt(example_id="1", view="text", problem_type="free_form", question="Why?")
     with AnswerCache(tmp_path / "answers.sqlite") as cache:
         assert cache.make_keys(watcher, [look(clip, 8)]) != cache.make_keys(other, [look(clip, 8)])
-        assert cache.make_keys(watcher, [blind]) == cache.make_keys(other, [blind]) == [make_key("watcher@1", {}, blind)]
+        assert cache.make_keys(watcher, [blind]) == [make_key("watcher@1", {}, blind)]
+        assert cache.make_keys(other, [blind]) == [make_key("watcher@1", {}, blind)]
