@@ -159,12 +159,14 @@ def ask_benchmark(
         raise AnswerError(_describe_absent(absent, len(examples), download))
     wrong = assign_wrong_videos(examples, seed) if "wrong_video" in looking else examples
     outcomes: list[list[Outcome]] = [[Outcome(find_missing(e, one.view)) for e in examples] for one in showings]
-    with _Asker(answerer, progress, total=sum(one.missing is None for row in outcomes for one in row)) as asker:
+    can_score = [example.defect is None for example in examples]
+    total = sum(can_score[index] and one.missing is None for row in outcomes for index, one in enumerate(row))
+    with _Asker(answerer, progress, total) as asker:
         for part in _list_parts(examples, showings):
             prompts, places = [], []
             for number, index in part:
                 showing, example = showings[number], examples[index]
-                if outcomes[number][index].missing is not None or example.defect is not None:
+                if outcomes[number][index].missing is not None or not can_score[index]:
                     continue
                 shown = wrong[index] if showing.view == "wrong_video" else example
                 if showing.budget is not None and (path := absent.get(index)) is not None:

@@ -253,7 +253,7 @@ def _list_prediction(example: Example, name: str, showing: Showing, answer: Answ
     return {
         "id": name,
         "view": showing.view,
-        "num_frames_asked": None if budget is None else budget.num_frames or budget.max_frames,
+        "num_frames_asked": None if budget is None else 1 if showing.view == "single_frame" else budget.num_frames,
         "num_frames": answer.num_frames,
         "num_visual_tokens": answer.num_visual_tokens,
         "num_prompt_tokens": answer.num_prompt_tokens,
