@@ -10,6 +10,7 @@ from typing import Any
 import pytest
 from datasets import Dataset
 
+from tests.shared_data import SHARED_DATA, needs_shared_data
 from tests.test_benchmark_layouts import EXPECTED, MMVU, ROWS
 from vidground_hf.answerers.base import ConstantAnswerer
 from vidground_hf.benchmark import run_benchmark
@@ -68,7 +69,7 @@ def test_names_and_hub_ids_find_the_settings() -> None:
          "Carefully watch the video and pay attention to the cause and sequence of events, the detail and movement of "
          "objects, and the action and pose of persons. Based on your observations, select the best option that "
          "accurately addresses the question.\nQuestion: Why?\nOptions:\n(A) x\n(B) y\nOnly give the best option."),
-        ("mlvu", "needle", "multiple_choice",
+        ("mlvu", "findNeedle", "multiple_choice",
          "Carefully watch this video and pay attention to every detail. Based on your observations, select the best "
          "option that accurately addresses the question.\nQuestion: Why?\nOptions:\n(A) x\n(B) y\nOnly give the best "
          "option."),
@@ -166,6 +167,7 @@ def test_clips_are_called_as_the_unpacked_files_call_them() -> None:
     assert place("nextqa", video="4010069381") == "NExTVideo/4010069381.mp4"
     assert place("nextqa", video="clip.webm") == "clip.webm"
     assert place("mlvu", video="movie_1.mp4", category="plotQA") == "1_plotQA/movie_1.mp4"
+    assert place("mlvu", video="n.mp4", category="findNeedle") == "2_needle/n.mp4"
     assert place("mlvu", video="2_needle/n.mp4", category="plotQA") == "2_needle/n.mp4"
     assert place("mlvu", video="a.mp4", category="other") == "a.mp4"
     assert place("mmvu", video=MMVU + "Art/3.mp4") == MMVU + "Art/3.mp4"
@@ -282,3 +284,15 @@ def test_videommmu_is_the_mean_of_its_tracks() -> None:
         "Adaptation": 0.0, "Comprehension": 0.5, "Perception": 0.0,
     }  # fmt: skip
     assert row["accuracy"]["value"] == pytest.approx(0.5 / 3)
+
+
+@needs_shared_data
+def test_mlvu_as_it_is_averages_seven_tasks() -> None:
+    dataset = open_benchmark(BENCHMARKS["mlvu"], SHARED_DATA / "mlvu" / "data")
+    table = run_benchmark(dataset, ConstantAnswerer("A"), name="mlvu", views=("text",)).table
+    row = table["rows"][0]
+    assert (row["num_rows"], row["num_averaged"], row["num_unscored"], row["num_categories"]) == (2593, 2173, 2, 7)
+    choices = [group["accuracy"]["value"] for name, group in row["groups"]["category"].items()
+               if name not in ("subPlot", "summary")]  # fmt: skip
+    assert row["accuracy"]["value"] == pytest.approx(sum(choices) / 7)
+    assert set(row["groups"]["category"]) == set(BENCHMARKS["mlvu"].folders)

@@ -203,8 +203,8 @@ BENCHMARKS: dict[str, BenchmarkSettings] = {
             average="categories",
             only_choices=True,
             folders={
-                "plotQA": "1_plotQA", "needle": "2_needle", "ego": "3_ego", "count": "4_count", "order": "5_order",
-                "anomaly_reco": "6_anomaly_reco", "topic_reasoning": "7_topic_reasoning", "sub_scene": "8_sub_scene",
+                "plotQA": "1_plotQA", "findNeedle": "2_needle", "ego": "3_ego", "count": "4_count", "order": "5_order",
+                "anomaly_reco": "6_anomaly_reco", "topic_reasoning": "7_topic_reasoning", "subPlot": "8_sub_scene",
                 "summary": "9_summary",
             },
             download="MLVU/json and MLVU/video; name the folder video",
