@@ -19,7 +19,6 @@ from vidground_hf.drawing import (
     KEPT,
     LINE,
     SOFT,
-    fit_font,
     mark_percent,
     name_axes,
     open_figure,
@@ -179,9 +178,10 @@ def draw_accuracy(table: Mapping[str, Any]) -> bytes | None:
     shown = [row for row in table["rows"] if row["budget"] is not None and row["accuracy"]["value"] is not None]
     if not shown:
         return None
-    figure, axes = open_figure(height_inches=3.6, bounds=(0.09, 0.18, 0.87, 0.66))
+    figure, axes = open_figure(height_inches=3.6, bounds=(0.09, 0.21, 0.87, 0.63))
     axes.set(xlim=(-0.5, len(shown) - 0.5), ylim=(0, 1))
-    axes.set_xticks(range(len(shown)), [fit_font(row["name"], 16) for row in shown])
+    names = [row["name"].replace("_", " ").rsplit("-", 1) for row in shown]
+    axes.set_xticks(range(len(shown)), ["\n".join(name) for name in names])
     axes.grid(axis="y", color=LINE, linewidth=0.8)
     mark_percent(axes.yaxis)
     name_axes(axes, "view and frames shown", "right answers")
@@ -190,7 +190,7 @@ def draw_accuracy(table: Mapping[str, Any]) -> bytes | None:
             points = [(x, row[key]) for x, row in enumerate(shown) if row["view"] == view and row[key] is not None]
             points = [(x, found) for x, found in points if found["value"] is not None]
             axes.plot([x + offset for x, _ in points], [found["value"] for _, found in points], "-o", color=color,
-                      markersize=7, markeredgecolor=CARD, linewidth=1.5)  # fmt: skip
+                      markersize=7, markeredgecolor=CARD, linewidth=1.5, clip_on=False)  # fmt: skip
             for x, found in points:
                 if found["low"] is not None:
                     axes.plot([x + offset] * 2, [found["low"], found["high"]], color=color, linewidth=2)
