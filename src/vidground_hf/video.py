@@ -5,50 +5,22 @@ Decides which frames and says what could not be read; it never takes another fra
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from vidground_hf.frame_sampling import sample_frames
+from vidground_hf.frame_process import FrameProcess
 from vidground_hf.media import FrameBudget, FrameRequest
-from vidground_hf.video_backends import BACKENDS, FAULTS, find_backend, load_backend, report_faults
+from vidground_hf.video_backends import BACKENDS, report_faults
 from vidground_hf.video_errors import VideoReadError
-from vidground_hf.video_index import FrameTable, index_frames, open_container, read_decodable
-from vidground_hf.video_pictures import Size, holds_picture, resize_picture
-from vidground_hf.video_sources import VideoSource, name_source, open_source
+from vidground_hf.video_index import index_frames, open_container
+from vidground_hf.video_pictures import holds_picture
+from vidground_hf.video_reading import VideoFrames, read_video, sample_table, spell_request
+from vidground_hf.video_sources import name_source, open_source
 
 __all__ = ["BACKENDS", "VideoFrames", "VideoReadError", "list_indices", "read_frames", "read_request", "show_frames"]
-
-Part = tuple[float | None, float | None]
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class VideoFrames:
-    """Frames of one video.
-
-    Attributes:
-        data (`uint8[N, H, W, 3]`): RGB, upright.
-        pts_seconds (`float64[N]`): when each is first shown, in seconds since the first frame of the video.
-        duration_seconds (`float64[N]`): for how long.
-        indices (`int64[N]`): places among the frames of the stream in the order they are shown.
-        backend (`str`): who decoded them: one of `BACKENDS`, or `"pillow"`.
-        source (`str`): path or URL, without login and query, or what the bytes are called.
-        video_seconds (`float`, *optional*): from the first frame to the end of the last; `None` for a still image.
-        num_video_frames (`int`): frames that the stream holds.
-        note (`str`, *optional*): what could not be read, and other things to know about this file.
-    """
-
-    data: NDArray[np.uint8]
-    pts_seconds: NDArray[np.float64]
-    duration_seconds: NDArray[np.float64]
-    indices: NDArray[np.int64]
-    backend: str
-    source: str
-    video_seconds: float | None
-    num_video_frames: int
-    note: str | None = None
 
 
 def read_frames(
@@ -63,6 +35,7 @@ def read_frames(
     jitter_seed: int | None = None,
     backend: str | None = None,
     frame_rate: float | None = None,
+    timeout_seconds: float | None = None,
     num_threads: int = 0,
 ) -> VideoFrames:
     """Read frames of a video, spread evenly over it or over a part of it.
@@ -83,15 +56,18 @@ def read_frames(
         size (`tuple[int, int]` or `int`, *optional*): height and width, or the most pixels of a frame, which keeps its
             shape and is never enlarged; as stored when left out.
         jitter_seed (`int`, *optional*): draws each frame from its stretch instead of taking the middle.
-        backend (`str`, *optional*): one of `BACKENDS`; the first of `DEFAULT_ORDER` that loads when left out.
+        backend (`str`, *optional*): one of `BACKENDS`; PyAV when left out.
         frame_rate (`float`, *optional*): images a second of a folder of images.
+        timeout_seconds (`float`, *optional*): decodes in a process of its own, which is ended after so long; starting
+            one takes about half a second, so that `FrameLoader` is better for many videos.
         num_threads (`int`, *optional*, defaults to 0): threads of the decoder; 0 lets it choose.
 
     Returns:
         `VideoFrames`: N frames.
 
     Raises:
-        `VideoReadError`: for what cannot be opened or decoded.
+        `VideoReadError`: for what cannot be opened or decoded, or not in time.
+        `ImportError`: for a backend that does not load.
         `ValueError`: for arguments out of range.
 
     Example:
@@ -101,7 +77,11 @@ def read_frames(
     budget = FrameBudget(
         num_frames=num_frames, fps=fps, max_frames=max_frames, size=size, jitter_seed=jitter_seed, backend=backend
     )
-    return _read(source, None, budget, (start_seconds, end_seconds), frame_rate, num_threads)
+    arguments = (source, None, budget, (start_seconds, end_seconds), frame_rate, num_threads)
+    if timeout_seconds is None:
+        return read_video(*arguments)
+    with FrameProcess() as process:
+        return process.read(arguments, timeout_seconds)
 
 
 def read_request(request: FrameRequest, num_threads: int = 0) -> VideoFrames:
@@ -117,9 +97,7 @@ def read_request(request: FrameRequest, num_threads: int = 0) -> VideoFrames:
     Raises:
         `VideoReadError`: for what cannot be opened or decoded.
     """
-    source = request.source if request.content is None else request.content
-    part = (request.start_seconds, request.end_seconds)
-    return _read(source, request.source, request.budget, part, None, num_threads)
+    return read_video(*spell_request(request, num_threads))
 
 
 def show_frames(frames: VideoFrames, request: FrameRequest) -> VideoFrames:
@@ -169,63 +147,4 @@ def list_indices(request: FrameRequest) -> NDArray[np.int64]:
             return np.zeros(1, np.int64)
         with open_container(opened.rewind()) as container:
             table = index_frames(container)
-        return _sample(table, request.budget, (request.start_seconds, request.end_seconds))
-
-
-def _read(
-    source: Any, name: str | None, budget: FrameBudget, part: Part, frame_rate: float | None, num_threads: int
-) -> VideoFrames:
-    backend = find_backend(budget.backend)
-    with report_faults(name or name_source(source), backend), open_source(source, name) as opened:
-        with open_container(opened.rewind()) as container:
-            table = index_frames(container)
-        taken = _sample(table, budget, part)
-        note = None
-        try:
-            data = _decode(opened, table, taken, backend, budget.size, num_threads)
-        except FAULTS:
-            moments, cause = read_decodable(opened.rewind(), table)
-            if not len(moments) or len(moments) >= len(table.pts):
-                raise
-            if cause is None and moments[-1] == table.pts[-1]:  # packets that are no frames of their own
-                table = table.keep(moments)
-            readable = table.keep(moments)
-            note = f"{len(moments)} of {table.num_stored} frames could be decoded ({cause or 'the file ends early'})"
-            taken = _sample(readable, budget, part)
-            data = _decode(opened, table, taken, backend, budget.size, num_threads)
-        return VideoFrames(
-            data=data,
-            pts_seconds=table.seconds[taken],
-            duration_seconds=table.duration_seconds[taken],
-            indices=taken,
-            backend=backend,
-            source=opened.name,
-            video_seconds=table.video_seconds,
-            num_video_frames=len(table.pts),
-            note=note,
-        )
-
-
-def _sample(table: FrameTable, budget: FrameBudget, part: Part) -> NDArray[np.int64]:
-    return sample_frames(
-        table.seconds,
-        table.video_seconds,
-        num_frames=budget.num_frames,
-        fps=budget.fps,
-        max_frames=budget.max_frames,
-        start_seconds=part[0],
-        end_seconds=part[1],
-        jitter_seed=budget.jitter_seed,
-    )
-
-
-def _decode(
-    source: VideoSource, table: FrameTable, taken: NDArray[np.int64], backend: str, size: Size, num_threads: int
-) -> NDArray[np.uint8]:
-    """All taken frames in their size, one resized before the next is decoded."""
-    pictures = load_backend(backend)(source, table, taken, num_threads)
-    data = [resize_picture(picture, size) for picture in pictures]
-    if len(data) < len(taken):
-        seconds = table.seconds[taken[len(data)]]
-        raise ValueError(f"frame {taken[len(data)]}, which the file says is shown at {seconds:.3f} s, does not decode")
-    return np.stack(data)
+        return sample_table(table, request.budget, (request.start_seconds, request.end_seconds))

@@ -20,21 +20,20 @@ from vidground_hf.video_index import FrameTable
 from vidground_hf.video_sources import VideoSource
 
 BACKENDS = ("torchcodec", "decord", "pyav")
-DEFAULT_ORDER = ("torchcodec", "pyav")
-"""decord is taken only where it is asked for: it is known to hang on some files (dmlc/decord#269)."""
+DEFAULT_BACKEND = "pyav"
+"""It is there wherever this package is, and the fastest here (docs/design/video.md)."""
 
 Decode = Callable[[VideoSource, FrameTable, NDArray[np.int64], int], Iterator[NDArray[np.uint8]]]
 
 
 def find_backend(backend: str | None) -> str:
-    """The decoder that was asked for, or the first of `DEFAULT_ORDER` that loads.
+    """The decoder that was asked for, or the default one, once it has loaded.
 
     Raises:
         `ValueError`: for an unknown one.
         `ImportError`: for one that does not load, with the cause.
     """
-    if backend is None:
-        return next(name for name in DEFAULT_ORDER if explain_backend(name) is None)
+    backend = DEFAULT_BACKEND if backend is None else backend
     if backend not in BACKENDS:
         raise ValueError(f"backend = {backend!r} is not known; pass one of {', '.join(BACKENDS)}, or None")
     cause = explain_backend(backend)

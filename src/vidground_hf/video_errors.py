@@ -8,6 +8,7 @@ from __future__ import annotations
 import re
 
 _URL = re.compile(r"\b([A-Za-z][A-Za-z0-9+.-]*://)([^\s/@'\"]*@)?([^\s?#'\"<>]*)([?#][^\s'\"<>]*)?")
+ADVICE = "check that the file is whole, or try another backend"
 _TOKEN = re.compile(r"\bhf_[A-Za-z0-9]{8,}|(?i:bearer)\s+\S+")
 
 
@@ -30,7 +31,7 @@ class VideoReadError(RuntimeError):
         cause (`str`): what went wrong, in one line.
     """
 
-    def __init__(self, path: str, backend: str | None, cause: str, advice: str = "check the file") -> None:
+    def __init__(self, path: str, backend: str | None, cause: str, advice: str = ADVICE) -> None:
         self.path = hide_secrets(path)
         self.backend = backend
         self.cause = " ".join(hide_secrets(cause).split())
@@ -48,4 +49,6 @@ def describe_cause(error: BaseException) -> str:
         >>> describe_cause(ValueError("no such\\nthing"))
         'ValueError: no such thing'
     """
-    return f"{type(error).__name__}: {' '.join(str(error).split())}".removesuffix(": ")
+    words = [getattr(error, "strerror", None) or str(error)]
+    words += [line[2] for line in [getattr(error, "log", None)] if line]  # FFmpeg's own last message
+    return f"{type(error).__name__}: {' '.join(' '.join(words).split())}".removesuffix(": ")

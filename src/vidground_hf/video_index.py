@@ -52,6 +52,10 @@ class FrameTable:
         end = self.end if last + 1 >= len(self.pts) else int(self.pts[last + 1])
         return replace(self, pts=pts, end=end)
 
+    def without_keys(self) -> FrameTable:
+        """The table that makes a decoder go through the file from its beginning, where jumps land in the wrong place."""
+        return replace(self, key_pts=self.pts[:1])
+
     @property
     def seconds(self) -> NDArray[np.float64]:
         """First moments in seconds since the first frame (`float64[M]`)."""

@@ -66,8 +66,10 @@ class _Walk:
         key = max(int(np.searchsorted(keys, moment, side="right")) - 1, 0)
         if self.reached is not None and keys[key] <= self.reached:
             return self._go_on(moment)
-        for start in keys[[key, max(key - 1, 0)]].tolist():  # a header places key frames before their B frames
-            self.container.seek(start, stream=self.stream)
+        starts = [key] if key == 0 else [key, key - 1]  # a header places key frames before their B frames
+        for start in starts:
+            if start or self.reached is not None:
+                self.container.seek(int(keys[start]), stream=self.stream)
             self.frames = self._decode()
             frame = self._go_on(moment)
             if frame is not None:
@@ -75,7 +77,7 @@ class _Walk:
         return None
 
     def _go_on(self, moment: int) -> Any | None:
-        frame = next((frame for frame in self.frames if frame.pts >= moment), None)
+        frame = next((frame for frame in self.frames if frame.pts is not None and frame.pts >= moment), None)
         return frame if frame is not None and frame.pts == moment else None
 
     def _decode(self) -> Iterator[Any]:

@@ -13,9 +13,9 @@ from pathlib import Path
 from typing import Any
 
 import pyarrow as pa
-from fsspec import open as open_url
+from fsspec.core import url_to_fs
 
-from vidground_hf.video_errors import hide_secrets
+from vidground_hf.video_errors import describe_cause, hide_secrets
 
 REMOTE_BLOCK_BYTES = 256 * 1024
 """What one request to a remote file fetches: our guess between the size of a header and that of a group of frames."""
@@ -68,7 +68,7 @@ def open_source(source: Any, name: str | None = None) -> Iterator[VideoSource]:
     elif isinstance(source, (str, os.PathLike)):
         path = os.fspath(source)
         if "://" in path and not path.startswith("file://"):
-            with open_url(path, "rb", block_size=REMOTE_BLOCK_BYTES).open() as file:
+            with open_url(path) as file:
                 yield VideoSource(hide_secrets(name or path), file)
         else:
             path = path.removeprefix("file://")
@@ -82,6 +82,24 @@ def open_source(source: Any, name: str | None = None) -> Iterator[VideoSource]:
             f"a video of type {type(source).__name__} is not known; pass a path, an URL, bytes, a file opened in "
             "binary mode, or a cell of a Video column"
         )
+
+
+@contextmanager
+def open_url(url: str) -> Iterator[Any]:
+    """A file object that fetches the blocks that are read of it, and keeps those used last.
+
+    Raises:
+        `OSError`: for what goes wrong on the way, while it is open too.
+    """
+    from aiohttp import ClientError  # two clients that are slow to import
+    from httpx import HTTPError
+
+    files, path = url_to_fs(url)
+    try:
+        with files.open(path, "rb", block_size=REMOTE_BLOCK_BYTES, cache_type="blockcache") as file:
+            yield file
+    except (ClientError, HTTPError) as error:
+        raise OSError(describe_cause(error)) from error
 
 
 def unwrap_cell(source: Any, name: str | None) -> tuple[Any, str | None]:
