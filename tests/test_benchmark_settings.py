@@ -141,9 +141,11 @@ def test_one_file_or_folder_is_a_benchmark_without_configurations(tmp_path: Path
 
 def test_hub_configurations_are_asked_for_by_name(monkeypatch: pytest.MonkeyPatch) -> None:
     asked: list[tuple[Any, ...]] = []
+    files: list[Any] = []
 
     def open_dataset(data: Any, **settings: Any) -> Dataset:
         asked.append((data, settings["config"], settings["split"], settings["revision"], settings["adapter"]))
+        files.append(settings["data_files"])
         return Dataset.from_list([{"question": settings["config"]}])
 
     monkeypatch.setattr("vidground_hf.benchmark_data.open_dataset", open_dataset)
@@ -151,11 +153,15 @@ def test_hub_configurations_are_asked_for_by_name(monkeypatch: pytest.MonkeyPatc
     assert rows["question"] == ["Perception", "Comprehension", "Adaptation"]
     assert asked[0] == ("lmms-lab/VideoMMMU", "Perception", "test", "abc", "videommmu")
     open_benchmark(BENCHMARKS["videomme"], "lmms-lab/Video-MME", split="dev")
+    assert files[-1] is None
     open_benchmark(BENCHMARKS["tempcompass"], "lmms-lab/TempCompass", config="captioning")
     assert asked[3:] == [
         ("lmms-lab/Video-MME", None, "dev", None, "videomme"),
         ("lmms-lab/TempCompass", "captioning", "test", None, "tempcompass"),
     ]
+    open_benchmark(BENCHMARKS["mlvu"], "MLVU/MVLU")
+    assert files[-1][0] == "MLVU/json/1_plotQA.json"
+    assert files[-1][-1] == "MLVU/json/7_topic_reasoning.json"
 
 
 def place(name: str, **fields: Any) -> str | None:

@@ -69,6 +69,7 @@ def open_benchmark(
             split=(split or settings.split) if on_hub else split,
             config=name if on_hub else None,
             revision=revision,
+            data_files=(settings.data_files or None) if on_hub else None,
             adapter=None if settings.config_column else settings.adapter,
         )
         if settings.config_column is not None:

@@ -29,6 +29,7 @@ class BenchmarkSettings:
         hub_id (`str`): where its questions are.
         split (`str`, *optional*): the split that has answers.
         configs (`tuple[str, ...]`): configurations to read and put one after the other; empty where there is one.
+        data_files (`tuple[str, ...]`): the files of questions in a repository that does not say which they are.
         config_column (`str`, *optional*): a column that says which configuration a row is from, where rows do not.
         adapter (`str`): the layout, a key of `adapters.ADAPTERS`.
         wordings (`Mapping[str, Wording]`): the published prompts: by `category/problem_type`, category, problem type,
@@ -52,6 +53,7 @@ class BenchmarkSettings:
     download: str
     split: str | None = None
     configs: tuple[str, ...] = ()
+    data_files: tuple[str, ...] = ()
     config_column: str | None = None
     subtitled: Wording | None = None
     average: Average = "questions"
@@ -119,6 +121,13 @@ _MLVU_CHOICE = _word(
     question="Question: {question}\nOptions:",
     option="({letter}) {option}",
 )
+
+# The last two are generation tasks; their files have other columns.
+_MLVU_FOLDERS = {
+    "plotQA": "1_plotQA", "findNeedle": "2_needle", "ego": "3_ego", "count": "4_count", "order": "5_order",
+    "anomaly_reco": "6_anomaly_reco", "topic_reasoning": "7_topic_reasoning", "subPlot": "8_sub_scene",
+    "summary": "9_summary",
+}  # fmt: skip
 
 BENCHMARKS: dict[str, BenchmarkSettings] = {
     settings.name: settings
@@ -198,17 +207,15 @@ BENCHMARKS: dict[str, BenchmarkSettings] = {
         BenchmarkSettings(
             name="mlvu",
             hub_id="MLVU/MVLU",
+            data_files=tuple(f"MLVU/json/{folder}.json" for folder in _MLVU_FOLDERS.values() if folder[0] < "8"),
             adapter="mlvu",
             wordings={"": _MLVU_CHOICE, "free_form": _word("", head=f"{_MLVU_HEAD}answer the given questions.")},
             average="categories",
             only_choices=True,
-            folders={
-                "plotQA": "1_plotQA", "findNeedle": "2_needle", "ego": "3_ego", "count": "4_count", "order": "5_order",
-                "anomaly_reco": "6_anomaly_reco", "topic_reasoning": "7_topic_reasoning", "subPlot": "8_sub_scene",
-                "summary": "9_summary",
-            },
-            download="MLVU/json and MLVU/video; name the folder video",
+            folders=_MLVU_FOLDERS,
+            download="MLVU/video; name this folder",
             notes=(
+                "from the Hub, the seven multiple-choice tasks are read; a local copy of MLVU/json has the other two",
                 "the two generation tasks, in the groups, are scored with ROUGE; in the paper a language model judges",
                 "the authors begin the model's answer with 'Best option: ('; here it begins it itself",
             ),

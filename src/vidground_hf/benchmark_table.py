@@ -86,7 +86,7 @@ class BenchmarkTable:
     def _split(self, verdicts: Sequence[bool | None] | None) -> tuple[Mask, Mask]:
         """Which rows are visually grounded and which text-answerable; a row may be neither."""
         if verdicts is not None:
-            return tuple(np.array([one is wanted for one in verdicts]) for wanted in (True, False))  # type: ignore
+            return np.array([one is True for one in verdicts]), np.array([one is False for one in verdicts])
         if self.blind is None:
             return np.zeros(len(self.chance), dtype=bool), np.zeros(len(self.chance), dtype=bool)
         scores = self.scores[self.blind]
