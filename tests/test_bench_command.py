@@ -204,6 +204,20 @@ def test_bad_input_is_one_clear_error(watcher: Watcher, data: Path, tmp_path: Pa
     assert watcher.asked == []
 
 
+def test_a_decoder_is_there_before_anything_is_asked(
+    watcher: Watcher, data: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    assert "backend = 'vlc' is not known; pass one of torchcodec" in str(run(data, "--backend", "vlc").exception)
+
+    def find_backend(backend: str | None) -> str:
+        raise ImportError(f"{backend} does not load")
+
+    monkeypatch.setattr("vidground_hf.video_backends.find_backend", find_backend)
+    ran = run(data, "--backend", "decord")
+    assert (ran.exit_code, "decord does not load" in ran.stderr) == (1, True)
+    assert watcher.asked == []
+
+
 def test_a_bare_id_is_a_model_of_transformers(monkeypatch: pytest.MonkeyPatch, data: Path) -> None:
     specs: list[str] = []
 

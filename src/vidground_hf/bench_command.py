@@ -68,7 +68,7 @@ def _read_views(_: click.Context, __: click.Parameter, values: Sequence[str]) ->
 @click.option("--max-frames", type=click.IntRange(min=1), help="With --fps: at most so many.")
 @click.option("--max-pixels", type=click.IntRange(min=1), default=DEFAULT_MAX_PIXELS, show_default=True,
               help="Of a frame; larger ones are made smaller.")  # fmt: skip
-@click.option("--backend", help="Who decodes: torchcodec, decord or pyav; the first that loads when left out.")
+@click.option("--backend", help="Who decodes: torchcodec, decord or pyav; pyav when left out.")
 @click.option("--subtitles", is_flag=True, help="Show subtitles beside the frames, too.")
 @click.option("--benchmark", "name", help="Ready settings by name, for example videomme; found by the Hub id of DATA.")
 @click.option("--verdicts", type=click.Path(exists=True, file_okay=False, path_type=Path), help="A folder that "
@@ -164,7 +164,12 @@ def _list_budgets(
     frames: list[int], fps: float | None, max_frames: int | None, max_pixels: int, backend: str | None
 ) -> list[FrameBudget]:
     from vidground_hf.benchmark_settings import DEFAULT_NUM_FRAMES
+    from vidground_hf.video_backends import find_backend
 
+    try:
+        find_backend(backend)  # an answer that is in the cache would not tell that it does not load
+    except ImportError as error:
+        raise click.ClickException(str(error)) from error
     if fps is not None and frames:
         raise click.UsageError(f"--fps goes without --frames, got --fps {fps:g} and --frames {frames[0]}")
     if max_frames is not None and fps is None:
