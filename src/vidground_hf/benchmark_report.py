@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import json
 from collections import Counter
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -82,7 +82,12 @@ def _describe_run(table: Mapping[str, Any]) -> str:
     )
 
 
-def _list_cells(row: Row) -> list[str]:
+def _format_value(estimate: Row | None) -> str:
+    return format_percent(estimate["value"]) if estimate else MISSING
+
+
+def _list_cells(row: Row, format_share: Callable[[Any], str] = _format_value) -> list[str]:
+    """The cells of `_COLUMNS`; `format_share` writes VG, TA and blind accuracy, with or without intervals."""
     costs = row["costs"]
     left_out = row["num_skipped"] + row["num_unanswered"] + row["num_unscored"]
     frames, seconds = costs["num_frames"]["mean"], costs["seconds"]["mean"]
@@ -90,9 +95,9 @@ def _list_cells(row: Row) -> list[str]:
         row["name"],
         format_count(row["num_averaged"]),
         format_interval(row["accuracy"]),
-        format_percent(row["vg_accuracy"]["value"]) if row["vg_accuracy"] else MISSING,
-        format_percent(row["ta_accuracy"]["value"]) if row["ta_accuracy"] else MISSING,
-        format_percent(row["blind_accuracy"]["value"]) if row["blind_accuracy"] else MISSING,
+        format_share(row["vg_accuracy"]),
+        format_share(row["ta_accuracy"]),
+        format_share(row["blind_accuracy"]),
         _format_points(row["gap"]),
         format_count(left_out),
         MISSING if frames is None else f"{frames:.1f}",
@@ -141,7 +146,7 @@ def render_readme(table: Mapping[str, Any], *, has_picture: bool) -> str:
         `str`: the page.
     """
     lines = [f"# {escape_markdown(table['answerer'])}", "", escape_markdown(_describe_run(table)) + ".", ""]
-    lines += _draw_rows([list(_COLUMNS), *(_list_cells(row) for row in table["rows"])])
+    lines += _draw_rows([list(_COLUMNS), *(_list_cells(row, format_interval) for row in table["rows"])])
     lines += ["", "![Accuracy by what was shown](accuracy.png)"] if has_picture else []
     for grouping, names in _list_groups(table):
         header = [grouping.replace("_", " "), "questions", *(row["name"] for row in table["rows"])]
