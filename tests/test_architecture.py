@@ -29,6 +29,7 @@ FLOORS = [
         "origin",
         "sharing",
         "command_line",
+        "ladder_needs",
     },
     {
         "examples",

@@ -17,30 +17,13 @@ from vidground_hf.asking import Asking, ask_rows, check_answerers, find_gap
 from vidground_hf.deciding import RowRule, fit_rule, judge_rows
 from vidground_hf.filtering import list_clusters
 from vidground_hf.judging import check_answers, describe_errors, list_errors
+from vidground_hf.ladder_needs import BLIND_NEEDS, NEEDS, UNANSWERED, LadderRule
 from vidground_hf.media import FrameBudget
 from vidground_hf.rules import Circular
 from vidground_hf.schema import BLIND_VIEWS, LADDER_VIEWS, Example, View
 from vidground_hf.set_rules import Calibrated
 from vidground_hf.trials import Trial
 
-NEEDS: dict[View, str] = {
-    "options_only": "options",
-    "text": "text",
-    "subtitles": "subtitles",
-    "single_frame": "one_frame",
-    "shuffled_frames": "unordered_frames",
-    "video": "video",
-}
-"""What a question needs that is first answered through a view."""
-
-UNANSWERED = "unanswered"
-"""What a question is labelled that no view answers."""
-
-BLIND_NEEDS = tuple(NEEDS[view] for view in BLIND_VIEWS)
-VISUAL_NEEDS = (*(need for need in NEEDS.values() if need not in BLIND_NEEDS), UNANSWERED)
-"""What text does not answer."""
-
-LadderRule = Literal["calibrated", "circular"]
 _REFUSED = (
     "got rule {rule!r}; the ladder allows 'calibrated' and 'circular', which bound how many labels are luck. Of the "
     "four-option questions that need the whole video, 68 % are right by luck in one of four tries, one a view: "

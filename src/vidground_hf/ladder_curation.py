@@ -6,6 +6,7 @@ How a row gets its label is `ladder.py`'s.
 from __future__ import annotations
 
 import json
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -17,8 +18,9 @@ from datasets import Dataset, DatasetDict, Features, Value
 from vidground_hf.answerers.base import Answerer
 from vidground_hf.curation import join_splits
 from vidground_hf.folders import write_report, write_shards, write_whole
-from vidground_hf.ladder import BLIND_NEEDS, VISUAL_NEEDS, Labels, Ladder, LadderRule, label_rows
+from vidground_hf.ladder import Labels, Ladder, label_rows
 from vidground_hf.ladder_checks import measure_kept, measure_wrong_videos
+from vidground_hf.ladder_needs import BLIND_NEEDS, VISUAL_NEEDS, LadderRule
 from vidground_hf.ladder_report import PLANTED, build_ladder_report, compare_needs
 from vidground_hf.media import FrameBudget
 from vidground_hf.origin import find_origin, read_card_metadata
@@ -42,11 +44,14 @@ class Climb:
             `needs` of its own is called `needs_original`.
         keep (`tuple[str, ...]`): the needs that are kept.
         report (`dict`): every figure, as `report.json` holds it.
+        calls (`dict[str, int]`): answers `asked` for now, `cached`, `failed` and `saved`, of all views; not in the
+            report, which is the same when the answers are.
     """
 
     rows: Dataset
     keep: tuple[str, ...]
     report: dict[str, Any]
+    calls: dict[str, int]
 
     @property
     def splits(self) -> DatasetDict:
@@ -158,23 +163,27 @@ def climb(
     )  # fmt: skip
     labels = label_rows(ladder, examples, keys, on_error=on_error, progress=progress)
     marked = add_needs(rows, labels)
-    named = {"id": None, "revision": None, **(source or {})}
-    if named["id"] is not None and Path(named["id"]).exists():  # two parts do not tell whose disk they were on
-        named["id"] = "/".join(Path(named["id"]).parts[-2:])
-    named |= {**find_origin(rows), "fingerprint": rows._fingerprint}
+    named = _name_source(rows, source)
     report = build_ladder_report(ladder, labels, examples, found, keep=tuple(keep), source=named)
-    is_kept = {index for index, need in enumerate(labels.needs) if need in keep}
     names = [_name_split(need, keep) for need in labels.needs]
     report |= {f"num_{split}": names.count(split) for split in _SPLITS}
     report |= {
         "wrong_video": measure_wrong_videos(ladder, examples, num_control_rows),
-        "kept_blind": measure_kept(ladder, examples, is_kept),
+        "kept_blind": measure_kept(ladder, examples, [k for k, name in enumerate(names) if name == "grounded"]),
         "planted": _compare(labels, marked),
         "columns": dict(columns) if columns else None,
         "command": None,
         **read_card_metadata(named),
     }
-    return Climb(rows=marked, keep=tuple(keep), report=report)
+    calls = sum((Counter(rung.calls) for rung in labels.rungs), Counter[str]())
+    return Climb(rows=marked, keep=tuple(keep), report=report, calls=calls)
+
+
+def _name_source(rows: Dataset, source: Mapping[str, Any] | None) -> dict[str, Any]:
+    named = {"id": None, "revision": None, **(source or {})}
+    if named["id"] is not None and Path(named["id"]).exists():  # two parts do not tell whose disk they were on
+        named["id"] = "/".join(Path(named["id"]).parts[-2:])
+    return {**named, **find_origin(rows), "fingerprint": rows._fingerprint}
 
 
 def add_needs(rows: Dataset, labels: Labels) -> Dataset:

@@ -14,7 +14,8 @@ from vidground_hf.adapters import Adapter
 from vidground_hf.answerers.base import ModelAnswerer
 from vidground_hf.deciding import name_rule
 from vidground_hf.environment import BASE_PACKAGES, read_version
-from vidground_hf.ladder import NEEDS, UNANSWERED, Labels, Ladder, Rung
+from vidground_hf.ladder import Labels, Ladder, Rung
+from vidground_hf.ladder_needs import NEEDS, UNANSWERED
 from vidground_hf.schema import Example
 from vidground_hf.set_rules import FittedCalibrated
 
