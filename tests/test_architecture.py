@@ -12,8 +12,8 @@ MODULES = sorted(path for path in SOURCE.rglob("*.py") if "metrics" not in path.
 
 # A module imports only from the floors below its own; a folder stands for all that is in it.
 FLOORS = [
-    {"schema", "media", "mounts", "model_files"},
-    {"stats"},
+    {"schema", "media", "mounts", "model_files", "frame_sampling", "video_errors", "video_pictures"},
+    {"stats", "video_sources", "video_index"},
     {
         "options",
         "extraction",
@@ -30,7 +30,14 @@ FLOORS = [
         "sharing",
         "command_line",
         "ladder_needs",
+        "video_pyav",
+        "video_torchcodec",
+        "video_decord",
     },
+    {"video_backends"},
+    {"video_reading"},
+    {"frame_process"},
+    {"video", "frame_loading"},
     {
         "examples",
         "scoring",

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -21,7 +22,7 @@ PARTS_TEMPLATE = (
     "{% if add_generation_prompt %}<|im_start|>assistant\n{% endif %}"
 )
 _CONTROL = ["<|endoftext|>", "<|im_start|>", "<|im_end|>", "<|image_pad|>", "<|video_pad|>"]
-_SIZES = {
+SIZES = {
     "hidden_size": 32,
     "intermediate_size": 64,
     "num_hidden_layers": 2,
@@ -31,8 +32,13 @@ _SIZES = {
 }
 
 
-def train_tokenizer(chat_template: str | None, vocab_size: int = 400) -> Any:
-    """A byte-level tokenizer that has learnt the words of `questions.py`, and " A" to " E" as one token each."""
+def train_tokenizer(
+    chat_template: str | None, vocab_size: int = 400, *, control: Sequence[str] = (), **named: str
+) -> Any:
+    """A byte-level tokenizer that has learnt the words of `questions.py`, and " A" to " E" as one token each.
+
+    Some processors look for control tokens by the names that the tokenizer gives them.
+    """
     import tokenizers
     from transformers import PreTrainedTokenizerFast
 
@@ -43,7 +49,7 @@ def train_tokenizer(chat_template: str | None, vocab_size: int = 400) -> Any:
     tokenizer.decoder = tokenizers.decoders.ByteLevel()
     trainer = tokenizers.trainers.BpeTrainer(
         vocab_size=vocab_size,
-        special_tokens=_CONTROL,
+        special_tokens=[*_CONTROL, *control],
         initial_alphabet=tokenizers.pre_tokenizers.ByteLevel.alphabet(),
         show_progress=False,
     )
@@ -52,8 +58,9 @@ def train_tokenizer(chat_template: str | None, vocab_size: int = 400) -> Any:
         tokenizer_object=tokenizer,
         eos_token="<|im_end|>",
         pad_token="<|endoftext|>",
-        additional_special_tokens=["<|im_start|>", "<|image_pad|>", "<|video_pad|>"],
+        additional_special_tokens=["<|im_start|>", "<|image_pad|>", "<|video_pad|>", *control],
         chat_template=chat_template,
+        extra_special_tokens=named,
     )
     fast.add_tokens(["<think>", "</think>"])  # added, but not special, as reasoning models have them
     return fast
@@ -64,7 +71,7 @@ def save_llama(folder: Path, *, chat_template: str | None = CHAT_TEMPLATE, seed:
     from transformers import LlamaConfig, LlamaForCausalLM
 
     tokenizer = train_tokenizer(chat_template)
-    settings = {"vocab_size": len(tokenizer), "max_position_embeddings": 512, **_SIZES, **sizes}
+    settings = {"vocab_size": len(tokenizer), "max_position_embeddings": 512, **SIZES, **sizes}
     config = LlamaConfig(**settings, bos_token_id=None, eos_token_id=tokenizer.eos_token_id)
     return _save(folder, LlamaForCausalLM, config, tokenizer, seed)
 
@@ -81,7 +88,7 @@ def save_qwen_vl(folder: Path, *, chat_template: str | None = CHAT_TEMPLATE, see
         "eos_token_id": tokenizer.eos_token_id,
         "bos_token_id": None,
         "pad_token_id": tokenizer.pad_token_id,
-        **_SIZES,
+        **SIZES,
     }
     vision = {"depth": 1, "hidden_size": 32, "intermediate_size": 32, "num_heads": 2, "out_hidden_size": 32}
     pads = {f"{kind}_token_id": tokenizer.convert_tokens_to_ids(f"<|{kind}_pad|>") for kind in ("image", "video")}
@@ -98,7 +105,7 @@ def save_mistral(folder: Path, *, sliding_window: int, seed: int = 0) -> Path:
         "vocab_size": len(tokenizer),
         "max_position_embeddings": 512,
         "sliding_window": sliding_window,
-        **_SIZES,
+        **SIZES,
     }
     config = MistralConfig(**settings, bos_token_id=None, eos_token_id=tokenizer.eos_token_id)
     return _save(folder, MistralForCausalLM, config, tokenizer, seed)

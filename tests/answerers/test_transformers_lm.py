@@ -119,6 +119,12 @@ def score_by_itself(engine: Engine, prompt: Prompt) -> list[float]:
     return list(torch.stack([logits[form].logsumexp(0) for form in forms]).log_softmax(0).tolist())
 
 
+def read_costs(answer: Answer) -> dict[str, Any]:
+    assert answer.seconds is not None
+    assert answer.seconds > 0
+    return {"num_prompt_tokens": answer.num_prompt_tokens, "num_answer_tokens": answer.num_answer_tokens}
+
+
 class TokenCount:
     """Counts the tokens that a model is fed."""
 
@@ -283,6 +289,15 @@ def test_logprobs_are_those_of_the_prompt_alone(
         assert read_logprobs(answer) == pytest.approx(expected, abs=1e-4)
         assert answer.text == "ABCDEF"[int(np.argmax(expected))]
         assert answer.confidence is None
+
+
+def test_answers_say_what_they_took(llama: TransformersAnswerer) -> None:
+    prompts = [*make_prompts(3, num_orders=2), ask("How many?")]
+    lengths = [len(tokenize_by_itself(get_engine(llama), prompt.text)) for prompt in prompts]
+    answers = llama.answer(prompts)
+    assert [read_costs(answer)["num_prompt_tokens"] for answer in answers] == lengths
+    assert [read_costs(answer)["num_answer_tokens"] for answer in answers] == [0] * 6 + [8]
+    assert {(answer.num_frames, answer.num_visual_tokens, answer.decoder) for answer in answers} == {(None,) * 3}
 
 
 def test_options_of_one_text_share_their_probability(llama: TransformersAnswerer) -> None:
@@ -462,7 +477,13 @@ def write_by_itself(engine: Engine, prompt: Prompt, num_tokens: int) -> Answer:
         while len(ids) < start + num_tokens and ids[-1] != tokenizer.eos_token_id:
             ids.append(int(engine.loaded.model(input_ids=torch.tensor([ids])).logits[0, -1].argmax()))
     text = tokenizer.decode(ids[start:], skip_special_tokens=True)
-    return Answer(text=text, finish_reason="stop" if ids[-1] == tokenizer.eos_token_id else "length")
+    is_finished = ids[-1] == tokenizer.eos_token_id
+    return Answer(
+        text=text,
+        finish_reason="stop" if is_finished else "length",
+        num_prompt_tokens=start,
+        num_answer_tokens=len(ids) - start - is_finished,
+    )
 
 
 @pytest.mark.parametrize("name", ["llama", "qwen_vl"])
@@ -472,6 +493,8 @@ def test_the_likeliest_words_are_written(answerers: dict[str, TransformersAnswer
     for prompt, answer in zip(prompts, answers[:3], strict=True):
         assert answer == write_by_itself(get_engine(answerers[name]), prompt, 8)
     assert answers[3].option_logprobs is not None
+    for answer in answers:
+        read_costs(answer)
 
 
 def test_the_end_of_a_text_is_read(llama: TransformersAnswerer, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -485,9 +508,10 @@ def test_the_end_of_a_text_is_read(llama: TransformersAnswerer, monkeypatch: pyt
     generation_config = engine.loaded.model.generation_config
     monkeypatch.setattr(generation_config, "eos_token_id", [ids[-1], 399])
     end = ids.index(ids[-1])
-    assert llama.answer([prompt]) == [
-        Answer(text=engine.loaded.tokenizer.decode(ids[:end], skip_special_tokens=True), finish_reason="stop")
-    ]
+    (answer,) = llama.answer([prompt])
+    assert answer.text == engine.loaded.tokenizer.decode(ids[:end], skip_special_tokens=True)
+    assert answer.finish_reason == "stop"
+    assert read_costs(answer)["num_answer_tokens"] == end
     monkeypatch.setattr(generation_config, "eos_token_id", ids[0])
     assert llama.answer([prompt]) == [Answer(text=None, error="the model wrote nothing")]
 
@@ -497,7 +521,8 @@ def test_without_a_chat_template_the_first_line_counts(
 ) -> None:
     engine = get_engine(answerers["plain"])
     monkeypatch.setattr(engine.encoder, "decode", lambda _: [" 12\nQuestion: 13"])
-    assert answerers["plain"].answer([ask("How many?")]) == [Answer(text="12", finish_reason="stop")]
+    (answer,) = answerers["plain"].answer([ask("How many?")])
+    assert (answer.text, answer.finish_reason) == ("12", "stop")
 
 
 def test_a_sample_depends_on_its_prompt_and_trial_only(folders: dict[str, Path]) -> None:

@@ -17,7 +17,7 @@ _SERVING = _SAMPLING | {"concurrency", "max_requests", "logprobs"}
 _SETTINGS = {
     "probe": frozenset({"seed"}),
     "constant": frozenset[str](),
-    "transformers": _SAMPLING,
+    "transformers": _SAMPLING | {"num_workers"},
     "vllm": _SAMPLING,
     "endpoint": _SERVING,
     "provider": _SERVING,
@@ -32,7 +32,8 @@ def load_answerer(spec: str, **settings: Any) -> Answerer | TextBiasProbe:
             `@REVISION` behind it if need be, or a folder), `"endpoint:MODEL@URL"`, or `"provider:MODEL"` (the Hub
             chooses the provider; `"provider:MODEL@NAME"` names it).
         settings: those of the answerer's class: `seed` for the probe, `temperature` and `reasoning_tokens` for
-            models, and `logprobs`, `concurrency` and `max_requests` for servers.
+            models, `num_workers` (that decode videos) for `transformers`, and `logprobs`, `concurrency` and
+            `max_requests` for servers.
 
     Raises:
         `ValueError`: for anything else.

@@ -6,10 +6,14 @@ Finding and loading a model is `transformers_loading.py`'s.
 from __future__ import annotations
 
 from collections.abc import Callable, Hashable, Iterator, Sequence
+from dataclasses import replace
 from functools import partial
+from time import perf_counter
+from typing import Any
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 
 from vidground_hf.answerers.base import Answer
 from vidground_hf.answerers.transformers_batches import Batch, Cluster, find_clusters, pack
@@ -17,7 +21,7 @@ from vidground_hf.answerers.transformers_forward import can_share, gather_letter
 from vidground_hf.answerers.transformers_generation import FORCED, make_seed, write_answers
 from vidground_hf.answerers.transformers_letters import find_letters, make_choice, pool_letters
 from vidground_hf.answerers.transformers_loading import LoadedModel
-from vidground_hf.answerers.transformers_tokens import Ids, TextEncoder
+from vidground_hf.answerers.transformers_tokens import Ids, make_text_encoder
 from vidground_hf.prompts import Prompt
 
 _PROMPTS_PER_WINDOW = 8192  # tokenised and sorted together; our guess: bounds memory at the price of a ragged batch
@@ -44,15 +48,15 @@ class Engine:
         self.max_tokens = max_tokens
         self.reasoning_tokens = reasoning_tokens
         self.num_in_flight = 0
-        self.encoder = TextEncoder(loaded.tokenizer, loaded.template, reasoning=reasoning_tokens is not None)
+        self.encoder = make_text_encoder(loaded.tokenizer, loaded.template, reasoning=reasoning_tokens is not None)
         self.letters = find_letters(self.encoder)
         self.shares_prefixes = can_share(loaded, self.encoder.encode([_SAMPLE])[0])
         # The most options whose letters take one token each, in at least one form.
         self.num_letters = int((self.letters >= 0).sum(axis=1).max())
-        self._columns = torch.from_numpy(self.letters.clip(min=0).ravel()).to(loaded.model.device)
-        self._num_written = max_tokens
+        self.columns = torch.from_numpy(self.letters.clip(min=0).ravel()).to(loaded.model.device)
+        self.num_written = max_tokens
         if reasoning_tokens is not None:
-            self._num_written += reasoning_tokens + len(self.encoder.encode_plain(FORCED))
+            self.num_written += reasoning_tokens + len(self.encoder.encode_plain(FORCED))
 
     def answer_each(self, prompts: Sequence[Prompt], on_answer: OnAnswer) -> None:
         """Answers prompts, the longest of each window first, and hands each answer over."""
@@ -64,20 +68,20 @@ class Engine:
 
     def _answer_window(self, prompts: Sequence[Prompt], window: list[int], on_answer: OnAnswer) -> None:
         texts = {index: prompts[index].render(reasoning=self.reasoning_tokens is not None) for index in window}
-        for index in [index for index, text in texts.items() if not _is_unicode(text)]:
-            del texts[index]
-            on_answer(index, Answer(text=None, error="the question is no valid Unicode text and cannot be tokenised"))
+        for index in window:
+            if (error := find_text_error(texts[index])) is not None:
+                del texts[index]
+                on_answer(index, Answer(text=None, error=error))
         if not texts:
             return
         scored: dict[Hashable, tuple[Ids, list[int]]] = {}
         written: dict[Hashable, tuple[Ids, list[int]]] = {}
         for index, ids in zip(texts, self.encoder.encode(list(texts.values())), strict=True):
             prompt = prompts[index]
-            is_scored = prompt.problem_type == "multiple_choice" and self.reasoning_tokens is None
-            error = self._find_error(prompt, len(ids), is_scored)
+            error = self.find_error(prompt, len(ids))
             if error is not None:
                 on_answer(index, Answer(text=None, error=error))
-            elif is_scored:
+            elif self.is_scored(prompt):
                 scored.setdefault(ids.tobytes(), (ids, []))[1].append(index)
             else:
                 trial = prompt.trial_index if self.temperature > 0 else 0
@@ -85,12 +89,16 @@ class Engine:
         self._score(prompts, list(scored.values()), on_answer)
         self._write(prompts, list(written.values()), on_answer)
 
-    def _find_error(self, prompt: Prompt, num_tokens: int, is_scored: bool) -> str | None:
-        """Why a prompt cannot be asked."""
-        most = self.loaded.max_length
-        num_needed = num_tokens + (0 if is_scored else self._num_written)
+    def is_scored(self, prompt: Prompt) -> bool:
+        """Whether a prompt is answered by the probabilities of letters; else the answer is written."""
+        return prompt.problem_type == "multiple_choice" and self.reasoning_tokens is None
+
+    def find_error(self, prompt: Prompt, num_tokens: int) -> str | None:
+        """Why a prompt of so many tokens cannot be asked."""
+        most, is_scored = self.loaded.max_length, self.is_scored(prompt)
+        num_needed = num_tokens + (0 if is_scored else self.num_written)
         if most is not None and num_needed > most:
-            behind = "" if is_scored else f" and up to {self._num_written} of the answer"
+            behind = "" if is_scored else f" and up to {self.num_written} of the answer"
             return f"the prompt has {num_tokens} tokens{behind}, the model takes {most}"
         if is_scored and not prompt.options:
             return "the question is multiple choice and has no options"
@@ -101,32 +109,42 @@ class Engine:
             )
         return None
 
+    def choose(self, prompt: Prompt, logits: NDArray[np.float32]) -> Answer:
+        """Answers multiple choice.
+
+        Args:
+            prompt (`Prompt`): N options.
+            logits (`float32[C]`): of the letters' tokens, as `columns` has them.
+        """
+        shaped = logits.reshape(1, *self.letters.shape)
+        logprobs = pool_letters(shaped, self.letters, np.array([len(prompt.options)]))
+        return make_choice(prompt, logprobs[0, : len(prompt.options)])
+
     def _score(self, prompts: Sequence[Prompt], rows: list[tuple[Ids, list[int]]], on_answer: OnAnswer) -> None:
         ids = [row_ids for row_ids, _ in rows]
         if self.shares_prefixes:
-            clusters = find_clusters(ids, [_name_question(prompts[owners[0]]) for _, owners in rows])
+            clusters = find_clusters(ids, [name_question(prompts[owners[0]]) for _, owners in rows])
         else:
             clusters = [Cluster((row,), 0, len(row_ids)) for row, row_ids in enumerate(ids)]
 
         def run(batch: Batch) -> None:
             owners = [rows[row][1] for row in batch.rows]
-            self.num_in_flight = sum(map(len, owners))
-            logits = gather_letters(read_logits(self.loaded, ids, batch), self._columns)
-            indices = [index for same in owners for index in same]
-            logits = np.repeat(logits, [len(same) for same in owners], axis=0).reshape(-1, *self.letters.shape)
-            num_options = np.array([len(prompts[index].options) for index in indices])
-            logprobs = pool_letters(logits, self.letters, num_options)
-            for index, count, row_logprobs in zip(indices, num_options, logprobs, strict=True):
-                on_answer(index, make_choice(prompts[index], row_logprobs[:count]))
+            self.num_in_flight, start = sum(map(len, owners)), perf_counter()
+            logits = gather_letters(read_logits(self.loaded, ids, batch), self.columns)
+            seconds = (perf_counter() - start) / self.num_in_flight
+            for row, row_logits in zip(batch.rows, logits, strict=True):
+                for index in rows[row][1]:
+                    answer = self.choose(prompts[index], row_logits)
+                    on_answer(index, add_costs(answer, seconds=seconds, num_prompt_tokens=len(ids[row])))
 
         run_in_halves(pack(clusters, self.max_batch_tokens), run, partial(_give_up, rows, on_answer))
 
     def _write(self, prompts: Sequence[Prompt], rows: list[tuple[Ids, list[int]]], on_answer: OnAnswer) -> None:
-        clusters = [Cluster((row,), 0, len(ids) + self._num_written) for row, (ids, _) in enumerate(rows)]
+        clusters = [Cluster((row,), 0, len(ids) + self.num_written) for row, (ids, _) in enumerate(rows)]
 
         def run(batch: Batch) -> None:
             chosen = [rows[row] for row in batch.rows]
-            self.num_in_flight = sum(len(owners) for _, owners in chosen)
+            self.num_in_flight, start = sum(len(owners) for _, owners in chosen), perf_counter()
             answers = write_answers(
                 self.loaded,
                 self.encoder,
@@ -136,11 +154,19 @@ class Engine:
                 temperature=self.temperature,
                 reasoning_tokens=self.reasoning_tokens,
             )
-            for (_, owners), answer in zip(chosen, answers, strict=True):
+            seconds = (perf_counter() - start) / self.num_in_flight
+            for (ids, owners), answer in zip(chosen, answers, strict=True):
                 for index in owners:
-                    on_answer(index, answer)
+                    on_answer(index, add_costs(answer, seconds=seconds, num_prompt_tokens=len(ids)))
 
         run_in_halves(pack(clusters, self.max_batch_tokens), run, partial(_give_up, rows, on_answer))
+
+
+def add_costs(answer: Answer, **costs: Any) -> Answer:
+    """Says what an answer took (fields of `Answer`); one that failed stays as it is."""
+    if answer.error is not None:
+        return answer
+    return replace(answer, num_answer_tokens=answer.num_answer_tokens or 0, **costs)
 
 
 def _give_up(rows: list[tuple[Ids, list[int]]], on_answer: OnAnswer, batch: Batch) -> None:
@@ -150,15 +176,16 @@ def _give_up(rows: list[tuple[Ids, list[int]]], on_answer: OnAnswer, batch: Batc
             on_answer(index, Answer(text=None, error=f"the prompt's {len(ids)} tokens do not fit in the memory"))
 
 
-def _is_unicode(text: str) -> bool:
+def find_text_error(text: str) -> str | None:
+    """Why a text cannot be tokenised."""
     try:
         text.encode()
     except UnicodeEncodeError:
-        return False
-    return True
+        return "the question is no valid Unicode text and cannot be tokenised"
+    return None
 
 
-def _name_question(prompt: Prompt) -> tuple[str | None, str | None]:
+def name_question(prompt: Prompt) -> tuple[str | None, str | None]:
     """What prompts have in common that differ in their options only."""
     return prompt.subtitles, prompt.question
 
@@ -167,7 +194,7 @@ def _cut_windows(prompts: Sequence[Prompt]) -> Iterator[list[int]]:
     """Cuts prompts into windows, those of one question behind one another, wherever they stand."""
     together: dict[tuple[str | None, str | None], list[int]] = {}
     for index, prompt in enumerate(prompts):
-        together.setdefault(_name_question(prompt), []).append(index)
+        together.setdefault(name_question(prompt), []).append(index)
     sorted_indices = [index for indices in together.values() for index in indices]
     for start in range(0, len(sorted_indices), _PROMPTS_PER_WINDOW):
         yield sorted_indices[start : start + _PROMPTS_PER_WINDOW]

@@ -19,7 +19,7 @@ from vidground_hf.answerers.transformers_loading import LoadedModel
 from vidground_hf.answerers.transformers_tokens import Ids
 
 # Our guess: rounding in 16 bits moves logits by about 1 % of their spread, a wrong mask or position by far more.
-_MAX_RELATIVE_ERROR = 0.05
+MAX_RELATIVE_ERROR = 0.05
 
 
 def pad_left(rows: Sequence[Ids]) -> tuple[torch.Tensor, torch.Tensor]:
@@ -105,7 +105,7 @@ def can_share(loaded: LoadedModel, sample: Ids) -> bool:
     sharing = [Cluster((0, 1), len(sample) - 2, 2), Cluster((2, 3), len(sample) - 3, 2)]
     alone = [Cluster((row,), 0, len(ids[row])) for row in range(len(ids))]
     shared, whole = (read_logits(loaded, ids, make_batch(clusters)).float() for clusters in (sharing, alone))
-    return bool((shared - whole).square().mean().sqrt() <= _MAX_RELATIVE_ERROR * whole.std())
+    return bool((shared - whole).square().mean().sqrt() <= MAX_RELATIVE_ERROR * whole.std())
 
 
 def run_in_halves(batches: Sequence[Batch], run: Callable[[Batch], None], give_up: Callable[[Batch], None]) -> None:

@@ -16,6 +16,7 @@ from transformers import GenerationConfig, LogitsProcessor, LogitsProcessorList
 from vidground_hf.answerers.base import Answer
 from vidground_hf.answerers.transformers_forward import pad_left
 from vidground_hf.answerers.transformers_loading import LoadedModel, be_quiet
+from vidground_hf.answerers.transformers_sight import Seen, prepare_rows
 from vidground_hf.answerers.transformers_tokens import Ids, TextEncoder
 
 OPEN_ANSWER = "<answer>"
@@ -64,7 +65,13 @@ def make_seed(text: str, trial_index: int) -> int:
 
 @torch.inference_mode()
 def complete(
-    loaded: LoadedModel, prompts: Sequence[Ids], *, max_tokens: int, temperature: float, seeds: Sequence[int]
+    loaded: LoadedModel,
+    prompts: Sequence[Ids],
+    *,
+    max_tokens: int,
+    temperature: float,
+    seeds: Sequence[int],
+    seen: Sequence[Seen] | None = None,
 ) -> list[Completion]:
     """Continues prompts.
 
@@ -74,6 +81,7 @@ def complete(
         max_tokens (`int`): the longest completion; 0 writes nothing.
         temperature (`float`): 0 takes the likeliest token each time.
         seeds (`Sequence[int]`): one per prompt; read above temperature 0.
+        seen (`Sequence[Seen]`, *optional*): what stands before each of them.
 
     Returns:
         `list[Completion]`: one per prompt, in order.
@@ -82,7 +90,11 @@ def complete(
         return [Completion(np.zeros(0, np.int64), False)] * len(prompts)
     model = loaded.model
     ends = np.atleast_1d(np.array(model.generation_config.eos_token_id or [], np.int64))
-    ids, mask = pad_left(prompts)
+    if seen is None:
+        ids, mask = pad_left(prompts)
+        inputs = {"input_ids": ids.to(model.device), "attention_mask": mask.to(model.device)}
+    else:
+        inputs = prepare_rows(loaded, seen, prompts)
     settings = GenerationConfig(
         max_new_tokens=max_tokens,
         do_sample=False,
@@ -92,13 +104,12 @@ def complete(
     noise = [GumbelNoise(seeds, temperature)] if temperature > 0 else []
     with be_quiet():
         written = model.generate(
-            input_ids=ids.to(model.device),
-            attention_mask=mask.to(model.device),
+            **inputs,
             generation_config=settings,
             logits_processor=LogitsProcessorList(noise),
         )
     completions = []
-    for row in written[:, ids.shape[1] :].cpu().numpy():
+    for row in written[:, inputs["input_ids"].shape[1] :].cpu().numpy():
         is_end = np.isin(row, ends)
         completions.append(Completion(row[: is_end.argmax()] if is_end.any() else row, bool(is_end.any())))
     return completions
@@ -113,6 +124,7 @@ def write_answers(
     max_tokens: int,
     temperature: float,
     reasoning_tokens: int | None,
+    seen: Sequence[Seen] | None = None,
 ) -> list[Answer]:
     """Lets a model answer in its own words.
 
@@ -124,17 +136,23 @@ def write_answers(
         max_tokens (`int`): the longest answer.
         temperature (`float`): 0 takes the likeliest token each time.
         reasoning_tokens (`int`, *optional*): the longest thought before it.
+        seen (`Sequence[Seen]`, *optional*): what stands before each prompt.
 
     Returns:
         `list[Answer]`: one per prompt, in order.
     """
-    if reasoning_tokens is None:
-        done = complete(loaded, prompts, max_tokens=max_tokens, temperature=temperature, seeds=seeds)
-    else:
-        thoughts = complete(loaded, prompts, max_tokens=reasoning_tokens, temperature=temperature, seeds=seeds)
-        more_seeds = [seed + 1 for seed in seeds]
+    first = max_tokens if reasoning_tokens is None else reasoning_tokens
+    done = complete(loaded, prompts, max_tokens=first, temperature=temperature, seeds=seeds, seen=seen)
+    if reasoning_tokens is not None:
         done = _finish_thoughts(
-            loaded, encoder, prompts, thoughts, seeds=more_seeds, max_tokens=max_tokens, temperature=temperature
+            loaded,
+            encoder,
+            prompts,
+            done,
+            seeds=[seed + 1 for seed in seeds],
+            max_tokens=max_tokens,
+            temperature=temperature,
+            seen=seen,
         )
     texts = encoder.decode([completion.ids for completion in done])
     # A model that was not taught to chat goes on with questions of its own.
@@ -151,6 +169,7 @@ def _finish_thoughts(
     seeds: Sequence[int],
     max_tokens: int,
     temperature: float,
+    seen: Sequence[Seen] | None,
 ) -> list[Completion]:
     """Makes a model answer where it has thought only, and end the answers that were cut off."""
     done = list(thoughts)
@@ -161,7 +180,8 @@ def _finish_thoughts(
     left = [index for index, completion in enumerate(done) if not completion.is_finished]
     ids = [np.concatenate([prompts[index], done[index].ids]) for index in left]
     some_seeds = [seeds[index] for index in left]
-    answers = complete(loaded, ids, max_tokens=max_tokens, temperature=temperature, seeds=some_seeds)
+    some_seen = None if seen is None else [seen[index] for index in left]
+    answers = complete(loaded, ids, max_tokens=max_tokens, temperature=temperature, seeds=some_seeds, seen=some_seen)
     for index, answer in zip(left, answers, strict=True):
         done[index] = Completion(np.concatenate([done[index].ids, answer.ids]), answer.is_finished)
     return done
@@ -174,4 +194,4 @@ def _read(text: str, completion: Completion, is_first_line_only: bool) -> Answer
         is_finished = is_finished or bool(line_end)
     if not text.replace(FORCED, "").strip():
         return Answer(text=None, error="the model wrote nothing")
-    return Answer(text=text, finish_reason="stop" if is_finished else "length")
+    return Answer(text=text, finish_reason="stop" if is_finished else "length", num_answer_tokens=len(completion.ids))

@@ -9,15 +9,23 @@ from collections.abc import Callable, Sequence
 from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
+from weakref import finalize
 
 from vidground_hf.answerers.base import Answer, collect_answers
 from vidground_hf.answerers.transformers_hub import find_revision
-from vidground_hf.answerers.transformers_loading import find_device, find_dtype, load_model
+from vidground_hf.answerers.transformers_loading import (
+    describe_processor,
+    find_device,
+    find_dtype,
+    load_model,
+    load_processor,
+)
 from vidground_hf.model_files import ModelError
 from vidground_hf.prompts import Prompt
 
 if TYPE_CHECKING:
     from vidground_hf.answerers.transformers_engine import Engine
+    from vidground_hf.answerers.transformers_visual import VisualEngine
 
 DTYPES = ("float32", "bfloat16", "float16")
 # On one CPU core with 30 M parameters 1,000 to 1,300 were fastest; our guess for the others.
@@ -25,7 +33,7 @@ _MAX_BATCH_TOKENS = {"cpu": 1280, "mps": 4096, "cuda": 16384}
 
 
 class TransformersAnswerer:
-    """Asks a causal language model, or a vision-language model without pictures, in this process.
+    """Asks a causal language model, or a vision-language model with frames or without, in this process.
 
     Multiple choice is answered by the probabilities of the option letters, from one forward pass; `trial_index` and
     temperature change nothing there. Everything else, and all questions where the model may think first, is written.
@@ -43,6 +51,8 @@ class TransformersAnswerer:
         temperature (`float`, *optional*, defaults to 0): of what is written; 0 takes the likeliest token each time.
         max_tokens (`int`, *optional*, defaults to 64): the longest answer.
         reasoning_tokens (`int`, *optional*): lets the model think for at most this many tokens before its answer.
+        num_workers (`int`, *optional*, defaults to 1): processes that decode videos while the model runs; 0 decodes
+            in between.
 
     Raises:
         `ValueError`: for settings out of range.
@@ -63,6 +73,7 @@ class TransformersAnswerer:
         temperature: float = 0.0,
         max_tokens: int = 64,
         reasoning_tokens: int | None = None,
+        num_workers: int = 1,
     ) -> None:
         if not model:
             raise ValueError("model = '' names no model; pass a Hub id or a folder")
@@ -74,6 +85,8 @@ class TransformersAnswerer:
             raise ValueError(f"{temperature = } or {max_tokens = } is out of range; allowed are 0 or more, 1 or more")
         if reasoning_tokens is not None and reasoning_tokens < 0:
             raise ValueError(f"{reasoning_tokens = } is out of range; it is at least 0, or None to answer at once")
+        if num_workers < 0:
+            raise ValueError(f"{num_workers = } is out of range; it is at least 0")
         self.model = model
         self.revision = revision
         self.device = device
@@ -82,15 +95,18 @@ class TransformersAnswerer:
         self.temperature = temperature
         self.max_tokens = max_tokens
         self.reasoning_tokens = reasoning_tokens
+        self.num_workers = num_workers
         self._found_revision: str | None = None
+        self._processor: Any = None
         self._engine: Engine | None = None
+        self._visual_engine: VisualEngine | None = None
 
     def __getstate__(self) -> dict[str, Any]:
         # What `datasets` keeps goes by the pickle, so it has to change with the weights. A model that cannot be had is
         # reported when it is asked.
         with suppress(ModelError, ValueError, OSError):
             self.id  # noqa: B018
-        return {**self.__dict__, "_engine": None}
+        return {**self.__dict__, "_processor": None, "_engine": None, "_visual_engine": None}
 
     def __setstate__(self, state: dict[str, Any]) -> None:
         self.__dict__.update(state, _found_revision=None)
@@ -115,12 +131,27 @@ class TransformersAnswerer:
         }
 
     @property
+    def takes_frames(self) -> bool:
+        """`True`: whether this model does is known when its processor is loaded, and said then."""
+        return True
+
+    @property
+    def visual_sampling(self) -> dict[str, Any]:
+        """What changes an answer to a prompt with frames besides (`dict`): the settings of the model's processor.
+
+        Raises:
+            `ModelError`: when the model takes no videos.
+        """
+        return describe_processor(self._load_processor())
+
+    @property
     def num_in_flight(self) -> int:
         return 0 if self._engine is None else self._engine.num_in_flight
 
     def describe(self) -> dict[str, Any]:
-        """What answers, as JSON, for reports: `device`, `dtype` and what is in `sampling`; loads no model."""
-        return {"device": find_device(self.device), **self.sampling}
+        """What answers, as JSON, for reports: `device`, what is in `sampling`, and `visual` once it was to look."""
+        about = {"device": find_device(self.device), **self.sampling}
+        return about if self._processor is None else {**about, "visual": self.visual_sampling}
 
     def answer(self, prompts: Sequence[Prompt]) -> list[Answer]:
         """Answers a batch of prompts; the same length, in the same order."""
@@ -138,7 +169,33 @@ class TransformersAnswerer:
         """
         if not prompts:
             return
-        self._load().answer_each(prompts, on_answer)
+        blind = [index for index, prompt in enumerate(prompts) if prompt.frames is None]
+        visual = [index for index, prompt in enumerate(prompts) if prompt.frames is not None]
+        if visual:
+            self._load_visual().answer_each(prompts, visual, on_answer)
+        if blind:
+            self._load().answer_each(
+                [prompts[index] for index in blind], lambda place, answer: on_answer(blind[place], answer)
+            )
+
+    def _load_processor(self) -> Any:
+        if self._processor is None:
+            is_folder = Path(self.model).is_dir()
+            self._processor = load_processor(self.model, None if is_folder else self.id.rpartition("@")[2])
+        return self._processor
+
+    def _load_visual(self) -> VisualEngine:
+        if self._visual_engine is None:
+            processor = self._load_processor()
+            engine = self._load()
+            from vidground_hf.answerers.transformers_visual import VisualEngine
+            from vidground_hf.frame_loading import FrameLoader
+
+            loader = FrameLoader(num_workers=self.num_workers)
+            self._visual_engine = VisualEngine(engine, processor, loader.load)
+            # Its processes end with the engine, or with this process.
+            finalize(self._visual_engine, loader.__exit__)
+        return self._visual_engine
 
     def _load(self) -> Engine:
         if self._engine is None:

@@ -86,16 +86,40 @@ def load_model(model: str, revision: str | None, device: str, dtype: str) -> Loa
     eos = loaded.generation_config.eos_token_id if loaded.generation_config is not None else None
     loaded.generation_config = GenerationConfig(eos_token_id=tokenizer.eos_token_id if eos is None else eos)
     text_config = config.get_text_config()
-    template = tokenizer.chat_template
-    if template is None and text_config is not config:
-        template = _read_processor_template(model, revision)
+    template = None if text_config is config else _read_processor_template(model, revision)
     return LoadedModel(
         model=loaded,
         tokenizer=tokenizer,
-        template=template,
+        template=tokenizer.chat_template if template is None else template,
         max_length=getattr(text_config, "max_position_embeddings", None),
         arguments=frozenset(inspect.signature(loaded.forward).parameters),
     )
+
+
+def load_processor(model: str, revision: str | None) -> Any:
+    """Loads what turns videos into a model's input.
+
+    Raises:
+        `ModelError`: when the model takes no videos, or its processor cannot be had.
+    """
+    config = load_config(model, revision)
+    if config.get_text_config() is config:
+        raise ModelError(f"{model!r} reads text only; pass a vision-language model, or ask it with a blind view")
+    from transformers import AutoProcessor
+
+    with be_quiet(), report_failure(model, revision):
+        processor = AutoProcessor.from_pretrained(model, revision=revision, trust_remote_code=False)
+    if getattr(processor, "video_processor", None) is None or getattr(processor, "video_token", None) is None:
+        raise ModelError(f"{model!r} has no processor of videos; pass a model that takes videos, or use a blind view")
+    return processor
+
+
+def describe_processor(processor: Any) -> dict[str, Any]:
+    """The settings of a processor that change what a model sees, as JSON."""
+    video = processor.video_processor
+    skipped = ("do_sample_frames", "fps", "num_frames", "min_frames", "max_frames", "return_metadata")
+    settings = {key: value for key, value in video.to_dict().items() if value is not None and key not in skipped}
+    return {"processor": type(processor).__name__, **dict(sorted(settings.items()))}
 
 
 def _find_loader(model: str, config: Any) -> Any:
@@ -118,11 +142,13 @@ def _find_loader(model: str, config: Any) -> Any:
 
 
 def _read_processor_template(model: str, revision: str | None) -> str | None:
-    """The chat template that older VLMs keep with their processor only, which text alone does not need."""
+    """The chat template that older VLMs keep with their processor; their tokenizer may have a language model's."""
     from transformers.utils.hub import cached_file, has_file
 
     with be_quiet(), report_failure(model, revision):
-        if not has_file(model, "chat_template.json", revision=revision):
+        # A newer file is read by the tokenizer as well, and by the processor before the older one.
+        is_there = [has_file(model, f"chat_template.{end}", revision=revision) for end in ("jinja", "json")]
+        if is_there != [False, True]:
             return None
         path = Path(cached_file(model, "chat_template.json", revision=revision))
         template: str = json.loads(path.read_text(encoding="utf-8"))["chat_template"]

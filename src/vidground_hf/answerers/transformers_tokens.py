@@ -14,7 +14,8 @@ from numpy.typing import NDArray
 
 Ids = NDArray[np.int64]
 _PLAIN_TAIL = "\nAnswer:"
-_SENTINEL = "Question: sentinel"
+SENTINEL = "Question: sentinel"
+"""Stands where the question goes while the template is read."""
 
 
 class TextEncoder:
@@ -22,23 +23,23 @@ class TextEncoder:
 
     Args:
         tokenizer (`PreTrainedTokenizerBase`): of the model.
-        template (`str`, *optional*): its chat template; without one a text is followed by "Answer:".
-        reasoning (`bool`): whether the model is asked to think first.
+        head (`str`), tail (`str`): what the template puts before and after a text.
+        has_template (`bool`, *optional*, defaults to `True`): whether there is one.
+        before (`int64[T]`, *optional*): tokens that stand before the head and are not encoded here.
     """
 
-    def __init__(self, tokenizer: Any, template: str | None, *, reasoning: bool) -> None:
+    def __init__(
+        self, tokenizer: Any, head: str, tail: str, *, has_template: bool = True, before: Ids | None = None
+    ) -> None:
         self.tokenizer = tokenizer
-        self.has_template = template is not None
-        if template is not None:
-            self.head, self.tail = _split_template(tokenizer, template, reasoning)
-        else:
-            self.head, self.tail = "", "\n" if reasoning else _PLAIN_TAIL
-        sample = self._tokenize([self._wrap(_SENTINEL)])
+        self.head, self.tail = head, tail
+        self.has_template = has_template
+        sample = self._tokenize([self._wrap(SENTINEL)])
+        self.sample = sample[0]
         # Some chat formats are made of added tokens that are not marked as special.
+        used = {*self.sample.tolist(), *([] if before is None else before.tolist())}
         added = tokenizer.added_tokens_decoder.items()
-        control = {
-            key: str(token) for key, token in added if token.special or (key in sample[0] and str(token).strip())
-        }
+        control = {key: str(token) for key, token in added if token.special or (key in used and str(token).strip())}
         self._control_ids = np.array(sorted(control), np.int64)
         self._control = re.compile(f"(?={'|'.join(map(re.escape, control.values()))})" if control else r"(?!)")
         self._num_control = self._count_control(sample)[0]
@@ -69,7 +70,7 @@ class TextEncoder:
 
     def encode_behind(self, endings: Sequence[str]) -> list[int | None]:
         """The one token that each ending adds to a prompt (`int`); `None` where it is not exactly one more."""
-        context = self._wrap(_SENTINEL)
+        context = self._wrap(SENTINEL)
         before, *after = self._tokenize([context, *(context + ending for ending in endings)])
         is_one = [len(row) == len(before) + 1 and np.array_equal(row[:-1], before) for row in after]
         return [int(row[-1]) if one else None for row, one in zip(after, is_one, strict=True)]
@@ -98,9 +99,25 @@ class TextEncoder:
         return np.concatenate([head, *self._tokenize(parts, split_special_tokens=True), tail])
 
 
+def make_text_encoder(tokenizer: Any, template: str | None, *, reasoning: bool) -> TextEncoder:
+    """The encoder of prompts without pictures.
+
+    Args:
+        tokenizer (`PreTrainedTokenizerBase`): of the model.
+        template (`str`, *optional*): its chat template; without one a text is followed by "Answer:".
+        reasoning (`bool`): whether the model is asked to think first.
+
+    Raises:
+        `ValueError`: when the template does not show the text exactly once.
+    """
+    if template is None:
+        return TextEncoder(tokenizer, "", "\n" if reasoning else _PLAIN_TAIL, has_template=False)
+    return TextEncoder(tokenizer, *_split_template(tokenizer, template, reasoning))
+
+
 def _split_template(tokenizer: Any, template: str, reasoning: bool) -> tuple[str, str]:
     """What a chat template puts before and after a user's text."""
-    contents: list[Any] = [_SENTINEL, [{"type": "text", "text": _SENTINEL}]]  # of language models; of some VLMs
+    contents: list[Any] = [SENTINEL, [{"type": "text", "text": SENTINEL}]]  # of language models; of some VLMs
     for content in contents:
         parts = tokenizer.apply_chat_template(
             [{"role": "user", "content": content}],
@@ -108,7 +125,7 @@ def _split_template(tokenizer: Any, template: str, reasoning: bool) -> tuple[str
             tokenize=False,
             add_generation_prompt=True,
             enable_thinking=reasoning,
-        ).split(_SENTINEL)
+        ).split(SENTINEL)
         if len(parts) == 2:
             return parts[0], parts[1]
     raise ValueError("the model's chat template does not show what the user says exactly once; it cannot be used")
