@@ -100,7 +100,7 @@ def climb_rows(
     climbed = climb(
         rows,
         answerers[0],
-        rule=rule,
+        rule=rule,  # type: ignore[arg-type]  # checked there
         alpha=0.05 if alpha is None else alpha,
         views=views,
         keep=[need.strip() for need in taken.get("keep", ",".join(VISUAL_NEEDS)).split(",")],
