@@ -15,8 +15,9 @@ from dataclasses import fields
 from pathlib import Path
 from typing import Any, Literal
 
-from vidground_hf.answerers.base import Answer, ModelAnswerer
+from vidground_hf.answerers.base import Answer, ModelAnswerer, check_seen
 from vidground_hf.fits import find_cache_dir
+from vidground_hf.media_identity import identify_frames
 from vidground_hf.mounts import find_network_mount
 from vidground_hf.prompts import Prompt
 
@@ -32,19 +33,25 @@ _TABLES = """
     CREATE TABLE IF NOT EXISTS lookups (id INTEGER PRIMARY KEY, hits INTEGER NOT NULL, misses INTEGER NOT NULL);
     INSERT OR IGNORE INTO lookups VALUES (1, 0, 0);
 """
+# Newer than the others, and all of it can be found out again: a cache without it is made to have it.
+_CLIPS = "CREATE TABLE IF NOT EXISTS clips (name TEXT PRIMARY KEY, value TEXT NOT NULL) WITHOUT ROWID"
 
 
 class CacheError(RuntimeError):
     """The cache cannot be used; the message says why and what to do."""
 
 
-def make_key(answerer_id: str, sampling: Mapping[str, Any], prompt: Prompt) -> bytes:
+def make_key(
+    answerer_id: str, sampling: Mapping[str, Any], prompt: Prompt, frames: Mapping[str, Any] | None = None
+) -> bytes:
     """Hashes everything that changes an answer, and nothing else.
 
     Args:
         answerer_id (`str`): model and revision, or model and server.
         sampling (`Mapping`): JSON; temperature, token limit and their like.
         prompt (`Prompt`): its text, options, view and trial index count; the names of its row and group do not.
+        frames (`Mapping`, *optional*): JSON; what is seen, as `media_identity.identify_frames` says it, and how the
+            answerer takes frames.
 
     Returns:
         `bytes`: 32 of them, a sha256 of canonical JSON.
@@ -58,6 +65,8 @@ def make_key(answerer_id: str, sampling: Mapping[str, Any], prompt: Prompt) -> b
         "options": prompt.options,  # an option may hold line breaks, so the text alone does not tell them apart
         "trial_index": prompt.trial_index,
     }
+    if frames is not None:  # blind answers keep the keys they have always had
+        content["frames"] = dict(frames)
     return hashlib.sha256(json.dumps(content, sort_keys=True, separators=(",", ":")).encode()).digest()
 
 
@@ -111,6 +120,7 @@ class AnswerCache:
         self._database.execute("PRAGMA synchronous=NORMAL")
         if version == 0:
             self._database.executescript(f"BEGIN IMMEDIATE; {_TABLES} PRAGMA user_version={SCHEMA_VERSION}; COMMIT;")
+        self._database.execute(_CLIPS)
 
     def __enter__(self) -> AnswerCache:
         return self
@@ -163,6 +173,27 @@ class AnswerCache:
                 (key, answerer_id, content, _digest(key, content), time.time()),
             )
 
+    def make_keys(self, answerer: ModelAnswerer, prompts: Sequence[Prompt]) -> list[bytes]:
+        """The key of each prompt's answer; what a clip's file is and holds is looked up once and remembered."""
+        sampling = answerer.sampling
+        sees = {"answerer": dict(getattr(answerer, "visual_sampling", {}))}
+        keys = []
+        for prompt in prompts:
+            frames = None if prompt.frames is None else sees | identify_frames(prompt.frames, self.remember)
+            keys.append(make_key(answerer.id, sampling, prompt, frames))
+        return keys
+
+    def remember(self, name: str, find: Callable[[], str]) -> str:
+        """Looks up what is known about a clip under a name; the first time it is found out, and kept."""
+        with self._explain():
+            row = self._database.execute("SELECT value FROM clips WHERE name = ?", (name,)).fetchone()
+        if row is not None:
+            return str(row[0])
+        value = find()
+        with self._explain():
+            self._database.execute("INSERT OR REPLACE INTO clips VALUES (?, ?)", (name, value))
+        return value
+
     def prune(self, older_than_days: float) -> int:
         """Deletes answers by age and gives the space back; returns how many (`int`)."""
         with self._explain():
@@ -196,7 +227,7 @@ class AnswerCache:
     def _explain(self) -> Iterator[None]:
         try:
             yield
-        except sqlite3.DatabaseError as error:
+        except (sqlite3.DatabaseError, UnicodeDecodeError) as error:
             # Text that is no UTF-8 comes as an OperationalError too, but without a code of SQLite's.
             if isinstance(error, sqlite3.OperationalError) and hasattr(error, "sqlite_errorcode"):
                 raise CacheError(
@@ -233,8 +264,7 @@ def answer_through_cache(
     Returns:
         `list[Answer]`: N answers in the same order.
     """
-    sampling = answerer.sampling
-    keys = [make_key(answerer.id, sampling, prompt) for prompt in prompts]
+    keys = cache.make_keys(answerer, prompts)
     found = cache.get_many(keys)
     missing: dict[bytes, list[int]] = {}
     for index, key in enumerate(keys):
@@ -246,6 +276,7 @@ def answer_through_cache(
 
     def keep(position: int, answer: Answer) -> None:
         key = asked[position]
+        answer = check_seen(prompts[missing[key][0]], answer)
         if answer.error is None:
             cache.put(key, answer, answerer.id)
         found[key] = answer

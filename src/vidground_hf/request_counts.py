@@ -6,7 +6,7 @@ from collections.abc import Sequence
 
 from vidground_hf.answerers.base import ModelAnswerer
 from vidground_hf.asking import Asking, find_gap
-from vidground_hf.cache import AnswerCache, make_key
+from vidground_hf.cache import AnswerCache
 from vidground_hf.schema import Example
 
 _ROWS_PER_PART = 1000  # our guess: keeps what is held at once small
@@ -27,15 +27,15 @@ def count_requests(asking: Asking, examples: Sequence[Example], cache: AnswerCac
     for number, answerer in enumerate(asking.answerers):
         if not isinstance(answerer, ModelAnswerer):
             continue
-        sampling, way = answerer.sampling, asking.find_way(answerer)
-        max_tokens = sampling.get("max_tokens")
+        way = asking.find_way(answerer)
+        max_tokens = answerer.sampling.get("max_tokens")
         for start in range(0, len(rows), _ROWS_PER_PART):
             part = rows[start : start + _ROWS_PER_PART]
             asked = [
                 [prompt for trial in asking.list_trials(row, way) for prompt in asking.make_prompts(row, *trial)]
                 for row in part
             ]
-            keys = [[make_key(answerer.id, sampling, prompt) for prompt in prompts] for prompts in asked]
+            keys = [cache.make_keys(answerer, prompts) for prompts in asked]
             found = cache.get_many([key for row in keys for key in row])
             num_cached += len(found)
             for row_keys, prompts in zip(keys, asked, strict=True):

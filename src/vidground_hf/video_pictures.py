@@ -36,7 +36,7 @@ def fit_size(height: int, width: int, size: Size) -> tuple[int, int]:
 
     Example:
         >>> fit_size(720, 1280, 200_704)
-        (335, 597)
+        (336, 597)
     """
     if isinstance(size, tuple):
         return size

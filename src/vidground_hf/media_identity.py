@@ -1,0 +1,96 @@
+"""Names what a prompt shows by content, frames and size, so that equal pixels have equal names.
+
+Nothing is decoded here.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Callable
+from dataclasses import asdict
+from functools import partial
+from pathlib import Path
+from typing import Any
+from urllib.parse import urlsplit
+
+import fsspec
+
+from vidground_hf.media import FrameRequest
+from vidground_hf.video import VideoReadError, list_indices
+
+Remember = Callable[[str, Callable[[], str]], str]
+
+
+def identify_frames(request: FrameRequest, remember: Remember) -> dict[str, Any]:
+    """Says what a request shows.
+
+    Args:
+        request (`FrameRequest`): the frames.
+        remember (`Callable`): gives back what it keeps under a name, and calls a function for what it does not keep
+            yet. Asked for what takes time: the hash of a file, by its path, size and time of change, and which frames
+            are sampled of it. `AnswerCache.remember` is one.
+
+    Returns:
+        `dict`: JSON: `content`, a hash of the file or what its server calls it; `indices` of the frames in the order
+        shown; their `size`. A clip that cannot be read has its `source` in place of them.
+
+    Example:
+        >>> identify_frames(FrameRequest(source="no such file.mp4"), lambda name, find: find())
+        {'unreadable': 'no such file.mp4'}
+    """
+    try:
+        content = identify_content(request, remember)
+        spec = {"start": request.start_seconds, "end": request.end_seconds, **asdict(request.budget)}
+        del spec["size"], spec["backend"]  # neither changes which frames these are
+        name = json.dumps([content, spec], sort_keys=True)
+        indices = json.loads(remember(name, lambda: json.dumps(list_indices(request.clip).tolist())))
+    except (OSError, VideoReadError):
+        return {"unreadable": request.source}
+    return {
+        "content": content,
+        "indices": [indices[position] for position in request.arrange(len(indices))],
+        "size": request.budget.size,
+    }
+
+
+def identify_content(request: FrameRequest, remember: Remember) -> str:
+    """A hash of the bytes of a video, or what its server knows it by.
+
+    Raises:
+        `OSError`: when it is not there.
+    """
+    if request.content is not None:
+        # Rows that hold bytes alone are already named by them.
+        return request.source if request.source.startswith("sha256:") else _hash(request.content)
+    if "://" in request.source:
+        return _identify_remote(request.source)
+    path = Path(request.source).resolve()
+    files = sorted(path.iterdir()) if path.is_dir() else [path]
+    names = []
+    for file in files:
+        about = file.stat()
+        name = f"file\x1f{file}\x1f{about.st_size}\x1f{about.st_mtime_ns}"
+        names.append(remember(name, partial(_hash_file, file)))
+    return names[0] if len(names) == 1 else _hash("\n".join(names).encode())
+
+
+def _identify_remote(url: str) -> str:
+    filesystem, path = fsspec.url_to_fs(url)
+    about = filesystem.info(path)
+    content = about.get("blob_id") or about.get("ETag")
+    parts = urlsplit(url)
+    # The Hub's blob id is a hash. Elsewhere a tag says something only together with the address, whose query may be a
+    # signature that is another one every time.
+    if parts.scheme == "hf" and content:
+        return f"hf:{content}"
+    return f"{parts.scheme}://{parts.hostname}{parts.path}#{content or about.get('size')}"
+
+
+def _hash_file(path: Path) -> str:
+    with path.open("rb") as file:
+        return "sha256:" + hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def _hash(content: Any) -> str:
+    return "sha256:" + hashlib.sha256(content).hexdigest()

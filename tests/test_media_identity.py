@@ -1,0 +1,164 @@
+"""Equal pixels have equal names, and what takes time is found out once."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import shutil
+from collections.abc import Callable, Sequence
+from pathlib import Path
+
+import av
+import numpy as np
+import pytest
+
+from vidground_hf.answerers.base import Answer
+from vidground_hf.cache import AnswerCache, answer_through_cache, make_key
+from vidground_hf.media import FrameBudget, FrameRequest
+from vidground_hf.media_identity import identify_frames
+from vidground_hf.prompts import Prompt
+
+
+def find_out(name: str, find: Callable[[], str]) -> str:
+    return find()
+
+
+@pytest.fixture
+def clip(tmp_path: Path) -> Path:
+    path = tmp_path / "clip.mp4"
+    with av.open(path, "w") as container:
+        stream = container.add_stream("mpeg4", rate=4)
+        stream.height, stream.width, stream.pix_fmt = 32, 48, "yuv420p"
+        for k in range(8):
+            frame = av.VideoFrame.from_ndarray(np.full((32, 48, 3), 30 * k, np.uint8), format="rgb24")
+            container.mux(stream.encode(frame))
+        container.mux(stream.encode())
+    return path
+
+
+def test_a_file_is_named_by_its_bytes_its_frames_and_their_size(clip: Path) -> None:
+    digest = "sha256:" + hashlib.sha256(clip.read_bytes()).hexdigest()
+    named = identify_frames(FrameRequest(source=str(clip), budget=FrameBudget(num_frames=4, size=(8, 8))), find_out)
+    assert named == {"content": digest, "indices": [1, 3, 5, 7], "size": (8, 8)}
+
+
+def test_a_copy_and_its_bytes_in_memory_have_the_name_of_the_file(clip: Path) -> None:
+    copy = clip.with_name("copy.mp4")
+    shutil.copy(clip, copy)
+    names = [
+        identify_frames(request, find_out)
+        for request in (
+            FrameRequest(source=str(clip)),
+            FrameRequest(source=str(copy)),
+            FrameRequest(source="in a row", content=clip.read_bytes()),
+        )
+    ]
+    assert names[0] == names[1] == names[2]
+
+
+def test_a_budget_that_shows_the_same_frames_has_the_same_name(clip: Path) -> None:
+    budgets = [FrameBudget(num_frames=8), FrameBudget(num_frames=64), FrameBudget(fps=4.0)]
+    names = [identify_frames(FrameRequest(source=str(clip), budget=budget), find_out) for budget in budgets]
+    assert [name["indices"] for name in names] == [list(range(8))] * 3
+    assert names[0] == names[1] == names[2]
+
+
+def test_another_window_frame_or_order_has_another_name(clip: Path) -> None:
+    whole = FrameRequest(source=str(clip), budget=FrameBudget(num_frames=4))
+    late = FrameRequest(source=str(clip), start_seconds=1.0, budget=FrameBudget(num_frames=4))
+    middle = FrameRequest(source=str(clip), budget=FrameBudget(num_frames=4), pick=(0, 1))
+    mixed = FrameRequest(source=str(clip), budget=FrameBudget(num_frames=4), shuffle_seed=1)
+    shown = [identify_frames(request, find_out)["indices"] for request in (whole, late, middle, mixed)]
+    assert shown[:3] == [[1, 3, 5, 7], [4, 5, 6, 7], [5]]
+    assert sorted(shown[3]) == shown[0] != shown[3]
+
+
+def test_what_was_found_out_is_kept_until_the_file_changes(clip: Path, tmp_path: Path) -> None:
+    asked: list[str] = []
+    request = FrameRequest(source=str(clip))
+    with AnswerCache(tmp_path / "answers.sqlite") as cache:
+
+        def remember(name: str, find: Callable[[], str]) -> str:
+            def count() -> str:
+                asked.append(name)
+                return find()
+
+            return cache.remember(name, count)
+
+        first = identify_frames(request, remember)
+        assert identify_frames(request, remember) == first
+        assert len(asked) == 2
+        os.utime(clip, (1, 1))
+        assert identify_frames(request, remember) == first
+        assert len(asked) == 3
+
+
+def test_a_clip_that_cannot_be_read_is_named_by_its_source(tmp_path: Path) -> None:
+    (tmp_path / "broken.mp4").write_bytes(b"no video")
+    for source in (str(tmp_path / "broken.mp4"), str(tmp_path / "absent.mp4")):
+        assert identify_frames(FrameRequest(source=source), find_out) == {"unreadable": source}
+
+
+class Watcher:
+    """Says how many frames it was shown, or keeps silent about it."""
+
+    id = "watcher@1"
+    takes_frames = True
+    num_in_flight = 0
+    visual_sampling = {"processor": "plain"}  # noqa: RUF012
+    sampling: dict[str, object] = {}  # noqa: RUF012
+
+    def __init__(self, num_frames: int | None) -> None:
+        self.num_frames = num_frames
+        self.asked: list[Prompt] = []
+
+    def describe(self) -> dict[str, object]:
+        return {}
+
+    def answer(self, prompts: Sequence[Prompt]) -> list[Answer]:
+        return [Answer(text="A", num_frames=self.num_frames) for _ in prompts]
+
+    def answer_each(self, prompts: Sequence[Prompt], on_answer: Callable[[int, Answer], None]) -> None:
+        for index, prompt in enumerate(prompts):
+            self.asked.append(prompt)
+            on_answer(index, Answer(text="A", num_frames=self.num_frames, seconds=0.5, decoder="pyav"))
+
+
+def look(clip: Path, num_frames: int) -> Prompt:
+    return Prompt(
+        example_id="1",
+        view="video",
+        problem_type="free_form",
+        question="Why?",
+        frames=FrameRequest(source=str(clip), budget=FrameBudget(num_frames=num_frames)),
+    )
+
+
+def test_equal_frames_are_paid_for_once_and_come_back_whole(clip: Path, tmp_path: Path) -> None:
+    watcher = Watcher(8)
+    prompts = [look(clip, 8), look(clip, 64), look(clip, 2)]
+    with AnswerCache(tmp_path / "answers.sqlite") as cache:
+        first = answer_through_cache(watcher, prompts, cache, on_answer=lambda *_: None)
+        assert answer_through_cache(watcher, prompts, cache, on_answer=lambda *_: None) == first
+    assert [prompt.frames.budget.num_frames for prompt in watcher.asked if prompt.frames] == [8, 2]
+    assert (first[0].num_frames, first[0].seconds, first[0].decoder) == (8, 0.5, "pyav")
+
+
+def test_an_answer_that_saw_no_frame_is_an_error_and_is_not_kept(clip: Path, tmp_path: Path) -> None:
+    watcher = Watcher(None)
+    with AnswerCache(tmp_path / "answers.sqlite") as cache:
+        for _ in range(2):
+            (answer,) = answer_through_cache(watcher, [look(clip, 8)], cache, on_answer=lambda *_: None)
+            assert answer.error == "no frame reached the model for view 'video'; its answer is not used"
+            assert answer.text is None
+    assert len(watcher.asked) == 2
+
+
+def test_how_frames_are_taken_changes_the_key_and_blind_keys_stay(clip: Path, tmp_path: Path) -> None:
+    watcher, other = Watcher(8), Watcher(8)
+    other.visual_sampling = {"processor": "another"}
+    blind = Prompt(example_id="1", view="text", problem_type="free_form", question="Why?")
+    with AnswerCache(tmp_path / "answers.sqlite") as cache:
+        assert cache.make_keys(watcher, [look(clip, 8)]) != cache.make_keys(other, [look(clip, 8)])
+        assert cache.make_keys(watcher, [blind]) == [make_key("watcher@1", {}, blind)]
+        assert cache.make_keys(other, [blind]) == [make_key("watcher@1", {}, blind)]
