@@ -67,14 +67,16 @@ class Climb:
     def save(self, output_dir: str | Path) -> Path:
         """Writes a folder that `load_dataset` opens: parquet shards by split, card, report and figure.
 
-        It is made beside its place and moved there whole. A folder written by an earlier run is replaced.
+        It is made beside its place and moved there whole. A folder written by an earlier run is replaced. The report
+        is given the number of rows of each split.
 
         Raises:
             `DataError`: when the folder holds something else.
         """
-        output = Path(output_dir)
+        output, splits = Path(output_dir), self.splits
+        self.report.update({f"num_{name}": len(splits.get(name, ())) for name in _SPLITS})
         with write_whole(output) as partial:
-            for name, rows in self.splits.items():
+            for name, rows in splits.items():
                 write_shards(rows, partial / "data", name)
             write_report(self.report, partial)
         return output
@@ -90,12 +92,11 @@ class Climb:
         with write_whole(output) as partial:
             lines = (json.dumps({"row": place, **row}) for place, row in enumerate(columns))
             (partial / "labels.jsonl").write_text("".join(line + "\n" for line in lines), encoding="utf-8")
-            write_report({**self.report, **dict.fromkeys(_COUNTS, 0)}, partial)
+            write_report(self.report, partial)
         return output
 
 
 _SPLITS = ("grounded", "text_answerable", "not_kept", "undecided")
-_COUNTS = tuple(f"num_{name}" for name in _SPLITS if name != "undecided")
 
 
 def climb(
@@ -165,11 +166,9 @@ def climb(
     marked = add_needs(rows, labels)
     named = _name_source(rows, source)
     report = build_ladder_report(ladder, labels, examples, found, keep=tuple(keep), source=named)
-    names = [_name_split(need, keep) for need in labels.needs]
-    report |= {f"num_{split}": names.count(split) for split in _SPLITS}
     report |= {
         "wrong_video": measure_wrong_videos(ladder, examples, num_control_rows),
-        "kept_blind": measure_kept(ladder, examples, [k for k, name in enumerate(names) if name == "grounded"]),
+        "kept_blind": measure_kept(ladder, examples, [k for k, need in enumerate(labels.needs) if need in keep]),
         "planted": _compare(labels, marked),
         "columns": dict(columns) if columns else None,
         "command": None,
