@@ -66,7 +66,7 @@ SETTINGS = tuple(
 
 
 class Answers(NamedTuple):
-    """One view's answers: `choices` (`int64[N, K]`), by order, and `log_odds` (`float64[N, K]`) of the first choice."""
+    """One view's answers by order: `choices` (`int64[N, K]`), and `log_odds` (`float64[N, K]`) of the first choice."""
 
     choices: NDArray[np.int64]
     log_odds: NDArray[np.float64]
@@ -115,7 +115,7 @@ def count_orders(num_options: int) -> int:
 def climb(
     rule: str, setting: Setting, gold: NDArray[np.int64], views: list[Answers], rng: np.random.Generator
 ) -> tuple[NDArray[np.int64], int]:
-    """Labels the rows by one rule; gives the labels (`int64[N]`, `NUM_VIEWS` for none) and how many answers it took."""
+    """Labels the rows by one rule: the labels (`int64[N]`, `NUM_VIEWS` for none), and how many answers it took."""
     labels = np.full(gold.size, NUM_VIEWS)
     is_open = np.ones(gold.size, dtype=bool)
     num_answers = 0
