@@ -10,7 +10,7 @@ import pyarrow as pa
 import pytest
 from datasets import Dataset, DatasetDict, Features, List, Value, Video, load_dataset
 
-from vidground_hf.reading import name_columns, read_examples, read_table
+from vidground_hf.reading import _iterate_buffers, name_columns, read_examples, read_table
 
 ROWS: list[dict[str, Any]] = [
     {"question": f"Sky {k}?", "options": ["red", "blue"], "answer": "B", "video": {"bytes": content, "path": path}}
@@ -52,6 +52,17 @@ def test_bytes_are_not_copied(tmp_path: Path) -> None:
     content = examples[2].media_content
     assert buffer.address <= content.address < buffer.address + buffer.size
     assert pa.total_allocated_bytes() - before < 3000
+
+
+@pytest.mark.parametrize("kind", [pa.binary(), pa.large_binary()])
+def test_bytes_are_found_in_any_part_of_a_column(kind: pa.DataType) -> None:
+    cells = [row["video"] for row in ROWS]
+    cells[3] = None
+    array = pa.array(cells, pa.struct({"bytes": kind, "path": pa.string()}))
+    empty = pa.array([None, None], array.type)
+    column = pa.chunked_array([array[1:4], empty, array[:0], array[2:]])
+    found = [None if content is None else bytes(content) for content in _iterate_buffers(column)]
+    assert found == [None, b"one" * 1000, None, None, None, b"one" * 1000, None, b""]
 
 
 def test_a_list_of_words_that_names_files_holds_no_bytes() -> None:
