@@ -19,6 +19,7 @@ from tests.models import SimulatedModel, draw
 from vidground_hf.answerers import TextBiasProbe
 from vidground_hf.answerers.base import Answer, ConstantAnswerer
 from vidground_hf.cli import main
+from vidground_hf.folders import read_report, read_splits
 from vidground_hf.judging import AnswerError
 from vidground_hf.ladder import Ladder, RightInEveryOrder, label_rows
 from vidground_hf.ladder_checks import measure_kept, measure_wrong_videos
@@ -26,6 +27,7 @@ from vidground_hf.ladder_curation import climb
 from vidground_hf.ladder_report import compare_needs
 from vidground_hf.media import FrameBudget
 from vidground_hf.prompts import Prompt
+from vidground_hf.publishing import write_dataset
 from vidground_hf.schema import LADDER_VIEWS, LETTERS, Example
 from vidground_hf.toy import make_toy_set
 
@@ -288,6 +290,16 @@ def test_every_row_is_in_one_split_of_a_folder_that_opens(tmp_path: Path) -> Non
     card = (tmp_path / "out" / "README.md").read_text(encoding="utf-8")
     assert "| `not_kept` | 20 | judged, and not among what was to be kept |" in card
     assert "Kept are questions that need video, unordered frames." in card
+
+
+def test_a_folder_split_by_need_can_be_pushed(tmp_path: Path) -> None:
+    rows = make_rows(70)
+    done = climb(Dataset.from_list(rows), make_model(rows, name="luckless"), rule="circular", keep=["video"])
+    saved = done.save(tmp_path / "saved")
+    write_dataset(read_splits(saved), read_report(saved), tmp_path / "pushed", "me/set", ids_only=None)
+    assert {name: len(part) for name, part in load_dataset(str(tmp_path / "pushed")).items()} == {
+        "grounded": 10, "text_answerable": 30, "not_kept": 30,
+    }  # fmt: skip
 
 
 def test_a_column_of_the_same_name_is_kept_and_compared() -> None:

@@ -25,6 +25,7 @@ from vidground_hf.ladder_report import PLANTED, build_ladder_report, compare_nee
 from vidground_hf.media import FrameBudget
 from vidground_hf.origin import find_origin, read_card_metadata
 from vidground_hf.reading import read_examples
+from vidground_hf.report import find_leaks
 from vidground_hf.rows import append_columns
 from vidground_hf.schema import BLIND_VIEWS, LADDER_VIEWS, View
 
@@ -170,6 +171,8 @@ def climb(
         "wrong_video": measure_wrong_videos(ladder, examples, num_control_rows),
         "kept_blind": measure_kept(ladder, examples, [k for k, need in enumerate(labels.needs) if need in keep]),
         "planted": _compare(labels, marked),
+        "leaks": find_leaks(examples, rows["split"] if "split" in rows.column_names else None),
+        "samples": {},  # a page of a ladder shows no rows
         "columns": dict(columns) if columns else None,
         "command": None,
         **read_card_metadata(named),

@@ -118,6 +118,7 @@ def _describe_rung(rung: Rung) -> dict[str, Any]:
         "num_saved": rung.calls["saved"],
         "rule": name_rule(rung.rule),
         "expected_lucky": None if calibration is None else calibration.expected_lucky_drops,
+        "expected_missed": None if calibration is None else calibration.expected_missed,
         "threshold": None if calibration is None else calibration.threshold,
         "smallest_error": None if calibration is None else calibration.smallest_error,
     }
