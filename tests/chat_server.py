@@ -50,6 +50,10 @@ class ChatServer:
         reply (`tuple`, *optional*): a status, headers and a body to give to every request instead.
         logprobs (`str` or `int`, *optional*, defaults to `"left_out"`): `"given"` with the answers, or the status
             that requests for them get.
+        usage (`str`, *optional*): `"read"` counts a token a word and 100 a frame part, `"ignored"` leaves out frames.
+        max_images (`int`, *optional*): more in a prompt get 400 as from vLLM, and the first of them back.
+        max_bytes (`int`, *optional*): larger requests get 413.
+        media_reply (`tuple`, *optional*): a status and a message to give to prompts with frames instead.
 
     Attributes:
         num_requests (`int`): all that came in.
@@ -69,6 +73,10 @@ class ChatServer:
         max_in_flight: int | None = None,
         reply: tuple[int, dict[str, str], bytes] | None = None,
         logprobs: Literal["left_out", "given"] | int = "left_out",
+        usage: Literal["read", "ignored"] | None = None,
+        max_images: int | None = None,
+        max_bytes: int | None = None,
+        media_reply: tuple[int, str] | None = None,
     ) -> None:
         self.fault_share = fault_share
         self.seed = seed
@@ -78,6 +86,10 @@ class ChatServer:
         self.max_in_flight = max_in_flight
         self.reply = reply
         self.logprobs = logprobs
+        self.usage = usage
+        self.max_images = max_images
+        self.max_bytes = max_bytes
+        self.media_reply = media_reply
         self.num_requests = 0
         self.asked: Counter[str] = Counter()
         self.answered: Counter[str] = Counter()
@@ -138,7 +150,7 @@ class ChatServer:
     async def _respond(
         self, headers: dict[str, str], body: Any, reader: asyncio.StreamReader, writer: asyncio.StreamWriter
     ) -> bool:
-        prompt = body["messages"][0]["content"]
+        prompt, media = read_content(body["messages"][0]["content"])
         self.num_requests += 1
         self.authorizations.add(headers.get("authorization"))
         self.bodies.append(body)
@@ -158,14 +170,29 @@ class ChatServer:
         if fault is not None:
             self.faults[fault] += 1
             return await self._fail(fault, prompt, reader, writer)
+        if (refusal := self._refuse(media, int(headers["content-length"]))) is not None:
+            return await self._write_error(writer, *refusal)
         if body.get("logprobs") and isinstance(self.logprobs, int):
             return await self._write_error(writer, self.logprobs, "logprobs are not supported")
+        return await self._complete(writer, prompt, media, body)
+
+    async def _complete(self, writer: asyncio.StreamWriter, prompt: str, media: list[str], body: Any) -> bool:
         self.answered[prompt] += 1
         answer = answer_prompt(prompt, body.get("seed", 0))
         tokens = None
         if body.get("logprobs") and self.logprobs == "given":
             tokens = [weigh_tokens(_LETTER.findall(prompt), answer)]
-        return await self._write(writer, 200, make_completion(answer, tokens=tokens))
+        usage = None
+        if self.usage is not None:
+            usage = len(prompt.split()) + (100 * len(media) if self.usage == "read" else 0) - bool(media)  # the mark
+        return await self._write(writer, 200, make_completion(answer, tokens=tokens, num_prompt_tokens=usage))
+
+    def _refuse(self, media: list[str], num_bytes: int) -> tuple[int, str] | None:
+        if self.max_bytes is not None and num_bytes > self.max_bytes:
+            return 413, "request entity too large"
+        if self.max_images is not None and len(media) > self.max_images:
+            return 400, f"At most {self.max_images} image(s) may be provided in one prompt. {media[0]}"
+        return self.media_reply if media else None
 
     def _choose_fault(self, prompt: str) -> str | None:
         rng = random.Random(f"{self.seed} {self.asked[prompt]} {prompt}")
@@ -203,8 +230,20 @@ class ChatServer:
         return True
 
 
+def read_content(content: Any) -> tuple[str, list[str]]:
+    """What a message says, marked by the media that it shows, and their URLs."""
+    if isinstance(content, str):
+        return content, []
+    media = [part[part["type"]]["url"] for part in content if part["type"] != "text"]
+    digest = hashlib.sha256("".join(media).encode()).hexdigest()
+    return f"{content[-1]['text']}\n{digest}", media
+
+
 def make_completion(
-    text: str | None, finish_reason: str = "stop", tokens: list[dict[str, float]] | None = None
+    text: str | None,
+    finish_reason: str = "stop",
+    tokens: list[dict[str, float]] | None = None,
+    num_prompt_tokens: int | None = None,
 ) -> bytes:
     """The JSON of a chat completion with one choice; each of its tokens is the first of some with probabilities."""
     choice: dict[str, Any] = {"index": 0, "finish_reason": finish_reason}
@@ -212,9 +251,11 @@ def make_completion(
     if tokens is not None:
         listed = [[{"token": token, "logprob": math.log(p)} for token, p in weights.items()] for weights in tokens]
         choice["logprobs"] = {"content": [{**likeliest[0], "top_logprobs": likeliest} for likeliest in listed]}
-    return json.dumps(
-        {"id": "1", "object": "chat.completion", "created": 0, "model": "m", "choices": [choice]}
-    ).encode()
+    reply: dict[str, Any] = {"id": "1", "object": "chat.completion", "created": 0, "model": "m", "choices": [choice]}
+    if num_prompt_tokens is not None:
+        counts = {"prompt_tokens": num_prompt_tokens, "completion_tokens": 1, "total_tokens": num_prompt_tokens + 1}
+        reply["usage"] = counts
+    return json.dumps(reply).encode()
 
 
 if __name__ == "__main__":

@@ -103,7 +103,7 @@ def test_it_is_a_model_answerer() -> None:
 
 @pytest.mark.parametrize("concurrency", [1, 16])
 def test_no_more_requests_are_in_flight_than_allowed(concurrency: int) -> None:
-    with ChatServer(delay_seconds=0.05) as server:
+    with ChatServer(delay_seconds=0.2) as server:
         make_answerer(server, concurrency=concurrency).answer(make_prompts(8 * concurrency))
         assert server.max_seen == concurrency
 
@@ -114,7 +114,8 @@ def test_faults_change_nothing_but_the_number_of_requests(monkeypatch: pytest.Mo
         expected = judge(server, rows)
     monkeypatch.setenv("VIDGROUND_CACHE", str(tmp_path / "other"))
     with ChatServer(fault_share=0.2, seed=1) as server:
-        assert judge(server, rows, timeout_seconds=0.5) == expected
+        # Long enough for a busy machine: an answer that comes late is asked for again, and counted twice.
+        assert judge(server, rows, timeout_seconds=2.0) == expected
         assert set(server.faults) == set(FAULTS)
         assert server.num_requests == 300 + server.faults.total()
         assert max(server.answered.values()) == 1

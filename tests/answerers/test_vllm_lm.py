@@ -7,30 +7,35 @@ import math
 import pickle
 import re
 import sys
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
+import numpy as np
 import pytest
 from datasets.fingerprint import Hasher
 from huggingface_hub import errors
 
-from vidground_hf.answerers.base import Answer, ModelAnswerer
+from vidground_hf.answerers.base import Answer, ModelAnswerer, takes_frames
 from vidground_hf.answerers.transformers_lm import TransformersAnswerer
 from vidground_hf.answerers.vllm_lm import VllmAnswerer
+from vidground_hf.answerers.vllm_lm_frames import describe_times, find_rate
 from vidground_hf.answerers.vllm_lm_reading import find_letters, read_letters, read_text
 from vidground_hf.answerers.vllm_lm_revision import find_revision
+from vidground_hf.media import FrameRequest
 from vidground_hf.model_files import ModelError
 from vidground_hf.prompts import Prompt
 from vidground_hf.schema import LETTERS
+from vidground_hf.video import VideoFrames, VideoReadError
 
 # Token k is the letter k, token 26 + k the same behind a space; the others read as something else.
 VOCABULARY = [*LETTERS, *(f" {letter}" for letter in LETTERS), "", "a", "AB", "(A", "\nA"]
 CHOICE = Prompt(
     example_id="1", view="text", problem_type="multiple_choice", question="Which?", options=("red", "green", "blue")
 )
+VIDEO_TOKEN = 99
 OPEN = Prompt(example_id="2", view="text", problem_type="free_form", question="Why?")
 
 
@@ -45,6 +50,8 @@ class FakeTokenizer:
 class FakeEngine:
     """Stands in for `vllm.LLM`: gives the allowed tokens probabilities that fall with their id, or writes "B"."""
 
+    tokens_per_frame = 5
+
     def __init__(self, model: str, **settings: Any) -> None:
         self.model, self.settings = model, settings
         self.calls: list[tuple[Any, list[dict[str, Any]], dict[str, Any]]] = []
@@ -57,12 +64,23 @@ class FakeEngine:
         if any("too long" in text for text in texts):
             raise ValueError("The prompt is longer than the maximum model length of 8")
         self.calls.append((messages, sampling_params, settings))
-        return [SimpleNamespace(outputs=[self.complete(asked)]) for asked in sampling_params]
+        return [
+            self.complete(asked, [0] * len(text.split())) for asked, text in zip(sampling_params, texts, strict=True)
+        ]
 
-    def complete(self, asked: dict[str, Any]) -> Any:
+    def generate(self, inputs: Any, sampling_params: list[dict[str, Any]], **settings: Any) -> list[Any]:
+        self.calls.append((inputs, sampling_params, settings))
+        read = [[0] * len(given["prompt"].split()) for given in inputs]
+        for tokens, given in zip(read, inputs, strict=True):
+            (video, _) = given["multi_modal_data"]["video"][0]
+            tokens.extend([VIDEO_TOKEN] * (len(video) * self.tokens_per_frame))
+        return [self.complete(asked, tokens) for asked, tokens in zip(sampling_params, read, strict=True)]
+
+    def complete(self, asked: dict[str, Any], read: list[int]) -> Any:
         allowed = asked.get("allowed_token_ids", [])
-        logprobs = {token: SimpleNamespace(logprob=-float(token)) for token in allowed}
-        return SimpleNamespace(text="B", finish_reason="stop", logprobs=[logprobs] if allowed else None)
+        logprobs = [{token: SimpleNamespace(logprob=-float(token)) for token in allowed}] if allowed else None
+        written = SimpleNamespace(text="B", finish_reason="stop", logprobs=logprobs, token_ids=[1])
+        return SimpleNamespace(outputs=[written], prompt_token_ids=read)
 
 
 @pytest.fixture
@@ -75,6 +93,79 @@ def fake_vllm(monkeypatch: pytest.MonkeyPatch) -> list[FakeEngine]:
 
     monkeypatch.setitem(sys.modules, "vllm", SimpleNamespace(LLM=start, SamplingParams=dict))
     return engines
+
+
+class FakeProcessor:
+    video_token_id = VIDEO_TOKEN
+
+    def apply_chat_template(self, messages: Any, **settings: Any) -> str:
+        assert settings.keys() == {"tokenize", "add_generation_prompt", "enable_thinking"}
+        assert not settings["tokenize"]
+        assert settings["add_generation_prompt"]
+        (message,) = messages
+        assert [part["type"] for part in message["content"]] == ["video", "text"]
+        return f"<video> {message['content'][1]['text']}{' <think>' if settings['enable_thinking'] else ''}"
+
+
+def make_frames(data: np.ndarray, source: str) -> VideoFrames:
+    return VideoFrames(
+        data=data,
+        pts_seconds=np.arange(float(len(data))) + 0.5,
+        duration_seconds=np.full(len(data), 0.04),
+        indices=np.arange(len(data)) * 25 + 12,
+        backend="drawn",
+        source=source,
+        video_seconds=float(len(data)),
+        num_video_frames=len(data) * 25,
+    )
+
+
+def draw_clip(name: str) -> np.ndarray:
+    return np.random.default_rng(list(name.encode())).integers(0, 256, (4, 8, 6, 3), np.uint8)
+
+
+class DrawnLoader:
+    """Stands in for the one that decodes."""
+
+    read: list[str]
+    num_closed = 0
+
+    def __init__(self, **settings: Any) -> None:
+        assert settings == {"num_workers": 2, "timeout_seconds": 60.0, "max_ahead": 4}
+
+    def load(self, requests: Sequence[FrameRequest]) -> Iterator[VideoFrames | VideoReadError]:
+        for request in requests:
+            type(self).read.append(request.source)
+            error = VideoReadError(request.source, "drawn", "it is torn")
+            yield error if "bad" in request.source else make_frames(draw_clip(request.source), request.source)
+
+    def __enter__(self) -> DrawnLoader:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        type(self).num_closed += 1
+
+
+@pytest.fixture
+def processors(monkeypatch: pytest.MonkeyPatch) -> list[tuple[str, dict[str, Any]]]:
+    """What processors were loaded; frames are drawn."""
+    loaded: list[tuple[str, dict[str, Any]]] = []
+
+    def load(model: str, **settings: Any) -> FakeProcessor:
+        loaded.append((model, settings))
+        return FakeProcessor()
+
+    monkeypatch.setitem(
+        sys.modules, "transformers", SimpleNamespace(AutoProcessor=SimpleNamespace(from_pretrained=load))
+    )
+    monkeypatch.setattr("vidground_hf.answerers.vllm_lm.FrameLoader", DrawnLoader)
+    monkeypatch.setattr(DrawnLoader, "read", [], raising=False)
+    monkeypatch.setattr(DrawnLoader, "num_closed", 0)
+    return loaded
+
+
+def look_at(source: str, **shown: Any) -> Prompt:
+    return replace(CHOICE, view="video", frames=FrameRequest(source=source, **shown))
 
 
 @pytest.fixture
@@ -108,12 +199,115 @@ def test_what_the_engine_is_asked(fake_vllm: list[FakeEngine], model: str) -> No
         "add_generation_prompt": True,
         "chat_template_kwargs": {"enable_thinking": False},
     }
-    assert answers[1] == Answer(text="B", finish_reason="stop")
+    read = len(OPEN.text.split())
+    assert answers[1] == Answer(text="B", finish_reason="stop", num_prompt_tokens=read, num_answer_tokens=1)
     assert answers[0].text == "A"
     weights = [math.exp(-k) + math.exp(-26 - k) for k in range(3)]
     assert answers[0].option_logprobs == pytest.approx([math.log(weight / sum(weights)) for weight in weights])
     answerer.answer([OPEN])
     assert len(fake_vllm) == 1
+
+
+def test_frames_are_shown_as_they_are(fake_vllm: list[FakeEngine], processors: list[Any], model: str) -> None:
+    answerer = VllmAnswerer(model)
+    assert takes_frames(answerer)
+    assert answerer.visual_sampling == {"frames_as": "video"}
+    turned = replace(look_at("a"), options=("blue", "red", "green"))
+    answers = answerer.answer([look_at("a"), look_at("b"), CHOICE, turned, look_at("a", shuffle_seed=0)])
+    assert DrawnLoader.read == ["a", "b"]
+    assert processors == [(model, {"revision": None, "trust_remote_code": False})]
+    blind, (inputs, asked, settings) = fake_vllm[0].calls
+    assert blind[0] == [[{"role": "user", "content": CHOICE.text}]]
+    assert settings == {"use_tqdm": False}
+    assert asked == [blind[1][0]] * 4
+    shuffled = FrameRequest(source="a", shuffle_seed=0).arrange(4)
+    expected = [draw_clip("a"), draw_clip("a"), draw_clip("a")[shuffled], draw_clip("b")]
+    times = {
+        "fps": 1000.0,
+        "frames_indices": [500, 1500, 2500, 3500],
+        "total_num_frames": 4000,
+        "duration": 4.0,
+        "video_backend": "drawn",
+        "do_sample_frames": False,
+    }
+    for given, data, prompt in zip(inputs, expected, (CHOICE, turned, CHOICE, CHOICE), strict=True):
+        assert given.keys() == {"prompt", "multi_modal_data", "multi_modal_uuids", "mm_processor_kwargs"}
+        assert given["prompt"] == f"<video> {prompt.text}"
+        ((video, described),) = given["multi_modal_data"]["video"]
+        assert np.array_equal(video, data)
+        assert described == times
+        assert given["mm_processor_kwargs"] == {"do_sample_frames": False, "fps": 1.0}
+    names = [given["multi_modal_uuids"]["video"][0] for given in inputs]
+    assert names[0] == names[1]
+    assert len(set(names)) == 3
+    assert inputs[0]["multi_modal_data"]["video"][0][0] is inputs[1]["multi_modal_data"]["video"][0][0]
+    for answer, number in zip(answers, (4, 4, None, 4, 4), strict=True):
+        visual = None if number is None else number * FakeEngine.tokens_per_frame
+        assert (answer.text, answer.num_frames, answer.num_visual_tokens) == ("A", number, visual)
+        assert answer.num_answer_tokens == 1
+        assert answer.decoder == ("drawn" if number else None)
+        assert answer.num_prompt_tokens == len(CHOICE.text.split()) + (1 + (visual or 0) if number else 0)
+
+
+def test_frames_are_read_while_the_model_works(
+    fake_vllm: list[FakeEngine], processors: list[Any], model: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("vidground_hf.answerers.vllm_lm._SEEING_PER_BATCH", 2)
+    seen: list[tuple[int, str | None, int]] = []
+    answerer = VllmAnswerer(model)
+    prompts = [look_at(name) for name in ("a", "bad", "c", "bad", "e", "f", "g")]
+    answerer.answer_each(prompts, lambda index, answer: seen.append((index, answer.error, len(DrawnLoader.read))))
+    torn = str(VideoReadError("bad", "drawn", "it is torn"))
+    assert [(index, error) for index, error, _ in seen] == [
+        (1, torn), (0, None), (3, torn), (2, None), (4, None), (5, None), (6, None)
+    ]  # fmt: skip
+    assert [len(inputs) for inputs, _, _ in fake_vllm[0].calls] == [1, 1, 2, 1]
+    assert all(number <= count + 4 for count, (_, _, number) in enumerate(seen, 1))  # a batch, and the next
+    assert DrawnLoader.num_closed == 1
+
+
+def test_reading_ends_with_the_run(fake_vllm: list[FakeEngine], processors: list[Any], model: str) -> None:
+    def fail(index: int, answer: Answer) -> None:
+        raise OSError("the disk is full")
+
+    with pytest.raises(OSError, match="the disk is full"):
+        VllmAnswerer(model).answer_each([look_at(str(index)) for index in range(100)], fail)
+    assert DrawnLoader.num_closed == 1
+    assert len(DrawnLoader.read) <= 32
+
+
+def test_a_model_that_read_no_frame(
+    fake_vllm: list[FakeEngine], processors: list[Any], model: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(FakeEngine, "tokens_per_frame", 0)
+    answerer = VllmAnswerer(model)
+    error = f"{answerer.id} read no token of the 4 frames that it was shown"
+    assert answerer.answer([look_at("a")]) == [Answer(text=None, error=error)]
+
+
+def test_a_model_that_takes_no_frames(
+    fake_vllm: list[FakeEngine], processors: list[Any], model: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.delattr(FakeProcessor, "video_token_id")
+    message = f"{model!r} takes no frames; pass a model that takes videos, or a blind view"
+    with pytest.raises(ValueError, match=re.escape(message)):
+        VllmAnswerer(model).answer([look_at("a")])
+
+
+def test_the_times_are_right_for_the_processors_of_transformers() -> None:
+    pytest.importorskip("torch", reason="needs torch; pip install 'vidground-hf[models]'")
+    from transformers.video_utils import VideoMetadata
+
+    frames = make_frames(draw_clip("a"), "a")
+    for moved in (frames, replace(frames, pts_seconds=frames.pts_seconds / 3 + 100)):
+        times = describe_times(moved)
+        assert times.pop("do_sample_frames") is False
+        metadata = VideoMetadata(**times)
+        assert metadata.timestamps == pytest.approx(moved.pts_seconds.tolist(), abs=1e-3)
+        assert find_rate(moved) == pytest.approx(1.0 if moved is frames else 3.0)
+        assert moved is not frames or metadata.sampled_fps == pytest.approx(1.0)
+    one = replace(frames, data=frames.data[:1], pts_seconds=frames.pts_seconds[:1])
+    assert (find_rate(one), describe_times(one)["frames_indices"]) == (1.0, [500])
 
 
 def test_a_model_that_may_think_writes_its_choice(fake_vllm: list[FakeEngine], model: str) -> None:
@@ -123,7 +317,7 @@ def test_a_model_that_may_think_writes_its_choice(fake_vllm: list[FakeEngine], m
     assert messages[0][0]["content"] == CHOICE.render(reasoning=True)
     assert asked == [{"temperature": 0.5, "max_tokens": 109, "seed": 3}]
     assert settings["chat_template_kwargs"] == {"enable_thinking": True}
-    assert answer == Answer(text="B", finish_reason="stop")
+    assert (answer.text, answer.finish_reason, answer.option_logprobs) == ("B", "stop", None)
     assert answerer.sampling["multiple_choice"] == "written"
     assert answerer.sampling["max_tokens"] == 109
 
@@ -293,3 +487,26 @@ def test_with_vllm() -> None:
     assert sum(math.exp(value) for value in answers[0].option_logprobs or ()) == pytest.approx(1.0)
     assert answers[1].text
     assert answerer.answer([sky, OPEN]) == answers
+
+
+@pytest.mark.gpu
+@pytest.mark.skipif(importlib.util.find_spec("vllm") is None, reason="needs vLLM; pip install 'vidground-hf[vllm]'")
+@pytest.mark.parametrize("model", ["Qwen/Qwen2.5-VL-3B-Instruct", "Qwen/Qwen3-VL-2B-Instruct"])
+def test_frames_with_vllm(model: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    class Painted(DrawnLoader):
+        def load(self, requests: Sequence[FrameRequest]) -> Iterator[VideoFrames | VideoReadError]:
+            for request in requests:
+                data = np.zeros((8, 224, 224, 3), np.uint8)
+                data[..., CHOICE.options.index(request.source)] = 255
+                yield make_frames(data, request.source)
+
+    monkeypatch.setattr("vidground_hf.answerers.vllm_lm.FrameLoader", Painted)
+    monkeypatch.setattr(Painted, "read", [], raising=False)
+    answerer = VllmAnswerer(model, max_tokens=16)
+    colour = replace(CHOICE, question="Which colour does the video show?")
+    prompts = [replace(colour, view="video", frames=FrameRequest(source=name)) for name in ("red", "green", "blue")]
+    answers = answerer.answer([*prompts, colour])
+    assert [answer.text for answer in answers[:3]] == ["A", "B", "C"]
+    assert [answer.num_frames for answer in answers] == [8, 8, 8, None]
+    assert all(0 < (answer.num_visual_tokens or 0) < (answer.num_prompt_tokens or 0) < 2048 for answer in answers[:3])
+    assert answers[3].num_visual_tokens is None

@@ -13,7 +13,7 @@ __all__ = ["Answer", "Answerer", "ConstantAnswerer", "ProbeFit", "TextBiasProbe"
 
 # Which settings go with which kind of answerer.
 _SAMPLING = frozenset({"temperature", "reasoning_tokens"})
-_SERVING = _SAMPLING | {"concurrency", "max_requests", "logprobs"}
+_SERVING = _SAMPLING | {"concurrency", "max_requests", "logprobs", "frames_as"}
 _SETTINGS = {
     "probe": frozenset({"seed"}),
     "constant": frozenset[str](),
@@ -32,8 +32,8 @@ def load_answerer(spec: str, **settings: Any) -> Answerer | TextBiasProbe:
             `@REVISION` behind it if need be, or a folder), `"endpoint:MODEL@URL"`, or `"provider:MODEL"` (the Hub
             chooses the provider; `"provider:MODEL@NAME"` names it).
         settings: those of the answerer's class: `seed` for the probe, `temperature` and `reasoning_tokens` for
-            models, `num_workers` (that decode videos) for `transformers`, and `logprobs`, `concurrency` and
-            `max_requests` for servers.
+            models, `num_workers` (that decode videos) for `transformers`, and `logprobs`, `concurrency`,
+            `max_requests` and `frames_as` for servers.
 
     Raises:
         `ValueError`: for anything else.

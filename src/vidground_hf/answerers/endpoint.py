@@ -6,8 +6,10 @@ It returns what the model wrote; finding an option in it is `scoring.py`'s, keep
 from __future__ import annotations
 
 import asyncio
+import time
 import warnings
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
 from functools import partial
 from typing import Any
 
@@ -15,8 +17,18 @@ from huggingface_hub import AsyncInferenceClient
 from huggingface_hub.errors import HfHubHTTPError
 
 from vidground_hf.answerers.base import Answer, collect_answers
+from vidground_hf.answerers.endpoint_frames import (
+    FRAMES_AS,
+    TEST_FRAMES,
+    FramesAs,
+    Question,
+    Sight,
+    describe_encoding,
+    make_test_parts,
+    order_by_clip,
+)
 from vidground_hf.answerers.endpoint_loop import run_in_background
-from vidground_hf.answerers.endpoint_reply import Failure, read_choice, read_error
+from vidground_hf.answerers.endpoint_reply import Failure, read_error, read_reply
 from vidground_hf.answerers.endpoint_run import Run
 from vidground_hf.answerers.endpoint_server import Server
 from vidground_hf.answerers.endpoint_traffic import Traffic
@@ -59,6 +71,11 @@ class EndpointAnswerer:
         logprobs (`bool`, *optional*, defaults to `False`): read option probabilities from multiple-choice answers.
             The first request is then a question of our own; if the server gives no log-probabilities with it, this
             warns, and what the model writes is all there is.
+        frames_as (`str`, *optional*, defaults to `"images"`): how frames are sent: each as a JPEG image before the
+            text, or `"video"`, all in one mp4. A server may draw other frames from a video than were put in it (vLLM
+            draws 32, unless it is started with `--media-io-kwargs '{"video": {"num_frames": -1}}'`). Before the first
+            frames a question of our own is asked with and without some; if they add nothing to the tokens that the
+            server says it read, no prompt with frames is asked.
 
     Raises:
         `ValueError`: for settings out of range or at odds, and a URL that holds a password or is none.
@@ -81,6 +98,7 @@ class EndpointAnswerer:
         max_tokens: int = 1024,
         reasoning_tokens: int | None = None,
         logprobs: bool = False,
+        frames_as: FramesAs = "images",
     ) -> None:
         if not 1 <= concurrency <= MAX_CONCURRENCY:
             raise ValueError(f"{concurrency = } is out of range; allowed are 1 to {MAX_CONCURRENCY}")
@@ -98,6 +116,8 @@ class EndpointAnswerer:
                 f"{reasoning_tokens = } and {logprobs = } do not go together: probabilities are read only where "
                 "the model answers at once; drop logprobs to let it think, or reasoning_tokens to have probabilities"
             )
+        if frames_as not in FRAMES_AS:
+            raise ValueError(f"{frames_as = } is unknown; allowed are {', '.join(FRAMES_AS)}")
         self.server = Server(model, base_url.rstrip("/") if base_url is not None else None, provider)
         self.concurrency = concurrency
         self.max_requests = max_requests
@@ -106,11 +126,14 @@ class EndpointAnswerer:
         self.max_tokens = max_tokens
         self.reasoning_tokens = reasoning_tokens
         self.logprobs = logprobs
+        self.frames_as: FramesAs = frames_as
         self._gives_logprobs: bool | None = None
+        self._reads_frames = False
         self._traffic = Traffic(max_requests)
 
     def __getstate__(self) -> dict[str, Any]:
-        return {**self.__dict__, "_gives_logprobs": None, "_traffic": Traffic(self.max_requests)}
+        live = {"_gives_logprobs": None, "_reads_frames": False, "_traffic": Traffic(self.max_requests)}
+        return {**self.__dict__, **live}
 
     @property
     def id(self) -> str:
@@ -123,6 +146,15 @@ class EndpointAnswerer:
         if self.reasoning_tokens is not None:
             sampling["reasoning_tokens"] = self.reasoning_tokens
         return sampling | ({"logprobs": True} if self.logprobs else {})
+
+    @property
+    def takes_frames(self) -> bool:
+        return True
+
+    @property
+    def visual_sampling(self) -> Mapping[str, Any]:
+        """How frames are sent (`Mapping`)."""
+        return describe_encoding(self.frames_as)
 
     def describe(self) -> Mapping[str, Any]:
         """What is sent besides model and prompt (`Mapping`), for a report."""
@@ -156,14 +188,21 @@ class EndpointAnswerer:
         key = self.server.read_key()
         self._traffic.begin_run(key)
         where: dict[str, Any] = {"base_url": self.server.base_url, "provider": self.server.provider}
+        ordered = [(index, prompts[index]) for index in order_by_clip(prompts)]
+        sight = Sight([prompt for _, prompt in ordered], self.frames_as)
         async with AsyncInferenceClient(**where, token=key) as client:
-            run = Run(self.id, self.concurrency, self._traffic, partial(self._ask, client, key))
-            if self.logprobs and self._gives_logprobs is None and any(prompt.options for prompt in prompts):
-                await self._try_logprobs(run)
-            await run.answer_each(prompts, on_answer)
+            run = Run(self.id, self.concurrency, self._traffic, sight.look, partial(self._ask, client, key, sight))
+            try:
+                if self.logprobs and self._gives_logprobs is None and any(prompt.options for prompt in prompts):
+                    await self._try_logprobs(run)
+                if not self._reads_frames and any(prompt.frames is not None for prompt in prompts):
+                    await self._try_frames(run, sight)
+                await run.answer_each(ordered, on_answer)
+            finally:
+                await sight.close()
 
-    async def _try_logprobs(self, run: Run) -> None:
-        answer = await run.answer(_TEST_QUESTION)
+    async def _try_logprobs(self, run: Run[Question]) -> None:
+        answer = await run.answer(Question(_TEST_QUESTION))
         if self._gives_logprobs is None and self._traffic.stop_reason is None:
             self._gives_logprobs = False
             reason = answer.error or "it left them out"
@@ -172,28 +211,39 @@ class EndpointAnswerer:
                 stacklevel=2,
             )
 
-    async def _ask(self, client: AsyncInferenceClient, key: str, prompt: Prompt) -> Answer | Failure:
-        max_tokens = self.sampling["max_tokens"]
-        wants_logprobs = self.logprobs and self._gives_logprobs is not False and bool(prompt.options)
+    async def _try_frames(self, run: Run[Question], sight: Sight) -> None:
+        """Some servers leave out what their model cannot read, and answer all the same."""
+        blind = await run.answer(Question(_TEST_QUESTION))
+        seeing = await run.answer(Question(_TEST_QUESTION, make_test_parts(self.frames_as), TEST_FRAMES))
+        without, with_frames = blind.num_prompt_tokens, seeing.num_prompt_tokens
+        if without is not None and with_frames is not None:
+            self._reads_frames = with_frames > without
+            if not self._reads_frames:
+                sight.refuse(
+                    f"{self.id} read no frames: a question with some took {with_frames} tokens, and without "
+                    f"{without}; ask a model that takes images or videos, or pass another frames_as"
+                )
+        elif seeing.error is not None:
+            sight.refuse(seeing.error)
+        else:
+            self._reads_frames = True
+            warnings.warn(
+                f"{self.id} does not say how many tokens it read, so whether it looks at the frames is not known",
+                stacklevel=2,
+            )
+
+    async def _ask(self, client: AsyncInferenceClient, key: str, sight: Sight, question: Question) -> Answer | Failure:
+        prompt, started = question.prompt, time.monotonic()
         try:
             async with asyncio.timeout(self.timeout_seconds):
-                reply = await client.chat_completion(
-                    messages=[{"role": "user", "content": prompt.render(reasoning=self.reasoning_tokens is not None)}],
-                    model=self.server.model,
-                    max_tokens=max_tokens,
-                    temperature=self.temperature,
-                    seed=prompt.trial_index if self.temperature > 0 else None,
-                    logprobs=True if wants_logprobs else None,
-                    top_logprobs=_TOP_LOGPROBS if wants_logprobs else None,
-                )
-            choice = reply.choices[0]
-            if wants_logprobs and choice.logprobs is not None and choice.logprobs.content:
-                self._gives_logprobs = True
-            return read_choice(choice, prompt.options if wants_logprobs else (), max_tokens)
+                outcome = await self._send(client, question)
         except TimeoutError:
             return Failure("retry", f"no reply came within {self.timeout_seconds} s")
         except HfHubHTTPError as error:
-            return read_error(error, self.server, key)
+            failure = read_error(error, self.server, key, question.num_frames)
+            if failure.then == "unseen":
+                sight.refuse(failure.reason, prompt)
+            return failure
         except _HTTPError as error:
             return Failure("retry", f"the connection failed ({type(error).__name__})")
         except UnicodeEncodeError:
@@ -202,3 +252,26 @@ class EndpointAnswerer:
             # The client parses whatever the server sent, and fails in as many ways as there are kinds of nonsense;
             # a NaN makes it call itself for ever.
             return Failure("retry", f"the reply is no chat completion ({type(error).__name__})")
+        if isinstance(outcome, Failure):
+            return outcome
+        seconds = time.monotonic() - started
+        return replace(outcome, num_frames=question.num_frames, decoder=question.decoder, seconds=seconds)
+
+    async def _send(self, client: AsyncInferenceClient, question: Question) -> Answer | Failure:
+        prompt, max_tokens = question.prompt, self.sampling["max_tokens"]
+        wants_logprobs = self.logprobs and self._gives_logprobs is not False and bool(prompt.options)
+        text = prompt.render(reasoning=self.reasoning_tokens is not None)
+        content = [*question.parts, {"type": "text", "text": text}] if question.parts else text
+        reply = await client.chat_completion(
+            messages=[{"role": "user", "content": content}],
+            model=self.server.model,
+            max_tokens=max_tokens,
+            temperature=self.temperature,
+            seed=prompt.trial_index if self.temperature > 0 else None,
+            logprobs=True if wants_logprobs else None,
+            top_logprobs=_TOP_LOGPROBS if wants_logprobs else None,
+        )
+        logprobs = reply.choices[0].logprobs
+        if wants_logprobs and logprobs is not None and logprobs.content:
+            self._gives_logprobs = True
+        return read_reply(reply, prompt.options if wants_logprobs else (), max_tokens)

@@ -11,6 +11,7 @@ import random
 import time
 from collections.abc import Awaitable, Callable, Iterator, Sequence
 from contextlib import suppress
+from typing import Generic, TypeVar
 
 from vidground_hf.answerers.base import Answer
 from vidground_hf.answerers.endpoint_reply import Failure
@@ -27,15 +28,17 @@ _MAX_BACKOFF_SECONDS = 30.0
 _MAX_FAILED_IN_A_ROW = 8
 _MAX_REFUSED_AT_FIRST = 20  # our guess
 _REST_SECONDS = 60.0  # our guess: how long a server that answered nothing is left alone
+Q = TypeVar("Q")
 
 
-class Run:
+class Run(Generic[Q]):
     """What the requests of one call share.
 
     Args:
         name (`str`): who is asked, for messages.
         concurrency (`int`): requests in flight at most.
         traffic (`Traffic`): counted up; says whether to go on.
+        prepare (`Callable`): makes what is asked of a prompt, or says why it cannot be asked.
         ask (`Callable`): sends one request and says what came of it.
     """
 
@@ -44,19 +47,23 @@ class Run:
         name: str,
         concurrency: int,
         traffic: Traffic,
-        ask: Callable[[Prompt], Awaitable[Answer | Failure]],
+        prepare: Callable[[Prompt], Awaitable[Q | Answer]],
+        ask: Callable[[Q], Awaitable[Answer | Failure]],
     ) -> None:
         self.name = name
         self.concurrency = concurrency
         self.traffic = traffic
+        self.prepare = prepare
         self.ask = ask
         self.throttle = Throttle(concurrency)
         self.resume_at = 0.0
         self.is_stopped = asyncio.Event()
 
-    async def answer_each(self, prompts: Sequence[Prompt], on_answer: Callable[[int, Answer], None]) -> None:
-        """Answers prompts; none is taken before it can be asked, so what is held does not grow with their number."""
-        left = iter(enumerate(prompts))
+    async def answer_each(
+        self, prompts: Sequence[tuple[int, Prompt]], on_answer: Callable[[int, Answer], None]
+    ) -> None:
+        """Answers prompts by their positions; what is held is held for as many as are in flight, however many come."""
+        left = iter(prompts)
         num_workers = min(self.concurrency, len(prompts))
         workers = [asyncio.create_task(self._work(left, on_answer)) for _ in range(num_workers)]
         try:
@@ -68,19 +75,25 @@ class Run:
 
     async def _work(self, left: Iterator[tuple[int, Prompt]], on_answer: Callable[[int, Answer], None]) -> None:
         for index, prompt in left:
-            on_answer(index, await self.answer(prompt))
+            on_answer(index, await self._prepare_and_answer(prompt))
 
-    async def answer(self, prompt: Prompt) -> Answer:
-        """Answers one prompt, however many tries it takes."""
+    async def _prepare_and_answer(self, prompt: Prompt) -> Answer:
+        if self.traffic.stop_reason is not None:
+            return Answer(text=None, error=self.traffic.stop_reason)
+        question = await self.prepare(prompt)
+        return question if isinstance(question, Answer) else await self.answer(question)
+
+    async def answer(self, question: Q) -> Answer:
+        """Answers one question, however many tries it takes."""
         num_failed = num_delayed = 0
         while self.traffic.stop_reason is None:
-            outcome = await self._take_turn(prompt)
+            outcome = await self._take_turn(question)
             if isinstance(outcome, Answer):
                 return outcome
             if outcome.then == "stop":
                 self.stop(outcome.reason, outcome.wait_seconds or math.inf)
-            elif outcome.then == "leave":
-                return Answer(text=None, error=outcome.reason)
+            elif outcome.then in ("leave", "unseen"):
+                return Answer(text=None, error=outcome.reason, num_prompt_tokens=outcome.num_prompt_tokens)
             elif outcome.then == "refused":
                 return self._leave_refused(outcome.reason)
             elif outcome.then == "slow_down":
@@ -118,7 +131,7 @@ class Run:
         with suppress(TimeoutError):
             await asyncio.wait_for(self.is_stopped.wait(), seconds)
 
-    async def _take_turn(self, prompt: Prompt) -> Answer | Failure:
+    async def _take_turn(self, question: Q) -> Answer | Failure:
         ticket = await self.throttle.acquire()
         try:
             while (pause_seconds := self.resume_at - time.monotonic()) > 0 and self.traffic.stop_reason is None:
@@ -130,7 +143,7 @@ class Run:
             self.traffic.num_sent += 1
             self.traffic.num_in_flight += 1
             try:
-                outcome = await self.ask(prompt)
+                outcome = await self.ask(question)
             finally:
                 self.traffic.num_in_flight -= 1
             if isinstance(outcome, Answer):
