@@ -24,6 +24,7 @@ from vidground_hf.judging import AnswerError
 from vidground_hf.ladder import Ladder, RightInEveryOrder, label_rows
 from vidground_hf.ladder_checks import measure_kept, measure_wrong_videos
 from vidground_hf.ladder_curation import climb
+from vidground_hf.ladder_pages import format_ladder
 from vidground_hf.ladder_report import compare_needs
 from vidground_hf.media import FrameBudget
 from vidground_hf.prompts import Prompt
@@ -130,6 +131,15 @@ def test_calibrated_gives_nearly_every_question_its_planted_label() -> None:
         NEEDED.index(need) < NEEDED.index(row["planted"]) for need, row in zip(done.rows["needs"], rows, strict=True)
     )
     assert (right, too_low) == (690, 10)
+
+
+def test_a_view_that_calibrated_cannot_cut_answers_nothing_and_says_why() -> None:
+    rows = make_rows(40, needs=("unanswered",))
+    done = climb(Dataset.from_list(rows), make_model(rows), views=["text"])
+    (rung,) = done.report["rungs"]
+    assert (rung["num_answered"], rung["threshold"]) == (0, None)
+    share = f"{100 * min(rung['smallest_error'], 1.0):.1f} %"
+    assert f"   luck is never under {share}\n" in format_ladder(done.report)
 
 
 def test_a_row_is_asked_no_further_than_the_view_that_answers_it() -> None:

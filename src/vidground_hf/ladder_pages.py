@@ -88,10 +88,17 @@ def format_ladder(report: Mapping[str, Any]) -> str:
     lines += ["", f"  {'asked through':16} {'rows':>7} {'answered':>9} {'skipped':>8} {'answers':>8} {'saved':>8}"]
     lines += [
         f"  {rung['view']:16} {rung['num_rows']:>7,} {rung['num_answered']:>9,} {rung['num_skipped']:>8,} "
-        f"{rung['num_answers']:>8,} {rung['num_saved']:>8,}"
+        f"{rung['num_answers']:>8,} {rung['num_saved']:>8,}{_note_luck(rung)}"
         for rung in report["rungs"]
     ]
     return "\n".join(lines + _format_checks(report))
+
+
+def _note_luck(rung: Mapping[str, Any]) -> str:
+    """Why `calibrated` let a view answer nothing."""
+    if rung["threshold"] is not None or rung["smallest_error"] is None:
+        return ""
+    return f"   luck is never under {format_percent(min(rung['smallest_error'], 1.0))}"
 
 
 _SHORT = {"unordered_frames": "unordered", "unanswered": "none"} | {
