@@ -17,6 +17,7 @@ from typing import Any
 from datasets import Dataset, DatasetDict, load_dataset
 
 from vidground_hf.figures import draw_figures
+from vidground_hf.ladder_pages import draw_needs, render_ladder_card, render_ladder_html
 from vidground_hf.loading import DataError
 from vidground_hf.pages import SPLITS, render_card, render_html
 
@@ -108,9 +109,14 @@ def write_report(report: dict[str, Any], folder: Path, **card: Any) -> None:
         card: what `pages.render_card` takes besides.
     """
     (folder / "figures").mkdir(parents=True, exist_ok=True)
-    figures = draw_figures(report)
+    if report.get("kind") == "ladder":
+        figures = {"needs": draw_needs(report)}
+        page, readme = render_ladder_html(report, figures["needs"]), render_ladder_card(report, **card)
+    else:
+        figures = draw_figures(report)
+        page, readme = render_html(report, figures), render_card(report, figures, **card)
     for name, content in figures.items():
         (folder / "figures" / f"{name}.png").write_bytes(content)
-    (folder / "report.html").write_text(render_html(report, figures), encoding="utf-8")
-    (folder / "README.md").write_text(render_card(report, figures, **card), encoding="utf-8")
+    (folder / "report.html").write_text(page, encoding="utf-8")
+    (folder / "README.md").write_text(readme, encoding="utf-8")
     (folder / "report.json").write_text(json.dumps(report, indent=2, allow_nan=False) + "\n", encoding="utf-8")
