@@ -51,6 +51,8 @@ def decode_frames(
 def check_numbers(reader: Any, source: VideoSource) -> None:
     """Refuses a file whose frames decord numbers in another way: it would give other frames than it is asked for."""
     with open_container(source.rewind()) as container:
+        if container.format.name in ("mpeg", "mpegts"):
+            raise ValueError("decord begins at a later frame of MPEG streams")
         table = read_packet_table(container, find_stream(container))
     if len(reader) != len(table.pts):
         raise ValueError(f"decord counts {len(reader)} frames where {len(table.pts)} are shown")
