@@ -31,11 +31,11 @@ def clips(tmp_path_factory: pytest.TempPathFactory) -> list[Path]:
 
 
 @pytest.fixture
-def pipe_that_hangs(tmp_path: Path) -> Iterator[str]:
+def pipe_that_hangs(tmp_path: Path) -> str:
     """A path whose reader waits for ever: a named pipe that nobody writes to."""
     path = tmp_path / "hanging.mp4"
     os.mkfifo(path)
-    yield str(path)
+    return str(path)
 
 
 def request(source: Path | str) -> FrameRequest:
@@ -55,9 +55,9 @@ def test_clips_come_in_the_order_of_the_requests(clips: list[Path], num_workers:
 
 
 def test_a_decoder_that_hangs_costs_its_own_clip(clips: list[Path], pipe_that_hangs: str) -> None:
-    sources = [clips[0], pipe_that_hangs, clips[1], clips[2], pipe_that_hangs, clips[0]]
+    sources: list[Path | str] = [clips[0], pipe_that_hangs, clips[1], clips[2], pipe_that_hangs, clips[0]]
     with FrameLoader(2, timeout_seconds=1.5) as loader:
-        loaded = list(loader.load(map(request, sources)))
+        loaded = list(loader.load([request(source) for source in sources]))
     assert [isinstance(frames, VideoFrames) for frames in loaded] == [True, False, True, True, False, True]
     assert str(loaded[1]) == f"{pipe_that_hangs} cannot be read by pyav: no frames after 1.5 s; leave this video out"
 
@@ -91,7 +91,9 @@ class FragileProcess(FrameProcess):
 def test_a_decoder_that_crashes_costs_its_own_clip(clips: list[Path], monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(frame_loading, "FrameProcess", FragileProcess)
     with FrameLoader(1) as loader:
-        loaded = list(loader.load(map(request, [clips[0], "crash.mp4", clips[1], "crash.mp4", clips[2]])))
+        loaded = list(
+            loader.load([request(source) for source in (clips[0], "crash.mp4", clips[1], "crash.mp4", clips[2])])
+        )
     assert [isinstance(frames, VideoFrames) for frames in loaded] == [True, False, True, False, True]
     assert isinstance(loaded[1], VideoReadError)
     assert loaded[1].cause == "the decoder crashed (SIGSEGV)"
@@ -123,7 +125,7 @@ def test_no_more_than_max_ahead_are_read_ahead(clips: list[Path]) -> None:
 
 def test_no_process_is_left(clips: list[Path], pipe_that_hangs: str) -> None:
     with FrameLoader(2, timeout_seconds=None) as loader:
-        loaded = loader.load(map(request, [clips[0], pipe_that_hangs, pipe_that_hangs, clips[1]]))
+        loaded = loader.load([request(source) for source in (clips[0], pipe_that_hangs, pipe_that_hangs, clips[1])])
         assert isinstance(next(loaded), VideoFrames)
         processes = list(loader._alive)
     assert processes

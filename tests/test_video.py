@@ -38,7 +38,21 @@ FORMATS: dict[str, dict[str, Any]] = {
     "yuv444.mp4": {"pixels": "yuv444p"},
     "moving.gif": {"codec": "gif", "pixels": "rgb8"},
 }
-REFUSED = "begins at a later frame|frames with other times|other times than|no more frames left|misnumbers|counts|cannot find|broken metadata|EOF"
+OTHER_TIMES = "other times than|no more frames left"
+REFUSED = {
+    ("open_gop.mp4", "decord"): "decord misnumbers frames that are stored after a key frame and shown before it",
+    ("hevc.mp4", "decord"): "decord misnumbers frames that are stored after a key frame and shown before it",
+    ("av1.mp4", "decord"): "cannot find video stream",
+    ("mpeg4.avi", "decord"): OTHER_TIMES,
+    ("h264.avi", "decord"): OTHER_TIMES,
+    ("stream.ts", "decord"): "decord begins at a later frame of MPEG streams",
+    ("program.mpg", "decord"): "decord begins at a later frame of MPEG streams",
+    ("moving.gif", "decord"): "broken metadata",
+    ("mpeg4.avi", "torchcodec"): OTHER_TIMES,
+    ("h264.avi", "torchcodec"): OTHER_TIMES,
+    ("stream.ts", "torchcodec"): OTHER_TIMES,
+    ("program.mpg", "torchcodec"): OTHER_TIMES,
+}
 
 
 @pytest.fixture(scope="module")
@@ -58,12 +72,11 @@ def test_the_frames_that_come_are_the_ones_asked_for(tmp_path: Path, name: str, 
     needs(backend)
     path = make_video(tmp_path / name, **FORMATS[name])
     expected = list(range(40)) if num_frames == 100 else [2, 8, 14, 20, 25, 31, 37]
-    try:
-        frames = read_frames(path, num_frames=num_frames, backend=backend)
-    except VideoReadError as error:
-        assert backend != "pyav"
-        assert re.search(REFUSED, error.cause), error.cause
+    if (name, backend) in REFUSED:
+        with pytest.raises(VideoReadError, match=REFUSED[name, backend]):
+            read_frames(path, num_frames=num_frames, backend=backend)
         return
+    frames = read_frames(path, num_frames=num_frames, backend=backend)
     assert read_numbers(frames.data) == frames.indices.tolist() == expected
     assert frames.pts_seconds == pytest.approx(np.array(expected) * 0.04, abs=1e-3)
     assert frames.duration_seconds == pytest.approx(np.full(len(expected), 0.04), abs=2e-3)
@@ -187,17 +200,14 @@ def test_a_folder_without_images(tmp_path: Path) -> None:
         read_frames(tmp_path, num_frames=4, frame_rate=3)
 
 
-@pytest.mark.parametrize("backend", BACKENDS)
-def test_a_file_that_was_cut_gives_what_is_left(tmp_path: Path, clip: Path, backend: str) -> None:
+@pytest.mark.parametrize("backend", ["pyav", "torchcodec"])  # decord reads nothing of it
+def test_a_file_that_was_cut_gives_what_is_left(tmp_path: Path, backend: str) -> None:
     needs(backend)
     whole = make_video(tmp_path / "whole.mp4", options={"bf": "0", "g": "5"}, muxer_options={"movflags": "faststart"})
     content = whole.read_bytes()
     start = content.index(b"mdat")
-    try:
-        frames = read_frames(content[: start + (len(content) - start) // 2], num_frames=4, backend=backend)
-    except VideoReadError:
-        assert backend == "decord"  # it reads on past the end
-        return
+    half = content[: start + (len(content) - start) // 2]
+    frames = read_frames(half, num_frames=4, backend=backend)
     numbers = read_numbers(frames.data)
     assert numbers == frames.indices.tolist()
     found = re.match(r"(\d+) of 40 frames could be decoded \(", frames.note or "")

@@ -56,7 +56,7 @@ def test_counts_times_and_shapes_are_those_of_the_probe(file: str) -> None:
     assert frames.pts_seconds[-1] == pytest.approx(float(row["last_pts_s"]), abs=1e-6)
     unit = 1 / int(row["time_base"].split("/")[1])
     steps, counts = np.unique(np.round(np.diff(frames.pts_seconds) / unit).astype(int), return_counts=True)
-    expected = dict(tuple(map(int, step.split("x"))) for step in row["pts_steps"].split())
+    expected = {int(step): int(count) for step, count in (cell.split("x") for cell in row["pts_steps"].split())}
     assert expected.items() <= dict(zip(steps.tolist(), counts.tolist(), strict=True)).items()
     width, height = map(int, row["coded_size"].split("x"))
     if Path(file).name in ROTATED:
