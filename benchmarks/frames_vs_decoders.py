@@ -1,8 +1,8 @@
 """32 uniform frames of a video: `read_frames` beside bare torchcodec, decord and PyAV, on the same files.
 
 Each decoder is used in the best way its documentation tells: torchcodec `get_frames_at`, decord `get_batch`, PyAV a
-seek where a key frame lies on the way. All give the same frames in their stored size; a second figure of ours resizes them for a model.
-A read is cold when the file's pages were dropped before, with one worker or two; rounds are alternated, medians told.
+seek where a key frame lies on the way. All give the same frames in their stored size; a second figure of ours resizes
+them for a model. A read is cold when the file's pages were dropped before it; rounds are alternated, medians told.
 Prints one JSON line. `python benchmarks/frames_vs_decoders.py [SECONDS_OF_SHORT SECONDS_OF_LONG ROUNDS]`.
 """
 

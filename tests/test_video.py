@@ -21,6 +21,7 @@ from vidground_hf import video_backends
 from vidground_hf.media import FrameBudget, FrameRequest
 from vidground_hf.video import BACKENDS, VideoReadError, list_indices, read_frames, read_request, show_frames
 from vidground_hf.video_backends import explain_backend
+from vidground_hf.video_index import find_stream, open_container, read_header_table, read_packet_table
 
 FORMATS: dict[str, dict[str, Any]] = {
     "b_frames.mp4": {"options": {"bf": "3", "g": "12"}},
@@ -288,3 +289,31 @@ def test_shown_frames(clip: Path) -> None:
 def test_numbers_out_of_range(clip: Path) -> None:
     with pytest.raises(ValueError, match="num_frames = 0 is out of range"):
         read_frames(clip, num_frames=0)
+
+
+@pytest.mark.parametrize("name", ["b_frames.mp4", "open_gop.mp4", "hevc.mp4", "av1.mp4"])
+def test_the_header_tells_what_the_packets_tell(tmp_path: Path, name: str) -> None:
+    path = str(make_video(tmp_path / name, **FORMATS[name]))
+    with open_container(path) as container:
+        by_header = read_header_table(container, find_stream(container))
+    with open_container(path) as container:
+        by_packets = read_packet_table(container, find_stream(container))
+    assert by_header is not None
+    assert by_header.pts.tolist() == by_packets.pts.tolist()
+    assert (by_header.end, by_header.num_stored) == (by_packets.end, by_packets.num_stored)
+
+
+def test_names_that_look_like_protocols(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    make_video(tmp_path / "take.mp4").rename(tmp_path / "take:2 #1?.mp4")
+    monkeypatch.chdir(tmp_path)
+    for backend in (name for name in BACKENDS if explain_backend(name) is None):
+        assert read_numbers(read_frames("take:2 #1?.mp4", num_frames=1, backend=backend).data) == [20]
+
+
+def test_a_playlist_fetches_nothing(tmp_path: Path) -> None:
+    with serve_file(make_video(tmp_path / "part.ts").read_bytes()) as (address, sent):
+        playlist = f"#EXTM3U\n#EXT-X-TARGETDURATION:2\n#EXTINF:1.6,\n{address}/clip.ts\n#EXT-X-ENDLIST\n"
+        (tmp_path / "playlist.m3u8").write_text(playlist)
+        with pytest.raises(VideoReadError):
+            read_frames(tmp_path / "playlist.m3u8", num_frames=1)
+    assert sent == []

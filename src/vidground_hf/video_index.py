@@ -31,8 +31,8 @@ class FrameTable:
         time_base (`Fraction`): seconds of one unit.
         stream_index (`int`): place of the stream among all of the container.
         key_pts (`int64[K]`): moments from which a decoder can start; the first is that of the first frame or before.
-        num_hidden (`int`): frames that are stored but that the container's edit list hides.
-        num_stored (`int`): frames that the header announces or that there are packets for, without the hidden ones.
+        num_stored (`int`): frames that the header announces or that there are packets for, without those that the
+            container's edit list hides.
         num_pixels (`int`): of a frame.
         pixel_aspect (`Fraction`, *optional*): width over height of a pixel, where the file tells.
         may_jump (`bool`, *optional*, defaults to `True`): whether a decoder may leave out what lies between frames;
@@ -44,7 +44,6 @@ class FrameTable:
     time_base: Fraction
     stream_index: int
     key_pts: Ints
-    num_hidden: int
     num_stored: int
     num_pixels: int
     pixel_aspect: Fraction | None = None
@@ -114,7 +113,6 @@ def read_header_table(container: Any, stream: Any) -> FrameTable | None:
         stream.time_base,
         stream.index,
         pts[is_key],
-        0,
         len(pts),
         count_pixels(stream),
         stream.sample_aspect_ratio,
@@ -140,15 +138,13 @@ def read_packet_table(container: Any, stream: Any) -> FrameTable:
     last = int(durations[pts == shown_pts[-1]].max())
     if last <= 0 and len(shown_pts) > 1:
         last = int(shown_pts[-1] - shown_pts[-2])
-    num_hidden = int(is_hidden.sum())
     return FrameTable(
         shown_pts,
         int(shown_pts[-1]) + last,
         stream.time_base,
         stream.index,
         np.sort(pts[is_key]).astype(np.int64),
-        num_hidden,
-        max(len(shown_pts), stream.frames - num_hidden),
+        max(len(shown_pts), stream.frames - int(is_hidden.sum())),
         count_pixels(stream),
         stream.sample_aspect_ratio,
         # AVI stores no display times; those of streams that reorder frames are made up.
@@ -192,5 +188,6 @@ def split_by_memory(places: Ints, table: FrameTable) -> list[Ints]:
 
 
 def open_container(handle: Any) -> Any:
-    """A PyAV container whose own messages stay silent: they are in the errors that it raises."""
-    return av.open(handle, metadata_errors="ignore")
+    """A PyAV container; names in other encodings are no fault of it."""
+    # A playlist in place of a video must not make this machine fetch what it names.
+    return av.open(handle, metadata_errors="ignore", container_options={"protocol_whitelist": "file"})

@@ -86,7 +86,7 @@ def index_pictures(num_pictures: int, frame_rate: float) -> FrameTable:
         raise ValueError(f"frame_rate = {frame_rate} is out of range; it is above 0")
     pts = np.arange(num_pictures, dtype=np.int64)
     time_base = 1 / Fraction(frame_rate).limit_denominator(1001)
-    return FrameTable(pts, num_pictures, time_base, 0, pts, 0, num_pictures, 0)
+    return FrameTable(pts, num_pictures, time_base, 0, pts, num_pictures, 0)
 
 
 def fit_size(height: int, width: int, size: Size) -> tuple[int, int]:

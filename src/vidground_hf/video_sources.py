@@ -74,7 +74,8 @@ def open_source(source: Any, name: str | None = None) -> Iterator[VideoSource]:
             path = path.removeprefix("file://")
             with open(path, "rb"):  # the operating system's own words for what is missing or forbidden
                 pass
-            yield VideoSource(hide_secrets(name or path), path)
+            # An absolute path is never taken for a protocol, as "take:2.mp4" would be.
+            yield VideoSource(hide_secrets(name or path), os.path.abspath(path))
     elif hasattr(source, "read") and hasattr(source, "seek"):
         yield VideoSource(hide_secrets(name or str(getattr(source, "name", "<file object>"))), source)
     else:
