@@ -1,6 +1,6 @@
 """The table of all frames of a video stream, from its header where that is enough, else from its packets.
 
-No picture is decoded here, except where packets carry no time stamps.
+No picture is decoded here, except to find out which frames of a faulty file still do.
 """
 
 from __future__ import annotations
