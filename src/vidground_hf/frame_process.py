@@ -80,7 +80,6 @@ class FrameProcess:
         """End it, whatever it does."""
         self._child.kill()
         self._child.wait()
-        self._pipe.close()
 
 
 def describe_end(status: int, timeout_seconds: float | None) -> str:
