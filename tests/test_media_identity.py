@@ -16,6 +16,7 @@ from vidground_hf.answerers.base import Answer
 from vidground_hf.cache import AnswerCache, answer_through_cache, make_key
 from vidground_hf.media import FrameBudget, FrameRequest
 from vidground_hf.media_identity import identify_frames
+from vidground_hf.model_files import ModelError
 from vidground_hf.prompts import Prompt
 
 
@@ -162,3 +163,19 @@ def test_how_frames_are_taken_changes_the_key_and_blind_keys_stay(clip: Path, tm
         assert cache.make_keys(watcher, [look(clip, 8)]) != cache.make_keys(other, [look(clip, 8)])
         assert cache.make_keys(watcher, [blind]) == [make_key("watcher@1", {}, blind)]
         assert cache.make_keys(other, [blind]) == [make_key("watcher@1", {}, blind)]
+
+
+class Reader(Watcher):
+    """Reads text only, and has nothing to say about frames."""
+
+    @property
+    def visual_sampling(self) -> dict[str, str]:  # type: ignore[override]
+        raise ModelError("reads text only")
+
+
+def test_a_model_that_reads_text_only_is_not_asked_how_it_looks(clip: Path, tmp_path: Path) -> None:
+    blind = Prompt(example_id="1", view="text", problem_type="free_form", question="Why?")
+    with AnswerCache(tmp_path / "answers.sqlite") as cache:
+        assert cache.make_keys(Reader(8), [blind]) == [make_key("watcher@1", {}, blind)]
+        with pytest.raises(ModelError, match="reads text only"):
+            cache.make_keys(Reader(8), [blind, look(clip, 8)])
