@@ -6,16 +6,21 @@ import hashlib
 import os
 import shutil
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from pathlib import Path
 
+import aiohttp
 import av
 import numpy as np
 import pytest
+from fsspec.implementations.http import HTTPFileSystem
+from fsspec.implementations.memory import MemoryFileSystem
+from huggingface_hub.errors import HfHubHTTPError
 
 from vidground_hf.answerers.base import Answer
 from vidground_hf.cache import AnswerCache, answer_through_cache, make_key
 from vidground_hf.media import FrameBudget, FrameRequest
-from vidground_hf.media_identity import identify_frames
+from vidground_hf.media_identity import identify_content, identify_frames
 from vidground_hf.model_files import ModelError
 from vidground_hf.prompts import Prompt
 
@@ -94,10 +99,58 @@ def test_what_was_found_out_is_kept_until_the_file_changes(clip: Path, tmp_path:
         assert len(asked) == 3
 
 
-def test_a_clip_that_cannot_be_read_is_named_by_its_source(tmp_path: Path) -> None:
+@pytest.mark.parametrize(
+    "source", ["broken.mp4", "absent.mp4", "", "a\0b.mp4", "foo://x/y.mp4", "hf://x", "https://[bad/x.mp4"]
+)
+def test_what_cannot_be_read_now_is_never_taken_for_what_can_be_read_later(source: str, tmp_path: Path) -> None:
     (tmp_path / "broken.mp4").write_bytes(b"no video")
-    for source in (str(tmp_path / "broken.mp4"), str(tmp_path / "absent.mp4")):
-        assert identify_frames(FrameRequest(source=source), find_out) == {"unreadable": source}
+    request = FrameRequest(source=source if "://" in source else str(tmp_path / source))
+    first, second = (identify_frames(request, find_out) for _ in range(2))
+    assert first["unreadable"] == second["unreadable"] == request.source
+    assert first != second
+
+
+@pytest.mark.parametrize(
+    "error", [aiohttp.ClientPayloadError("it broke off"), HfHubHTTPError.__bases__[0]("no route")]
+)
+def test_a_server_that_fails_costs_its_clip_only(error: Exception, monkeypatch: pytest.MonkeyPatch) -> None:
+    def fail(*_: object, **__: object) -> None:
+        raise error
+
+    monkeypatch.setattr(MemoryFileSystem, "info", fail)
+    assert "unreadable" in identify_frames(FrameRequest(source="memory://a.mp4"), find_out)
+
+
+def test_the_time_from_which_frames_are_counted_is_named(clip: Path) -> None:
+    middle = FrameRequest(source=str(clip), budget=FrameBudget(num_frames=4), pick=(0, 1))
+    parts = [(None, None), (0.0, None), (0.75, 1.75), (0.5, 2.0)]
+    names = [identify_frames(replace(middle, start_seconds=a, end_seconds=b), find_out) for a, b in parts]
+    assert [name["indices"] for name in names] == [[5], [5], [5], [5]]
+    assert [name.get("part") for name in names] == [None, None, (0.75, 1.75), (0.5, 2.0)]
+
+
+def test_an_address_of_a_file_is_its_path(clip: Path) -> None:
+    names = [identify_frames(FrameRequest(source=source), find_out) for source in (str(clip), f"file://{clip}")]
+    assert names[0] == names[1]
+
+
+def test_a_name_may_be_no_text(clip: Path, tmp_path: Path) -> None:
+    path = os.fsdecode(os.fsencode(tmp_path) + b"/\xff\xfe.mp4")
+    clip.rename(path)
+    with AnswerCache(tmp_path / "answers.sqlite") as cache:
+        assert identify_frames(FrameRequest(source=path), cache.remember)["indices"] == list(range(8))
+
+
+@pytest.mark.parametrize(
+    ("about", "is_told_apart"), [({"ETag": "1"}, False), ({"Last-Modified": "today"}, False), ({}, True)]
+)
+def test_a_query_tells_videos_apart_where_nothing_else_does(
+    about: dict[str, str], is_told_apart: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(HTTPFileSystem, "info", lambda *_: {"size": None, **about})
+    first, second = (identify_content(FrameRequest(source=f"https://host/get?id={k}"), find_out) for k in "12")
+    assert (first != second) == is_told_apart
+    assert "id=" not in first
 
 
 class Watcher:
