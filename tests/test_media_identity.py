@@ -8,13 +8,13 @@ import shutil
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
 
 import aiohttp
 import av
+import fsspec
 import numpy as np
 import pytest
-from fsspec.implementations.http import HTTPFileSystem
-from fsspec.implementations.memory import MemoryFileSystem
 from huggingface_hub.errors import HfHubHTTPError
 
 from vidground_hf.answerers.base import Answer
@@ -110,15 +110,16 @@ def test_what_cannot_be_read_now_is_never_taken_for_what_can_be_read_later(sourc
     assert first != second
 
 
-@pytest.mark.parametrize(
-    "error", [aiohttp.ClientPayloadError("it broke off"), HfHubHTTPError.__bases__[0]("no route")]
-)
+TROUBLE = [aiohttp.ClientPayloadError("it broke off"), HfHubHTTPError.__bases__[0]("no route")]
+
+
+@pytest.mark.parametrize("error", TROUBLE)
 def test_a_server_that_fails_costs_its_clip_only(error: Exception, monkeypatch: pytest.MonkeyPatch) -> None:
-    def fail(*_: object, **__: object) -> None:
+    def fail(_: str) -> None:
         raise error
 
-    monkeypatch.setattr(MemoryFileSystem, "info", fail)
-    assert "unreadable" in identify_frames(FrameRequest(source="memory://a.mp4"), find_out)
+    monkeypatch.setattr(fsspec, "url_to_fs", fail)
+    assert "unreadable" in identify_frames(FrameRequest(source="https://host/a.mp4"), find_out)
 
 
 def test_the_time_from_which_frames_are_counted_is_named(clip: Path) -> None:
@@ -147,7 +148,8 @@ def test_a_name_may_be_no_text(clip: Path, tmp_path: Path) -> None:
 def test_a_query_tells_videos_apart_where_nothing_else_does(
     about: dict[str, str], is_told_apart: bool, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(HTTPFileSystem, "info", lambda *_: {"size": None, **about})
+    files = SimpleNamespace(info=lambda _: {"size": None, **about})
+    monkeypatch.setattr(fsspec, "url_to_fs", lambda url: (files, url))
     first, second = (identify_content(FrameRequest(source=f"https://host/get?id={k}"), find_out) for k in "12")
     assert (first != second) == is_told_apart
     assert "id=" not in first
