@@ -28,7 +28,7 @@ from vidground_hf.answerers.base import Answer, check_seen, takes_frames  # noqa
 from vidground_hf.answerers.transformers_clips import ClipEncoder  # noqa: E402
 from vidground_hf.answerers.transformers_kept import Recent  # noqa: E402
 from vidground_hf.answerers.transformers_lm import TransformersAnswerer  # noqa: E402
-from vidground_hf.answerers.transformers_visual import VisualEngine  # noqa: E402
+from vidground_hf.answerers.transformers_visual import View, VisualEngine  # noqa: E402
 from vidground_hf.media import FrameBudget, FrameRequest  # noqa: E402
 from vidground_hf.model_files import ModelError  # noqa: E402
 from vidground_hf.prompts import Prompt  # noqa: E402
@@ -341,6 +341,20 @@ def test_clips_given_as_bytes_are_told_apart(qwen: TransformersAnswerer, monkeyp
     assert read_logprobs(qwen.answer([asked[1]])[0]) == pytest.approx(read_logprobs(other), abs=1e-4)
 
 
+def test_a_file_that_changes_is_read_again(qwen: TransformersAnswerer, loader: Loader, tmp_path: Path) -> None:
+    path = tmp_path / "clip.mp4"
+    path.write_bytes(b"one")
+    for _ in range(2):
+        qwen.answer([ask(str(path))])
+    assert len(loader.asked) == 1
+    os.utime(path, ns=(1, 1))
+    qwen.answer([ask(f"file://{path}"), ask(str(path))])
+    path.write_bytes(b"four")
+    os.utime(path, ns=(1, 1))
+    qwen.answer([ask(str(path)), ask(str(path), "who?")])
+    assert len(loader.asked) == 4
+
+
 def test_equal_prompts_are_computed_once(qwen: TransformersAnswerer) -> None:
     prompts = [ask("a"), ask("a", "who?", "free_form")]
     qwen.answer(prompts)
@@ -363,6 +377,26 @@ def test_what_is_kept_is_bounded() -> None:
     assert (recent.get("d"), recent.num_bytes) == (None, 8)
     recent.clear()
     assert (recent.get("a"), recent.num_bytes) == (None, 0)
+
+
+def test_what_waits_for_its_batch_is_bounded(qwen: TransformersAnswerer, monkeypatch: pytest.MonkeyPatch) -> None:
+    engine = get_engine(qwen)
+    (num_bytes,) = {
+        engine._see(View(FrameRequest(source=k), None), make_frames(FrameRequest(source=k))).num_bytes for k in "ab"
+    }
+    engine.seen.clear()
+    sizes: list[int] = []
+    answer_rows = engine.rows.answer_rows
+
+    def count(prompts: Sequence[Prompt], rows: Sequence[Any], on_answer: Any) -> None:
+        sizes.append(len(rows))
+        answer_rows(prompts, rows, on_answer)
+
+    monkeypatch.setattr(engine.rows, "answer_rows", count)
+    monkeypatch.setattr(transformers_visual, "_MAX_SEEN_BYTES", 2 * num_bytes)
+    prompts = [ask(source, question) for source in ("a", "b", "f", "g", "h") for question in ("who?", "which?")]
+    assert all(answer.error is None for answer in qwen.answer(prompts))
+    assert sizes == [4, 4, 2]
 
 
 def test_forgetting_changes_no_answer(

@@ -6,7 +6,9 @@ Prompts without frames are `transformers_engine.py`'s; frames are read by `frame
 from __future__ import annotations
 
 import hashlib
+import os
 from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import suppress
 from dataclasses import replace
 from time import perf_counter
 from typing import Any, NamedTuple, TypeAlias
@@ -39,15 +41,15 @@ class View(NamedTuple):
 
     Attributes:
         request (`FrameRequest`): the frames.
-        digest (`bytes`, *optional*): of the video where it is given as bytes.
+        version (`bytes`, *optional*): what changes with the video; a digest where it is given as bytes.
     """
 
     request: FrameRequest
-    digest: bytes | None
+    version: bytes | None
 
     def forget_bytes(self) -> View:
         """An equal name that holds no video."""
-        return View(replace(self.request, content=None), self.digest)
+        return View(replace(self.request, content=None), self.version)
 
 
 class VisualEngine:
@@ -85,7 +87,7 @@ class VisualEngine:
                 seen = found if isinstance(found, Seen) else self._see(view, found)
                 seconds = (perf_counter() - start) / len(owners)
                 rows += self.rows.make_rows(prompts, texts, owners, seen, seconds, on_answer)
-                if sum(row.size for row in rows) >= self.engine.max_batch_tokens:
+                if _is_enough(rows, self.engine.max_batch_tokens):
                     self.rows.answer_rows(prompts, rows, on_answer)
                     rows = []
             self.rows.answer_rows(prompts, rows, on_answer)
@@ -149,20 +151,36 @@ class VisualEngine:
         return None
 
 
+def _is_enough(rows: Sequence[Row], max_batch_tokens: int) -> bool:
+    """Whether rows fill a batch, or hold on to as much of what was seen as may be kept."""
+    seen = {id(row.seen): row.seen for row in rows}.values()
+    return sum(row.size for row in rows) >= max_batch_tokens or sum(one.num_bytes for one in seen) >= _MAX_SEEN_BYTES
+
+
 def _group_views(prompts: Sequence[Prompt], indices: Iterable[int]) -> dict[View, dict[View, list[int]]]:
     """The prompts of each view of each clip."""
     clips: dict[View, dict[View, list[int]]] = {}
-    digests: dict[int, bytes] = {}  # rows of one clip hold the same bytes, which are read once
+    versions: dict[int | str, bytes | None] = {}  # rows of one clip hold the same bytes, which are read once
     for index in indices:
         request = prompts[index].frames
         if request is None:
             raise ValueError(f"the prompt of row {prompts[index].example_id!r} shows no frames; ask it as text")
-        content, digest = request.content, None
-        if content is not None:
-            digest = digests.get(id(content)) or hashlib.blake2b(content, digest_size=16).digest()
-            digests[id(content)] = digest
-        clips.setdefault(View(request.clip, digest), {}).setdefault(View(request, digest), []).append(index)
+        name = request.source if request.content is None else id(request.content)
+        if name not in versions:
+            versions[name] = _find_version(request)
+        view = View(request, versions[name])
+        clips.setdefault(View(request.clip, view.version), {}).setdefault(view, []).append(index)
     return clips
+
+
+def _find_version(request: FrameRequest) -> bytes | None:
+    """What changes with a video; of an address it is not known."""
+    if request.content is not None:
+        return hashlib.blake2b(request.content, digest_size=16).digest()
+    with suppress(OSError, ValueError):
+        about = os.stat(request.source.removeprefix("file://"))
+        return f"{about.st_size} {about.st_mtime_ns}".encode()
+    return None
 
 
 def _make_noise(seed: int) -> VideoFrames:
