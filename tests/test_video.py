@@ -192,8 +192,11 @@ def test_a_folder_of_images_in_natural_order(tmp_path: Path) -> None:
     assert read_numbers(frames.data) == frames.indices.tolist() == [1, 4, 7, 10]
     assert frames.pts_seconds == pytest.approx([1 / 3, 4 / 3, 7 / 3, 10 / 3])
     assert (frames.video_seconds, frames.backend) == (4.0, "pillow")
-    with pytest.raises(ValueError, match="is a folder of images, which has no times; pass frame_rate"):
-        read_frames(tmp_path, num_frames=4)
+    request = FrameRequest(source=str(tmp_path), frame_rate=3.0, budget=FrameBudget(num_frames=4))
+    assert read_request(request).indices.tolist() == list_indices(request).tolist() == [1, 4, 7, 10]
+    for read in (read_request, list_indices):
+        with pytest.raises(VideoReadError, match="a folder of images has no times; say frame_rate"):
+            read(replace(request, frame_rate=None))
 
 
 def test_a_folder_without_images(tmp_path: Path) -> None:

@@ -190,6 +190,7 @@ def _request_frames(
         content=example.media_content,
         start_seconds=example.start_seconds,
         end_seconds=example.end_seconds,
+        frame_rate=example.frame_rate,
         budget=budget,
         pick=(pick or (0, 1)) if view == "single_frame" else None,
         shuffle_seed=shuffle_seed if view == "shuffled_frames" else None,

@@ -75,13 +75,18 @@ def split_name(name: str) -> list[str]:
     return re.split(r"(\d+)", name)
 
 
-def index_pictures(num_pictures: int, frame_rate: float) -> FrameTable:
+def index_pictures(num_pictures: int, frame_rate: float | None) -> FrameTable:
     """The table of images that follow one another at an even pace.
 
     Args:
         num_pictures (`int`): at least 1.
-        frame_rate (`float`): images a second, above 0.
+        frame_rate (`float`, *optional*): images a second, above 0.
+
+    Raises:
+        `ValueError`: where it is missing or out of range.
     """
+    if frame_rate is None:
+        raise ValueError("a folder of images has no times; say frame_rate, images a second")
     if not 0 < frame_rate < float("inf"):
         raise ValueError(f"frame_rate = {frame_rate} is out of range; it is above 0")
     pts = np.arange(num_pictures, dtype=np.int64)

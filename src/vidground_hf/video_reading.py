@@ -68,25 +68,17 @@ def read_video(
     backend = find_backend(budget.backend)
     shown_name = name or name_source(source)
     if isinstance(source, (str, os.PathLike)) and os.path.isdir(source):
-        if frame_rate is None:
-            raise ValueError(
-                f"{shown_name} is a folder of images, which has no times; pass frame_rate, images a second"
-            )
         with report_faults(shown_name, "pillow"):
-            return _read_folder(Path(source), shown_name, budget, part, frame_rate)
+            paths = list_pictures(Path(source))
+            table = index_pictures(len(paths), frame_rate)
+            taken = sample_table(table, budget, part)
+            data = np.stack([resize_picture(open_picture(paths[place]), budget.size) for place in taken])
+            return _pack(data, table, taken, "pillow", shown_name)
     with report_faults(shown_name, backend), open_source(source, name) as opened:
         if holds_picture(opened.read_head(16)):
             picture = resize_picture(open_picture(opened.rewind()), budget.size)
             return _pack(picture[None], index_pictures(1, 1.0), np.zeros(1, np.int64), "pillow", opened.name)
         return _read_stream(opened, budget, part, backend, num_threads)
-
-
-def _read_folder(folder: Path, name: str, budget: FrameBudget, part: Part, frame_rate: float) -> VideoFrames:
-    paths = list_pictures(folder)
-    table = index_pictures(len(paths), frame_rate)
-    taken = sample_table(table, budget, part)
-    data = np.stack([resize_picture(open_picture(paths[place]), budget.size) for place in taken])
-    return _pack(data, table, taken, "pillow", name)
 
 
 def _read_stream(opened: VideoSource, budget: FrameBudget, part: Part, backend: str, num_threads: int) -> VideoFrames:
@@ -164,4 +156,4 @@ def spell_request(request: FrameRequest, num_threads: int) -> Arguments:
     """The arguments of `read_video` for all frames of a request's clip."""
     source = request.source if request.content is None else request.content
     part = (request.start_seconds, request.end_seconds)
-    return source, request.source, request.budget, part, None, num_threads
+    return source, request.source, request.budget, part, request.frame_rate, num_threads
