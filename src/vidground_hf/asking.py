@@ -32,6 +32,9 @@ _PROMPTS_PER_PART = 5000
 # Rows that look are asked to the end so many at a time, so that what was decoded of a clip serves all its trials. Our
 # guess: enough to fill batches, and few enough for their frames to stay in memory.
 _ROWS_PER_LOOK = 32
+# Orders are drawn at random once all rotations are taken. Of the six permutations of three options, so many draws for
+# each of six trials miss one in two cases of a billion.
+_DRAWS_PER_TRIAL = 20
 
 
 def check_answerers(
@@ -94,6 +97,7 @@ class Asking:
         budget (`FrameBudget`, *optional*): what a view with pixels shows of a clip.
         num_tries (`int`, *optional*, defaults to 1): under `single_frame`, the answer to a trial is the surest of so
             many, each to another frame.
+        after (`Callable`, *optional*): another rule; the trials begin behind those that it may read.
     """
 
     answerers: tuple[Answerer, ...]
@@ -103,6 +107,7 @@ class Asking:
     seed: int = 0
     budget: FrameBudget = field(default_factory=FrameBudget)
     num_tries: int = 1
+    after: RowRule | None = None
 
     def find_way(self, answerer: Answerer) -> Way:
         """How an answerer is asked; found once, since a model may have to look itself up to say so."""
@@ -113,23 +118,30 @@ class Asking:
     def list_trials(self, example: Example, way: Way) -> list[tuple[tuple[int, ...], int]]:
         """The trials that an answerer may take for a row.
 
-        A model that does not sample answers an equal prompt the same way, which confirms nothing: it is asked once.
+        A model that does not sample answers an equal prompt the same way, which confirms nothing: it is asked once,
+        and further orders are drawn in its place as long as there are any.
 
         Returns:
             `list[tuple[tuple[int, ...], int]]`: of each trial the order of the options, and which one it is of those
             with an equal prompt.
         """
-        number = self.samples
-        if number is None:
-            number = self.rule.count_trials(len(example.options)) if hasattr(self.rule, "count_trials") else 1
-        seen: Counter[tuple[str, ...]] = Counter()
-        trials = []
-        for order in draw_orders(example, number, way.seed):
-            shown = tuple(example.options[position] for position in order)
-            if way.samples or not seen[shown]:
-                trials.append((order, seen[shown]))
-            seen[shown] += 1
-        return trials
+        number = self.samples or _count_trials(self.rule, example)
+        num_passed = 0 if self.after is None else _count_trials(self.after, example)
+        return self._draw_trials(example, num_passed + number, way)[num_passed:]
+
+    def _draw_trials(self, example: Example, number: int, way: Way) -> list[tuple[tuple[int, ...], int]]:
+        trials: list[tuple[tuple[int, ...], int]] = []
+        for num_draws in (number, _DRAWS_PER_TRIAL * number):
+            seen: Counter[tuple[str, ...]] = Counter()
+            trials = []
+            for order in draw_orders(example, num_draws, way.seed):
+                shown = tuple(example.options[position] for position in order)
+                if way.samples or not seen[shown]:
+                    trials.append((order, seen[shown]))
+                seen[shown] += 1
+            if len(trials) >= number or len(seen) == 1:
+                break
+        return trials[:number]
 
     def make_prompts(self, example: Example, order: tuple[int, ...], trial_index: int) -> list[Prompt]:
         """What is shown for one trial: one prompt, or one for each frame that is tried."""
@@ -179,6 +191,10 @@ class Asking:
             return bool(first.is_right) or is_drawn
         can_drop = isinstance(self.rule, FittedCalibrated) and self.rule.calibration.threshold is not None
         return can_drop and bool(first.is_right)
+
+
+def _count_trials(rule: RowRule, example: Example) -> int:
+    return int(rule.count_trials(len(example.options))) if hasattr(rule, "count_trials") else 1
 
 
 def find_gap(example: Example, view: View) -> str | None:

@@ -10,12 +10,13 @@ import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import click
 
 from vidground_hf.command_line import describe_command
 from vidground_hf.gap_command import parse_mapping
+from vidground_hf.ladder_command import KEEP_OPTION, add_ladder_options, climb_rows, print_ladder, take_ladder_options
 from vidground_hf.schema import BLIND_VIEWS
 
 _SOURCE_OPTIONS = [
@@ -63,16 +64,25 @@ def _add_source_options(command: Callable[..., None]) -> Callable[..., None]:
 
 @click.command()
 @_add_source_options
+@add_ladder_options
 @click.option("--output", type=click.Path(path_type=Path), help="Write the report to this folder.")
 def audit(output: Path | None, as_json: bool, **options: Any) -> None:
     """Say how much of DATA is answerable without the video.
 
-    DATA is one or more csv, json, jsonl or parquet files, a folder, or the id of a dataset on the Hub.
+    DATA is one or more csv, json, jsonl or parquet files, a folder, or the id of a dataset on the Hub. With --ladder,
+    say what else the other questions need, and write the label of each to OUTPUT/labels.jsonl.
     """
     from vidground_hf.folders import check_output_dir, write_report, write_whole
 
     if output is not None:
         check_output_dir(output)
+    taken = take_ladder_options(options)
+    if taken is not None:
+        climbed = _climb(taken, **options)
+        if output is not None:
+            climbed.save_labels(output)
+        print_ladder(climbed, as_json, output)
+        return
     curation = _curate(as_json=as_json, **options)
     if output is not None:
         with write_whole(output) as partial:
@@ -82,98 +92,124 @@ def audit(output: Path | None, as_json: bool, **options: Any) -> None:
 
 @click.command()
 @_add_source_options
+@add_ladder_options
+@KEEP_OPTION
 @click.option("--output", type=click.Path(path_type=Path), required=True, help="The folder to write.")
 def curate(output: Path, as_json: bool, **options: Any) -> None:
     """Split DATA into grounded, text_answerable and undecided rows, with a report.
 
     DATA is one or more csv, json, jsonl or parquet files, a folder, or the id of a dataset on the Hub. OUTPUT opens
-    with datasets.load_dataset(OUTPUT). Every input row is in exactly one split.
+    with datasets.load_dataset(OUTPUT). Every input row is in exactly one split. With --ladder, grounded holds the rows
+    that need what --keep names, and a fourth split, not_kept, what else text does not answer.
     """
     from vidground_hf.folders import check_output_dir
 
     check_output_dir(output)
+    taken = take_ladder_options(options)
+    if taken is not None:
+        climbed = _climb(taken, **options)
+        climbed.save(output)
+        print_ladder(climbed, as_json, output)
+        return
     curation = _curate(as_json=as_json, **options)
     curation.save(output)
     print_report(curation.report, as_json, output)
 
 
-def _curate(  # one parameter an option of the command
+class Opened(NamedTuple):
+    """What both ways of asking start from: rows, who is asked, which column holds what, where the rows are from."""
+
+    rows: Any
+    answerers: Any
+    columns: dict[str, str]
+    source: dict[str, Any]
+
+
+def _open(  # one parameter an option of the command
     data: Sequence[str],
     answerers: Sequence[str],
-    samples: int | None,
     temperature: float | None,
     reasoning: int | None,
     logprobs: bool,
-    shortcut_kinds: bool,
     concurrency: int | None,
     max_requests: int | None,
-    on_error: Any,
-    dry_run: bool,
-    rule: str,
-    alpha: float | None,
-    view: Any,
     adapter: str | None,
     mapping: Sequence[str],
-    media_root: str | None,
     split: str | None,
     config: str | None,
     revision: str | None,
     data_files: Sequence[str],
     limit: int | None,
     seed: int,
-    as_json: bool,
-) -> Any:
+) -> Opened:
     from vidground_hf.answerers import load_answerers
-    from vidground_hf.curation import curate
-    from vidground_hf.filtering import GroundFilter
     from vidground_hf.loading import open_dataset
-    from vidground_hf.rule_parsing import parse_rule
 
     columns = parse_mapping(mapping)
     made = load_answerers(
         answerers, seed=seed, temperature=temperature, reasoning_tokens=reasoning, logprobs=logprobs or None,
         concurrency=concurrency, max_requests=max_requests,
     )  # fmt: skip
-    if alpha is not None and rule != "calibrated":
-        raise click.UsageError(f"--alpha goes with --rule calibrated, got --rule {rule}")
-    chosen = parse_rule(rule if alpha is None else f"calibrated({alpha})")
     with show_progress("reading " + ", ".join(data)):
         rows = open_dataset(
-            data,
-            split=split,
-            config=config,
-            revision=revision,
-            data_files=data_files,
-            adapter=adapter,
+            data, split=split, config=config, revision=revision, data_files=data_files, adapter=adapter,
             columns=columns,
-        )
+        )  # fmt: skip
     if limit is not None:
         rows = rows.select(range(min(limit, len(rows))))
-    if dry_run:
-        ground_filter = GroundFilter(
-            made,
-            chosen,
-            samples=samples,
-            seed=seed,
-            shortcut_kinds=shortcut_kinds,
-            view=view,
-            adapter=adapter,
-            columns=columns,
-        )
-        _print_plan(ground_filter.plan(rows), as_json)
-        raise click.exceptions.Exit(0)
     source = {"id": _name_source(data), "revision": revision, "config": config, "split": split} | {
         "data_files": list(data_files) or None
     }
+    return Opened(rows, made, columns, source)
+
+
+def _curate(
+    samples: int | None,
+    shortcut_kinds: bool,
+    on_error: Any,
+    dry_run: bool,
+    rule: str,
+    alpha: float | None,
+    view: Any,
+    media_root: str | None,
+    as_json: bool,
+    **options: Any,
+) -> Any:
+    from vidground_hf.curation import curate
+    from vidground_hf.filtering import GroundFilter
+    from vidground_hf.rule_parsing import parse_rule
+
+    if alpha is not None and rule != "calibrated":
+        raise click.UsageError(f"--alpha goes with --rule calibrated, got --rule {rule}")
+    chosen = parse_rule(rule if alpha is None else f"calibrated({alpha})")
+    rows, made, columns, source = _open(**options)
+    asked = {
+        "samples": samples, "shortcut_kinds": shortcut_kinds, "view": view, "adapter": options["adapter"],
+        "columns": columns, "seed": options["seed"],
+    }  # fmt: skip
+    if dry_run:
+        _print_plan(GroundFilter(made, chosen, **asked).plan(rows), as_json)
+        raise click.exceptions.Exit(0)
     with show_progress(f"{len(rows):,} questions, asking {', '.join(one.id for one in made)}"):
         curation = curate(
-            rows, answerer=made, rule=chosen, samples=samples, shortcut_kinds=shortcut_kinds, on_error=on_error,
-            view=view, adapter=adapter, columns=columns, media_root=media_root, seed=seed, source=source,
-            progress=True,
+            rows, answerer=made, rule=chosen, on_error=on_error, media_root=media_root, source=source, progress=True,
+            **asked,
         )  # fmt: skip
     pinned = {"revision": curation.report["source"]["revision"]}
     curation.report["command"] = describe_command(click.get_current_context(), pinned)
     return curation
+
+
+def _climb(
+    taken: dict[str, Any], on_error: Any, rule: str, alpha: float | None, media_root: str | None, **options: Any
+) -> Any:
+    blind_only = ("samples", "shortcut_kinds", "dry_run", "view")
+    rows, made, columns, source = _open(**{name: options[name] for name in options if name not in blind_only})
+    with show_progress(f"{len(rows):,} questions, asking {', '.join(one.id for one in made)}"):
+        return climb_rows(
+            rows, made, taken, data=options["data"], rule=rule, alpha=alpha, media_root=media_root, on_error=on_error,
+            adapter=options["adapter"], columns=columns, seed=options["seed"], source=source,
+        )  # fmt: skip
 
 
 def _name_source(data: Sequence[str]) -> str:

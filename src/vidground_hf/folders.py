@@ -17,6 +17,7 @@ from typing import Any
 from datasets import Dataset, DatasetDict, load_dataset
 
 from vidground_hf.figures import draw_figures
+from vidground_hf.ladder_pages import draw_needs, render_ladder_card, render_ladder_html
 from vidground_hf.loading import DataError
 from vidground_hf.pages import SPLITS, render_card, render_html
 
@@ -25,24 +26,24 @@ _BYTES_PER_ROW_GROUP = 100_000_000
 _BYTES_PER_SHARD = 500_000_000
 
 
-def check_output_dir(output: Path) -> None:
-    """Raises `DataError` unless `output` is free or holds an earlier result of ours."""
+def check_output_dir(output: Path, marker: str = "report.json") -> None:
+    """Raises `DataError` unless `output` is free or holds an earlier result of ours, known by the file `marker`."""
     if not output.exists():
         return
     if not output.is_dir():
         raise DataError(f"output {str(output)!r} is a file; name a folder")
-    if any(output.iterdir()) and not (output / "report.json").exists():
+    if any(output.iterdir()) and not (output / marker).exists():
         raise DataError(f"output {str(output)!r} holds something else, no earlier result; name another folder")
 
 
 @contextmanager
-def write_whole(output: Path) -> Iterator[Path]:
+def write_whole(output: Path, marker: str = "report.json") -> Iterator[Path]:
     """Hands out a folder beside `output` to write into, and moves it there when all is written.
 
     Whatever interrupts the writing leaves `output` as it was. An earlier result is set aside, and deleted last.
     """
     output = output.resolve()
-    check_output_dir(output)
+    check_output_dir(output, marker)
     if output == Path.cwd():
         raise DataError("output is the folder you are in, which would be replaced; name one inside it, or another")
     partial, earlier = (output.parent / f".{output.name}.{kind}" for kind in ("partial", "earlier"))
@@ -108,9 +109,14 @@ def write_report(report: dict[str, Any], folder: Path, **card: Any) -> None:
         card: what `pages.render_card` takes besides.
     """
     (folder / "figures").mkdir(parents=True, exist_ok=True)
-    figures = draw_figures(report)
+    if report.get("kind") == "ladder":
+        figures = {"needs": draw_needs(report)}
+        page, readme = render_ladder_html(report, figures["needs"]), render_ladder_card(report, **card)
+    else:
+        figures = draw_figures(report)
+        page, readme = render_html(report, figures), render_card(report, figures, **card)
     for name, content in figures.items():
         (folder / "figures" / f"{name}.png").write_bytes(content)
-    (folder / "report.html").write_text(render_html(report, figures), encoding="utf-8")
-    (folder / "README.md").write_text(render_card(report, figures, **card), encoding="utf-8")
+    (folder / "report.html").write_text(page, encoding="utf-8")
+    (folder / "README.md").write_text(readme, encoding="utf-8")
     (folder / "report.json").write_text(json.dumps(report, indent=2, allow_nan=False) + "\n", encoding="utf-8")

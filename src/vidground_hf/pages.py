@@ -35,6 +35,7 @@ _MAX_COMMAND_CHARACTERS = 2000
 SPLITS = {
     "grounded": "kept: text alone was not shown to answer it",
     "text_answerable": "dropped: text alone answers it",
+    "not_kept": "judged, and not among what was to be kept",
     "undecided": "could not be judged",
 }
 _SIZES = ((1_000, "n<1K"), (10_000, "1K<n<10K"), (100_000, "10K<n<100K"), (1_000_000, "100K<n<1M"))
@@ -88,7 +89,7 @@ def render_card(
         "figures": {name: described[name] for name in figures},
         "examples": report["samples"]["text_answerable"][:MAX_CARD_EXAMPLES],
         # These stand in code, where an escape would be shown as written; none of them can end its line.
-        "splits": {Markup(name): meaning for name, meaning in _list_splits(report).items()},
+        "splits": {Markup(name): meaning for name, meaning in list_splits(report).items()},
         "command": None if command is None else Markup(clean_text(command, _MAX_COMMAND_CHARACTERS)),
         "load_path": Markup(json.dumps(clean_text(load_path), ensure_ascii=False)),
         "ids_only": report.get("ids_only"),
@@ -122,7 +123,7 @@ def describe_metadata(report: Mapping[str, Any], dataset_info: DatasetInfo | Non
         configs=[
             {
                 "config_name": "default",
-                "data_files": [{"split": name, "path": f"data/{name}-*.parquet"} for name in _list_splits(report)],
+                "data_files": [{"split": name, "path": f"data/{name}-*.parquet"} for name in list_splits(report)],
             }
         ],
     )
@@ -131,9 +132,9 @@ def describe_metadata(report: Mapping[str, Any], dataset_info: DatasetInfo | Non
     return metadata
 
 
-def _list_splits(report: Mapping[str, Any]) -> dict[str, str]:
+def list_splits(report: Mapping[str, Any]) -> dict[str, str]:
     """The splits that have rows, with what they hold; an empty one is not written."""
-    return {name: meaning for name, meaning in SPLITS.items() if report[f"num_{name}"]}
+    return {name: meaning for name, meaning in SPLITS.items() if report.get(f"num_{name}")}
 
 
 def _describe(report: Mapping[str, Any], max_groups: int) -> dict[str, Any]:

@@ -90,7 +90,7 @@ class Prompt:
             share all that comes before them.
         """
         wording = self.wording
-        parts = [wording.head] if wording.head else []
+        parts = [wording.head]
         if self.subtitles is not None:
             parts.append(f"Subtitles of the video:\n{self.subtitles}")
         if self.question is not None:
@@ -99,7 +99,7 @@ class Prompt:
         if reasoning:
             parts.append(REASONING)
         parts.append(wording.instructions[self.problem_type])
-        return "\n".join(parts)
+        return "\n".join(part for part in parts if part)
 
 
 def _word_option(template: str, letter: str, option: str) -> str:

@@ -9,7 +9,9 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
 from typing import Any, TypeAlias
 
+import numpy as np
 import pyarrow as pa
+import pyarrow.compute as pc
 from datasets import Dataset, DatasetDict, IterableDataset, IterableDatasetDict
 
 from vidground_hf.adapters import Adapter, find_adapter
@@ -100,6 +102,12 @@ def _holds_bytes(kind: pa.DataType) -> bool:
 
 
 def _iterate_buffers(column: pa.ChunkedArray) -> Iterator[pa.Buffer | None]:
-    for cell in column:
-        content = cell["bytes"] if cell.is_valid else None
-        yield content.as_buffer() if content is not None and content.is_valid else None
+    """Cuts each cell out of the column's own memory; a cell asked for as a scalar would be a copy."""
+    for chunk in column.chunks:
+        content = chunk.field("bytes")
+        _, places, held = content.buffers()
+        width = np.int64 if pa.types.is_large_binary(content.type) else np.int32
+        bounds = np.frombuffer(places, width)[content.offset : content.offset + len(content) + 1].tolist()
+        is_there = pc.and_(chunk.is_valid(), content.is_valid()).to_pylist()
+        for start, end, has_bytes in zip(bounds, bounds[1:], is_there, strict=False):
+            yield (held or pa.py_buffer(b"")).slice(start, end - start) if has_bytes else None
