@@ -608,15 +608,23 @@ def test_a_model_that_reads_text_only_is_refused(tmp_path: Path, loader: Loader)
     assert takes_frames(answerer)
     with pytest.raises(ModelError, match=re.escape(f"'{folder}' reads text only; pass a vision-language model")):
         answerer.answer([ask("a")])
+    assert answerer.visual_sampling == {}
     with pytest.raises(ModelError, match=re.escape("reads text only")):
-        answerer.visual_sampling  # noqa: B018
+        answerer.answer([ask("a")])
     assert answerer.answer([replace(ask("a"), frames=None)])[0].error is None
 
 
-def test_a_model_without_its_processor_is_refused(tmp_path: Path, loader: Loader) -> None:
+def test_a_model_without_its_processor_is_refused(folders: dict[str, Path], tmp_path: Path, loader: Loader) -> None:
     answerer = TransformersAnswerer(str(save_qwen_vl(tmp_path / "qwen")))
     with pytest.raises(ModelError, match=r"cannot be loaded|has no processor of videos"):
         answerer.answer([ask("a")])
+    assert pickle.dumps(answerer) == pickle.dumps(TransformersAnswerer(answerer.model))
+    # What was kept without the processor's settings must not be mixed with what they gave.
+    shutil.copytree(folders["qwen2_5_vl"], tmp_path / "qwen", dirs_exist_ok=True)
+    assert answerer.visual_sampling == {}
+    with pytest.raises(ModelError, match=r"cannot be loaded|has no processor of videos"):
+        answerer.answer([ask("a")])
+    assert TransformersAnswerer(answerer.model).answer([ask("a")])[0].error is None
 
 
 def test_a_tokenizer_may_know_words_only(tmp_path: Path, loader: Loader) -> None:
@@ -683,9 +691,19 @@ def test_a_model_that_frames_do_not_reach_is_refused(
         VisualEngine(engine, processor, lambda _: iter([]))
 
 
+def test_a_processor_that_fails_on_any_video_is_refused(
+    qwen: TransformersAnswerer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    engine, processor = get_engine(qwen).engine, qwen._load_processor()
+    monkeypatch.setattr(processor.video_processor, "size", {"height": 28, "width": 28})
+    with pytest.raises(ModelError, match=re.escape("Qwen2_5_VLProcessor does not take a video of two frames: ")):
+        VisualEngine(engine, processor, lambda _: iter([]))
+
+
 def test_what_changes_a_visual_answer_is_said_apart(qwen: TransformersAnswerer, folders: dict[str, Path]) -> None:
     assert qwen.sampling == TransformersAnswerer("m", device="cpu", max_tokens=6).sampling
     found = qwen.visual_sampling
+    assert found["model"] == "Qwen2_5_VLForConditionalGeneration"
     assert found["processor"] == "Qwen2_5_VLProcessor"
     assert found["video_processor_type"] == "Qwen2VLVideoProcessor"
     assert found["size"] == {"longest_edge": 64 * 28 * 28, "shortest_edge": 28 * 28}
