@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -33,7 +33,11 @@ SIZES = {
 
 
 def train_tokenizer(
-    chat_template: str | None, vocab_size: int = 400, *, control: Sequence[str] = (), **named: str
+    chat_template: str | None,
+    vocab_size: int = 400,
+    *,
+    control: Sequence[str] = (),
+    named: Mapping[str, str] | None = None,
 ) -> Any:
     """A byte-level tokenizer that has learnt the words of `questions.py`, and " A" to " E" as one token each.
 
@@ -60,7 +64,7 @@ def train_tokenizer(
         pad_token="<|endoftext|>",
         additional_special_tokens=["<|im_start|>", "<|image_pad|>", "<|video_pad|>", *control],
         chat_template=chat_template,
-        extra_special_tokens=named,
+        extra_special_tokens=dict(named or {}),
     )
     fast.add_tokens(["<think>", "</think>"])  # added, but not special, as reasoning models have them
     return fast

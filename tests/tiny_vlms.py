@@ -39,17 +39,19 @@ _VISION = ("<|vision_start|>", "<|vision_end|>")
 _MAX_LENGTH = 2048
 
 
-def save_qwen2_5_vl(folder: Path, seed: int = 0, *, max_pixels: int = 64 * 28 * 28, **sizes: Any) -> Path:
+def save_qwen2_5_vl(
+    folder: Path, seed: int = 0, *, max_pixels: int = 64 * 28 * 28, tokenizer: Any = None, **sizes: Any
+) -> Path:
     from transformers import Qwen2_5_VLConfig, Qwen2_5_VLForConditionalGeneration, Qwen2_5_VLProcessor
     from transformers.models.qwen2_vl.image_processing_qwen2_vl import Qwen2VLImageProcessor
     from transformers.models.qwen2_vl.video_processing_qwen2_vl import Qwen2VLVideoProcessor
 
-    tokenizer = train_tokenizer(QWEN_TEMPLATE, control=_VISION)
+    tokenizer = tokenizer or train_tokenizer(QWEN_TEMPLATE, control=_VISION)
     text = _describe_text(tokenizer) | sizes
     half = text["hidden_size"] // text["num_attention_heads"] // 2
     sections = [half // 4, (half - half // 4) // 2, -(-(half - half // 4) // 2)]  # of time, height and width
     text["rope_parameters"] = {"rope_type": "default", "rope_theta": 10000.0, "mrope_section": sections}
-    vision = {"depth": 2, "hidden_size": 32, "intermediate_size": 32, "num_heads": 2, "patch_size": 14}
+    vision: dict[str, Any] = {"depth": 2, "hidden_size": 32, "intermediate_size": 32, "num_heads": 2, "patch_size": 14}
     vision |= {"out_hidden_size": text["hidden_size"], "tokens_per_second": 2, "fullatt_block_indexes": [1]}
     config = Qwen2_5_VLConfig(text_config=text, vision_config=vision, **_find_pads(tokenizer))
     pixels = {"size": {"shortest_edge": 28 * 28, "longest_edge": max_pixels}}
@@ -70,7 +72,7 @@ def save_qwen3_vl(folder: Path, seed: int = 0) -> Path:
     tokenizer = train_tokenizer(QWEN_TEMPLATE, control=_VISION)
     rope = {"rope_type": "default", "rope_theta": 10000.0, "mrope_section": [2, 1, 1], "mrope_interleaved": True}
     text = _describe_text(tokenizer) | {"head_dim": 8, "rope_parameters": rope}
-    vision = {"depth": 2, "hidden_size": 32, "intermediate_size": 32, "num_heads": 2, "patch_size": 16}
+    vision: dict[str, Any] = {"depth": 2, "hidden_size": 32, "intermediate_size": 32, "num_heads": 2, "patch_size": 16}
     vision |= {"out_hidden_size": 32, "num_position_embeddings": 16, "deepstack_visual_indexes": [0]}
     vision |= {"initializer_range": 0.5}
     config = Qwen3VLConfig(text_config=text, vision_config=vision, **_find_pads(tokenizer, _VISION))
@@ -91,7 +93,12 @@ def save_smolvlm(folder: Path, seed: int = 0) -> Path:
 
     control = ("<video>", "<image>", "<fake_token_around_image>", "<global-img>", "<end_of_utterance>")
     tokenizer = train_tokenizer(SMOL_TEMPLATE, control=control)
-    vision = {"hidden_size": 32, "intermediate_size": 32, "num_hidden_layers": 2, "num_attention_heads": 2}
+    vision: dict[str, Any] = {
+        "hidden_size": 32,
+        "intermediate_size": 32,
+        "num_hidden_layers": 2,
+        "num_attention_heads": 2,
+    }
     vision |= {"image_size": 32, "patch_size": 8, "initializer_range": 0.5}
     config = SmolVLMConfig(
         text_config=_describe_text(tokenizer) | {"model_type": "llama"},
@@ -118,7 +125,12 @@ def save_llava_onevision(folder: Path, seed: int = 0) -> Path:
     from transformers.models.llava_onevision.video_processing_llava_onevision import LlavaOnevisionVideoProcessor
 
     tokenizer = train_tokenizer(LLAVA_TEMPLATE, control=("<image>", "<video>"))
-    vision = {"model_type": "siglip_vision_model", "hidden_size": 32, "intermediate_size": 32, "num_hidden_layers": 2}
+    vision: dict[str, Any] = {
+        "model_type": "siglip_vision_model",
+        "hidden_size": 32,
+        "intermediate_size": 32,
+        "num_hidden_layers": 2,
+    }
     vision |= {"num_attention_heads": 2, "image_size": 32, "patch_size": 8, "vision_use_head": False}
     config = LlavaOnevisionConfig(
         text_config=_describe_text(tokenizer) | {"model_type": "qwen2"},
@@ -150,8 +162,13 @@ def save_internvl(folder: Path, seed: int = 0) -> Path:
         "context_image_token": "<IMG_CONTEXT>",
         "video_token": "<video>",
     }
-    tokenizer = train_tokenizer(INTERN_TEMPLATE, control=tuple(named.values()), **named)
-    vision = {"hidden_size": 32, "intermediate_size": 32, "num_hidden_layers": 2, "num_attention_heads": 2}
+    tokenizer = train_tokenizer(INTERN_TEMPLATE, control=tuple(named.values()), named=named)
+    vision: dict[str, Any] = {
+        "hidden_size": 32,
+        "intermediate_size": 32,
+        "num_hidden_layers": 2,
+        "num_attention_heads": 2,
+    }
     vision |= {"image_size": 32, "patch_size": 8, "initializer_range": 0.5}
     config = InternVLConfig(
         text_config=_describe_text(tokenizer) | {"model_type": "qwen2"},
@@ -168,6 +185,27 @@ def save_internvl(folder: Path, seed: int = 0) -> Path:
         chat_template=INTERN_TEMPLATE,
     )
     return _save(folder, InternVLForConditionalGeneration, config, processor, seed)
+
+
+def make_word_tokenizer(pre_tokenizer: Any) -> Any:
+    """A tokenizer that knows a few words, each as one token, and reads the others as unknown."""
+    import tokenizers
+    from transformers import PreTrainedTokenizerFast
+
+    control = ["<|endoftext|>", "<|im_start|>", "<|im_end|>", "<|image_pad|>", "<|video_pad|>", *_VISION, "<unk>"]
+    words = [*control, *"ABCDE", "Question", "Answer", "red", "blue", "where", "user", "assistant", ":", "?", "."]
+    tokenizer = tokenizers.Tokenizer(
+        tokenizers.models.WordLevel({word: k for k, word in enumerate(words)}, unk_token="<unk>")
+    )
+    tokenizer.pre_tokenizer = pre_tokenizer
+    return PreTrainedTokenizerFast(
+        tokenizer_object=tokenizer,
+        unk_token="<unk>",
+        eos_token="<|im_end|>",
+        pad_token="<|endoftext|>",
+        additional_special_tokens=control[1:-1],
+        chat_template=QWEN_TEMPLATE,
+    )
 
 
 FAMILIES: dict[str, Callable[..., Path]] = {
@@ -187,7 +225,7 @@ def make_frames(request: FrameRequest, num_frames: int = 4, height: int = 56, wi
     data = coarse.repeat(height // 4, axis=1).repeat(width // 6, axis=2)
     return VideoFrames(
         data=data,
-        pts_seconds=1.5 * np.arange(num_frames),
+        pts_seconds=np.arange(num_frames, dtype=np.float64) * 1.5,
         duration_seconds=np.full(num_frames, 1.5),
         indices=3 * np.arange(num_frames),
         backend="pyav",

@@ -15,6 +15,8 @@ if TYPE_CHECKING:
     from vidground_hf.answerers.base import Answer as Answer
     from vidground_hf.answerers.endpoint import EndpointAnswerer as EndpointAnswerer
     from vidground_hf.answerers.transformers_lm import TransformersAnswerer as TransformersAnswerer
+    from vidground_hf.benchmark import Benchmark as Benchmark
+    from vidground_hf.benchmark import run_benchmark as run_benchmark
     from vidground_hf.cache import AnswerCache as AnswerCache
     from vidground_hf.curated import load_curated as load_curated
     from vidground_hf.curation import Curation as Curation
@@ -23,7 +25,10 @@ if TYPE_CHECKING:
     from vidground_hf.eval_results import write_eval_results as write_eval_results
     from vidground_hf.filtering import GroundFilter as GroundFilter
     from vidground_hf.gap import measure_gap as measure_gap
+    from vidground_hf.ladder_curation import Climb as Climb
+    from vidground_hf.ladder_curation import climb as climb
     from vidground_hf.loading import open_dataset as open_dataset
+    from vidground_hf.media import FrameBudget as FrameBudget
     from vidground_hf.metric_loading import load_metric as load_metric
     from vidground_hf.model_cards import push_model_card as push_model_card
     from vidground_hf.rules import at_most as at_most
@@ -38,6 +43,9 @@ if TYPE_CHECKING:
     from vidground_hf.set_rules import drop_fraction as drop_fraction
     from vidground_hf.stats.checks import UNANSWERED as UNANSWERED
     from vidground_hf.toy import make_toy_set as make_toy_set
+    from vidground_hf.video import VideoFrames as VideoFrames
+    from vidground_hf.video import VideoReadError as VideoReadError
+    from vidground_hf.video import read_frames as read_frames
 
 # Where each public name lives; a name is imported when it is first used, so that importing the package stays fast.
 _HOMES = {
@@ -51,6 +59,14 @@ _HOMES = {
     "EndpointAnswerer": "answerers.endpoint",
     "TransformersAnswerer": "answerers.transformers_lm",
     "load_curated": "curated",
+    "Benchmark": "benchmark",
+    "run_benchmark": "benchmark",
+    "Climb": "ladder_curation",
+    "climb": "ladder_curation",
+    "FrameBudget": "media",
+    "VideoFrames": "video",
+    "VideoReadError": "video",
+    "read_frames": "video",
     "Curation": "curation",
     "curate": "curation",
     "GroundFilter": "filtering",

@@ -118,8 +118,8 @@ class Asking:
     def list_trials(self, example: Example, way: Way) -> list[tuple[tuple[int, ...], int]]:
         """The trials that an answerer may take for a row.
 
-        A model that does not sample answers an equal prompt the same way, which confirms nothing: it is asked once, and
-        further orders are drawn in its place as long as there are any.
+        A model that does not sample answers an equal prompt the same way, which confirms nothing: it is asked once,
+        and further orders are drawn in its place as long as there are any.
 
         Returns:
             `list[tuple[tuple[int, ...], int]]`: of each trial the order of the options, and which one it is of those

@@ -15,6 +15,7 @@ from pathlib import Path
 import click
 import datasets
 
+from vidground_hf.bench_command import bench
 from vidground_hf.cache_command import cache
 from vidground_hf.curate_command import audit, curate, print_report, show_progress
 from vidground_hf.environment import describe_environment
@@ -77,6 +78,7 @@ def env(as_json: bool) -> None:
 cli.add_command(audit)
 cli.add_command(curate)
 cli.add_command(gap)
+cli.add_command(bench)
 cli.add_command(cache)
 cli.add_command(push)
 cli.add_command(push_metric)

@@ -26,24 +26,24 @@ _BYTES_PER_ROW_GROUP = 100_000_000
 _BYTES_PER_SHARD = 500_000_000
 
 
-def check_output_dir(output: Path) -> None:
-    """Raises `DataError` unless `output` is free or holds an earlier result of ours."""
+def check_output_dir(output: Path, marker: str = "report.json") -> None:
+    """Raises `DataError` unless `output` is free or holds an earlier result of ours, known by the file `marker`."""
     if not output.exists():
         return
     if not output.is_dir():
         raise DataError(f"output {str(output)!r} is a file; name a folder")
-    if any(output.iterdir()) and not (output / "report.json").exists():
+    if any(output.iterdir()) and not (output / marker).exists():
         raise DataError(f"output {str(output)!r} holds something else, no earlier result; name another folder")
 
 
 @contextmanager
-def write_whole(output: Path) -> Iterator[Path]:
+def write_whole(output: Path, marker: str = "report.json") -> Iterator[Path]:
     """Hands out a folder beside `output` to write into, and moves it there when all is written.
 
     Whatever interrupts the writing leaves `output` as it was. An earlier result is set aside, and deleted last.
     """
     output = output.resolve()
-    check_output_dir(output)
+    check_output_dir(output, marker)
     if output == Path.cwd():
         raise DataError("output is the folder you are in, which would be replaced; name one inside it, or another")
     partial, earlier = (output.parent / f".{output.name}.{kind}" for kind in ("partial", "earlier"))

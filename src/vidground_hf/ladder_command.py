@@ -26,7 +26,7 @@ _OPTIONS = [
     click.option("--max-frames", type=click.IntRange(min=1), help="Of a clip, with --fps."),
     click.option("--max-pixels", type=click.IntRange(min=1), default=DEFAULT_MAX_PIXELS, show_default=True,
                  help="Of a frame."),
-    click.option("--backend", help="Who decodes: torchcodec, decord or av; the first that loads when left out."),
+    click.option("--backend", help="Who decodes: torchcodec, decord or pyav; the first that loads when left out."),
     click.option("--single-frames", type=click.IntRange(min=1), default=1, show_default=True,
                  help="How many single frames are tried; the surest answer counts."),
     click.option("--control", type=click.IntRange(min=0), default=100, show_default=True,

@@ -8,6 +8,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from typing import Any
 
+from vidground_hf.benchmark_layouts import BENCHMARK_ADAPTERS
 from vidground_hf.examples import build_example
 from vidground_hf.options import clean_cell
 from vidground_hf.schema import Example
@@ -151,3 +152,4 @@ ADAPTERS: dict[str, tuple[Callable[[Row], Example], tuple[str, ...], tuple[str, 
         ("options", "problem_id"),
     ),
 }
+ADAPTERS |= BENCHMARK_ADAPTERS

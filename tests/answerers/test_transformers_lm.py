@@ -592,6 +592,7 @@ def test_a_prompt_leaves_room_for_its_answer(llama: TransformersAnswerer) -> Non
         ({"temperature": float("nan")}, "temperature = nan"),
         ({"max_tokens": 0}, "max_tokens = 0 is out of range"),
         ({"reasoning_tokens": -1}, "reasoning_tokens = -1 is out of range"),
+        ({"num_workers": -1}, "num_workers = -1 is out of range; it is at least 0"),
     ],
 )
 def test_settings_out_of_range_are_refused(settings: dict[str, Any], message: str) -> None:

@@ -17,13 +17,15 @@ torch = pytest.importorskip("torch", reason="torch is not installed; pip install
 pytest.importorskip("transformers", reason="transformers is not installed; pip install 'vidground-hf[models]'")
 pytest.importorskip("torchvision", reason="torchvision is not installed; pip install 'vidground-hf[models]'")
 
+import tokenizers  # noqa: E402
 from transformers.models.smolvlm import processing_smolvlm  # noqa: E402
 from transformers.video_utils import VideoMetadata  # noqa: E402
 
 from tests.tiny_models import save_llama, save_qwen_vl  # noqa: E402
-from tests.tiny_vlms import FAMILIES, make_frames  # noqa: E402
+from tests.tiny_vlms import FAMILIES, make_frames, make_word_tokenizer, save_qwen2_5_vl  # noqa: E402
 from vidground_hf.answerers import transformers_rows, transformers_visual  # noqa: E402
 from vidground_hf.answerers.base import Answer, check_seen, takes_frames  # noqa: E402
+from vidground_hf.answerers.transformers_clips import ClipEncoder  # noqa: E402
 from vidground_hf.answerers.transformers_kept import Recent  # noqa: E402
 from vidground_hf.answerers.transformers_lm import TransformersAnswerer  # noqa: E402
 from vidground_hf.answerers.transformers_visual import VisualEngine  # noqa: E402
@@ -332,6 +334,9 @@ def test_clips_given_as_bytes_are_told_apart(qwen: TransformersAnswerer, monkeyp
     asked = [ask("clip", content=b"x"), ask("clip", content=b"y"), ask("clip", content=bytearray(b"x"))]
     first, other, again = qwen.answer(asked)
     assert first == again
+    # What is kept by name does not hold on to the videos.
+    kept = [*get_engine(qwen).seen._values, *get_engine(qwen).frames._values]
+    assert [view.request.content for view in kept] == [None] * 4  # type: ignore[attr-defined]
     assert first.option_logprobs != other.option_logprobs
     assert read_logprobs(qwen.answer([asked[1]])[0]) == pytest.approx(read_logprobs(other), abs=1e-4)
 
@@ -546,9 +551,12 @@ def test_decoding_ends_with_the_answerer(folders: dict[str, Path], monkeypatch: 
             ended.append(self)
 
     made: list[dict[str, int]] = []
-    monkeypatch.setattr(
-        "vidground_hf.frame_loading.FrameLoader", lambda **settings: made.append(settings) or EndingLoader()
-    )
+
+    def make_loader(**settings: int) -> EndingLoader:
+        made.append(settings)
+        return EndingLoader()
+
+    monkeypatch.setattr("vidground_hf.frame_loading.FrameLoader", make_loader)
     answerer = TransformersAnswerer(str(folders["qwen2_5_vl"]), num_workers=3)
     assert answerer.answer([ask("a")])[0].error is None
     assert (made, ended) == ([{"num_workers": 3}], [])
@@ -577,6 +585,39 @@ def test_a_model_without_its_processor_is_refused(tmp_path: Path, loader: Loader
         answerer.answer([ask("a")])
 
 
+def test_a_tokenizer_may_know_words_only(tmp_path: Path, loader: Loader) -> None:
+    """Which its tokens do not spell: blanks are lost, and most words."""
+    tokenizer = make_word_tokenizer(tokenizers.pre_tokenizers.Whitespace())
+    answerer = TransformersAnswerer(str(save_qwen2_5_vl(tmp_path / "words", tokenizer=tokenizer)))
+    prompt = ask("a", "where is it?", options=("red", "blue"))
+    (answer,) = answerer.answer([prompt])
+    logits = get_engine(answerer).engine.loaded.model(**process_by_itself(answerer, prompt)).logits[0, -1]
+    expected = logits[tokenizer.convert_tokens_to_ids(["A", "B"])].log_softmax(0)
+    assert read_logprobs(answer) == pytest.approx(expected.tolist(), abs=1e-4)
+
+
+def test_a_text_that_is_tokenised_otherwise_behind_a_video_is_refused(
+    qwen: TransformersAnswerer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    engine, processor = get_engine(qwen).engine, qwen._load_processor()
+    process, clips = ClipEncoder._process, get_engine(qwen).clips
+    head, tokenizer = clips.texts.head, engine.loaded.tokenizer
+
+    def process_in_pieces(self: ClipEncoder, data: Any, metadata: Any) -> Any:
+        found = process(self, data, metadata)
+        whole, text = found["input_ids"][0].tolist(), "Question: sentinel" + self.layout.partition("sentinel")[2]
+        num_text = len(tokenizer(head + text)["input_ids"])
+        pieces = [*tokenizer("Q")["input_ids"], *tokenizer(text[1:])["input_ids"]]
+        return found | {"input_ids": torch.tensor([[*whole[:-num_text], *pieces]])}
+
+    monkeypatch.setattr(ClipEncoder, "_process", process_in_pieces)
+    with pytest.raises(ModelError, match=re.escape("reads the text behind a video otherwise than alone")):
+        VisualEngine(engine, processor, lambda _: iter([]))
+    # As it may be with some frames only.
+    error = qwen.answer([ask("a")])[0].error or ""
+    assert error.endswith("the processor tokenises the text behind these frames otherwise than behind others")
+
+
 def test_a_template_without_videos_is_refused(folders: dict[str, Path], tmp_path: Path, loader: Loader) -> None:
     folder = shutil.copytree(folders["qwen2_5_vl"], tmp_path / "model")
     template = (folder / "chat_template.jinja").read_text()
@@ -585,6 +626,27 @@ def test_a_template_without_videos_is_refused(folders: dict[str, Path], tmp_path
         ModelError, match=re.escape("does not show a video ('<|video_pad|>') before the text exactly once; ask")
     ):
         TransformersAnswerer(str(folder)).answer([ask("a")])
+
+
+def test_a_model_that_frames_do_not_reach_is_refused(
+    qwen: TransformersAnswerer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    engine, processor = get_engine(qwen).engine, qwen._load_processor()
+    arguments = engine.loaded.arguments - {"mm_encoder_outputs"}
+    monkeypatch.setattr(engine, "loaded", replace(engine.loaded, arguments=arguments))
+    message = "Qwen2_5_VLForConditionalGeneration cannot be given the features of frames; update transformers"
+    with pytest.raises(ModelError, match=re.escape(message)):
+        VisualEngine(engine, processor, lambda _: iter([]))
+    monkeypatch.undo()
+    base = engine.loaded.model.base_model
+    read = base.get_video_features
+
+    def read_nothing(pixel_values_videos: Any, video_grid_thw: Any) -> Any:
+        return read(0 * pixel_values_videos, video_grid_thw)
+
+    monkeypatch.setattr(base, "get_video_features", read_nothing)
+    with pytest.raises(ModelError, match=re.escape("answers the same whatever the frames; ask it with a blind view")):
+        VisualEngine(engine, processor, lambda _: iter([]))
 
 
 def test_what_changes_a_visual_answer_is_said_apart(qwen: TransformersAnswerer, folders: dict[str, Path]) -> None:

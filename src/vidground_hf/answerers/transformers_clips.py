@@ -62,10 +62,10 @@ class ClipEncoder:
     def __init__(self, loaded: LoadedModel, processor: Any, *, reasoning: bool) -> None:
         self.processor = processor
         self.layout = _render(loaded, processor, reasoning)
-        tail = self.layout.partition(SENTINEL)[2]
+        head, _, tail = self.layout.partition(SENTINEL)
         ids = self._process(np.zeros((2, 56, 56, 3), np.uint8), _describe_times([0.0, 1.0], 2.0))["input_ids"]
-        before, head = _split_ids(loaded.tokenizer, ids[0].numpy(), tail)
-        self.texts = TextEncoder(loaded.tokenizer, head, tail, before=before)
+        before, gap = _split_ids(loaded.tokenizer, ids[0].numpy(), head, tail)
+        self.texts = TextEncoder(loaded.tokenizer, gap, tail, before=before)
 
     def encode(self, frames: VideoFrames, request: FrameRequest) -> Clip:
         """Prepares the frames of one request.
@@ -134,17 +134,26 @@ def _render(loaded: LoadedModel, processor: Any, reasoning: bool) -> str:
     return layout
 
 
-def _split_ids(tokenizer: Any, ids: Ids, tail: str) -> tuple[Ids, str]:
-    """Cuts a prompt behind the last control token before its text; what stands between the two is the text's head."""
-    added = np.array(sorted(tokenizer.added_tokens_decoder), np.int64)
-    behind = np.asarray(tokenizer(SENTINEL + tail, add_special_tokens=False)["input_ids"], np.int64)
-    places = np.flatnonzero(np.isin(ids, added))
-    cut = int(places[-1 - np.isin(behind, added).sum()]) + 1
-    head = tokenizer.decode(ids[cut:], clean_up_tokenization_spaces=False).partition(SENTINEL)[0]
-    again = tokenizer(head + SENTINEL + tail, add_special_tokens=False)["input_ids"]
-    if not np.array_equal(again, ids[cut:]):
-        raise ModelError("the model's tokenizer reads the text behind a video otherwise than alone; it cannot be used")
-    return ids[:cut], head
+def _split_ids(tokenizer: Any, ids: Ids, head: str, tail: str) -> tuple[Ids, str]:
+    """Cuts a prompt behind the last control token before its text.
+
+    Returns:
+        `tuple[int64[T], str]`: the tokens up to there, and the words between them and the text.
+    """
+    added = tokenizer.added_tokens_decoder
+    behind = tokenizer(SENTINEL + tail, add_special_tokens=False)["input_ids"]
+    places = np.flatnonzero(np.isin(ids, np.array(sorted(added), np.int64)))
+    cut = int(places[-1 - sum(token in added for token in behind)]) + 1
+    # Those of the template, or, where the processor writes words of its own behind the frames, those of the tokens.
+    start = max(
+        (head.rfind(str(token)) + len(str(token)) for token in added.values() if str(token) in head), default=0
+    )
+    written = tokenizer.decode(ids[cut:], clean_up_tokenization_spaces=False).partition(SENTINEL)[0]
+    for gap in (head[start:], written):
+        again = tokenizer(gap + SENTINEL + tail, add_special_tokens=False)["input_ids"]
+        if np.array_equal(again, ids[cut:]):
+            return ids[:cut], gap
+    raise ModelError("the model's tokenizer reads the text behind a video otherwise than alone; it cannot be used")
 
 
 def _read_times(frames: VideoFrames, request: FrameRequest) -> tuple[list[float], float]:

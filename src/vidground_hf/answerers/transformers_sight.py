@@ -19,6 +19,10 @@ from vidground_hf.answerers.transformers_clips import Clip, ClipError
 from vidground_hf.answerers.transformers_forward import MAX_RELATIVE_ERROR, pad_left
 from vidground_hf.answerers.transformers_loading import LoadedModel
 from vidground_hf.answerers.transformers_tokens import Ids
+from vidground_hf.model_files import ModelError
+
+# The rule that `generate` asks for positions; families with several positions a token have their own.
+_POSITIONS = "_prepare_position_ids_for_generation"
 
 Layers = list[tuple[torch.Tensor, torch.Tensor]]
 
@@ -180,7 +184,7 @@ def _find_positions(loaded: LoadedModel, seen: Seen, ids: Ids) -> torch.Tensor:
     whole = torch.from_numpy(np.append(seen.ids, ids))[None].to(device)
     types = torch.from_numpy(np.append(seen.types, np.zeros_like(ids)))[None].to(device)
     settings = {"attention_mask": torch.ones_like(whole), "mm_token_type_ids": types, **seen.layout}
-    positions: torch.Tensor = loaded.model._prepare_position_ids_for_generation(whole, settings)
+    positions: torch.Tensor = getattr(loaded.model, _POSITIONS)(whole, settings)
     return positions
 
 
@@ -197,6 +201,29 @@ def _stack_layers(seen: Sequence[Seen], length: int) -> DynamicCache:
 
 def _read_layers(cache: DynamicCache) -> Layers:
     return [(layer.keys, layer.values) for layer in cache.layers]
+
+
+def check_sight(loaded: LoadedModel, clips: Sequence[Clip], text: Ids) -> None:
+    """Makes sure that frames reach a model: its logits behind two clips that differ in their pixels only.
+
+    Args:
+        loaded (`LoadedModel`): the model.
+        clips (`Sequence[Clip]`): the two.
+        text (`int64[T]`): tokens that it may read.
+
+    Raises:
+        `ModelError`: when they are the same, or it has no way to be given features.
+    """
+    if "mm_encoder_outputs" not in loaded.arguments or not hasattr(loaded.model, _POSITIONS):
+        raise ModelError(
+            f"{type(loaded.model).__name__} cannot be given the features of frames; update transformers, or ask it "
+            "with a blind view"
+        )
+    first, other = (read_seen_logits(loaded, [look(loaded, clip, keep_layers=False)], [text]) for clip in clips)
+    if torch.equal(first, other):
+        raise ModelError(
+            f"{type(loaded.model).__name__} answers the same whatever the frames; ask it with a blind view"
+        )
 
 
 def can_keep(loaded: LoadedModel, clip: Clip, text: Ids) -> bool:

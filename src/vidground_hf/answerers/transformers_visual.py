@@ -19,7 +19,7 @@ from vidground_hf.answerers.transformers_clips import Clip, ClipEncoder
 from vidground_hf.answerers.transformers_engine import Engine, OnAnswer, find_text_error
 from vidground_hf.answerers.transformers_kept import Recent
 from vidground_hf.answerers.transformers_rows import Row, RowEngine
-from vidground_hf.answerers.transformers_sight import Seen, can_keep, look
+from vidground_hf.answerers.transformers_sight import Seen, can_keep, check_sight, look
 from vidground_hf.answerers.transformers_tokens import Ids
 from vidground_hf.media import FrameRequest
 from vidground_hf.prompts import Prompt
@@ -57,6 +57,9 @@ class VisualEngine:
         engine (`Engine`): the model and how it is asked.
         processor (`ProcessorMixin`): of the model.
         load_frames (`Callable`): the frames, or why there are none, of each of the requests it is given, in order.
+
+    Raises:
+        `ModelError`: when the model or its processor does not take frames.
     """
 
     def __init__(self, engine: Engine, processor: Any, load_frames: LoadFrames) -> None:
@@ -66,8 +69,10 @@ class VisualEngine:
         self.clips = ClipEncoder(engine.loaded, processor, reasoning=self.is_reasoning)
         self.frames: Recent[VideoFrames] = Recent(_MAX_FRAME_BYTES)
         self.seen: Recent[Seen] = Recent(_MAX_SEEN_BYTES)
-        sample = self.clips.encode(_make_noise(), FrameRequest(source=""))
-        keeps_layers = can_keep(engine.loaded, sample, self.clips.texts.encode([_SAMPLE])[0])
+        clips = [self.clips.encode(_make_noise(seed), FrameRequest(source="")) for seed in range(2)]
+        (text,) = self.clips.texts.encode([_SAMPLE])
+        check_sight(engine.loaded, clips, text)
+        keeps_layers = can_keep(engine.loaded, clips[0], text)
         self.rows = RowEngine(engine, self.clips.texts, keeps_layers=keeps_layers)
 
     def answer_each(self, prompts: Sequence[Prompt], indices: Sequence[int], on_answer: OnAnswer) -> None:
@@ -160,9 +165,9 @@ def _group_views(prompts: Sequence[Prompt], indices: Iterable[int]) -> dict[View
     return clips
 
 
-def _make_noise() -> VideoFrames:
+def _make_noise(seed: int) -> VideoFrames:
     """A clip of two frames to try a model on."""
-    data = np.random.default_rng(0).integers(0, 256, (2, 56, 56, 3), np.uint8)
+    data = np.random.default_rng(seed).integers(0, 256, (2, 56, 56, 3), np.uint8)
     return VideoFrames(
         data=data,
         pts_seconds=np.array([0.0, 1.0]),
