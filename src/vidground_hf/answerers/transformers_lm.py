@@ -138,6 +138,12 @@ class TransformersAnswerer:
         return True
 
     @property
+    def num_clips_kept(self) -> int:
+        """How many clips' layers fit into what is kept of them: about 8, of a model of 7 billion parameters with 4,000
+        tokens each (our guess)."""
+        return 8
+
+    @property
     def visual_sampling(self) -> dict[str, Any]:
         """What changes an answer to a prompt with frames besides (`dict`): the settings of the model's processor.
 
