@@ -22,10 +22,12 @@ ROWS = {}
 if CLIPS.is_dir():
     with (CLIPS / "PROBE.tsv").open(newline="") as file:
         ROWS = {row["file"]: row for row in csv.DictReader(file, delimiter="\t")}
-CUT = "ValueError: it begins as MP4 or MOV, but its index of frames (moov) is missing or broken: it may have been cut off"
+MISSING_INDEX = (
+    "it begins as MP4 or MOV, but its index of frames (moov) is missing or broken: it may have been cut off"
+)
 CAUSES = {
-    "WrongFile.mp4": CUT,
-    "broken.mp4": CUT,
+    "WrongFile.mp4": f"ValueError: {MISSING_INDEX}",
+    "broken.mp4": f"ValueError: {MISSING_INDEX}",
     "empty.flv": "ValueError: it begins as FLV, but no frames follow",
 }
 ROTATED = {"video_90.mov", "video_270.mov"}
