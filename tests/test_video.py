@@ -320,3 +320,11 @@ def test_a_playlist_fetches_nothing(tmp_path: Path) -> None:
         with pytest.raises(VideoReadError):
             read_frames(tmp_path / "playlist.m3u8", num_frames=1)
     assert sent == []
+
+
+@pytest.mark.parametrize(
+    ("content", "cause"), [(b"", "the file is empty"), (b"<html>", "it begins with b'<html>', as")]
+)
+def test_bytes_that_are_no_video(content: bytes, cause: str) -> None:
+    with pytest.raises(VideoReadError, match=re.escape(cause)):
+        read_frames(content, num_frames=1)

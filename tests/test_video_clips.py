@@ -22,6 +22,14 @@ ROWS = {}
 if CLIPS.is_dir():
     with (CLIPS / "PROBE.tsv").open(newline="") as file:
         ROWS = {row["file"]: row for row in csv.DictReader(file, delimiter="\t")}
+MISSING_INDEX = (
+    "it begins as MP4 or MOV, but its index of frames (moov) is missing or broken: it may have been cut off"
+)
+CAUSES = {
+    "WrongFile.mp4": f"ValueError: {MISSING_INDEX}",
+    "broken.mp4": f"ValueError: {MISSING_INDEX}",
+    "empty.flv": "ValueError: it begins as FLV, but no frames follow",
+}
 ROTATED = {"video_90.mov", "video_270.mov"}
 
 
@@ -129,13 +137,13 @@ def test_what_is_no_video_says_so(file: str, backend: str) -> None:
     error = read_clip(file, backend)
     assert isinstance(error, VideoReadError)
     assert (error.path, error.backend) == (str(CLIPS / file), backend)
-    assert error.cause == "InvalidDataError: Invalid data found when processing input"
+    assert error.cause == CAUSES[Path(file).name]
     assert "\n" not in str(error)
 
 
 def test_the_table_in_the_design_notes_is_what_happens() -> None:
-    written = [line for line in DESIGN.read_text().splitlines() if line.startswith("| ") and line.count("|") == 4]
-    stated = {tuple(cell.strip() for cell in line.split("|")[1:3]) for line in written[1:]}
+    written = [line.split("|") for line in DESIGN.read_text().splitlines() if line.startswith("| ")]
+    stated = {(cells[1].strip(), cells[2].strip()) for cells in written if cells[2].strip() in BACKENDS}
     measured = set()
     for file in ROWS:
         for backend in BACKENDS:

@@ -154,8 +154,28 @@ def read_packet_table(container: Any, stream: Any) -> FrameTable:
 
 def index_source(source: VideoSource) -> FrameTable:
     """The table of a source's frames; the source is left anywhere."""
-    with open_container(source.rewind()) as container:
-        return index_frames(container)
+    try:
+        with open_container(source.rewind()) as container:
+            return index_frames(container)
+    except av.error.InvalidDataError as error:
+        raise ValueError(explain_head(source.read_head(12))) from error
+
+
+def explain_head(head: bytes) -> str:
+    """Why a file that begins so, and that FFmpeg does not open, may not be a video.
+
+    Args:
+        head (`bytes`): the first 12 bytes, or all of a shorter file.
+
+    Example:
+        >>> explain_head(b"<!DOCTYPE ht")
+        "it begins with b'<!DOCTYPE ht', as no video does that FFmpeg knows"
+    """
+    if head[4:8] in (b"ftyp", b"moov", b"mdat", b"free", b"wide"):
+        return "it begins as MP4 or MOV, but its index of frames (moov) is missing or broken: it may have been cut off"
+    if head.startswith(b"FLV"):
+        return "it begins as FLV, but no frames follow"
+    return f"it begins with {head!r}, as no video does that FFmpeg knows" if head else "the file is empty"
 
 
 def read_decodable(handle: Any, table: FrameTable) -> tuple[Ints, str | None]:
