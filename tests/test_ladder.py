@@ -32,6 +32,16 @@ from vidground_hf.publishing import write_dataset
 from vidground_hf.schema import LADDER_VIEWS, LETTERS, Example
 from vidground_hf.toy import make_toy_set
 
+
+@pytest.fixture(autouse=True)
+def _clips_that_are_only_names(monkeypatch: pytest.MonkeyPatch) -> None:
+    """No clip here is a file, and answers about what cannot be read are not kept."""
+    monkeypatch.setattr(
+        "vidground_hf.cache.identify_frames",
+        lambda request, _: {"content": request.source, "shown": request.arrange(32)},
+    )
+
+
 NEEDED = ("options", "text", "subtitles", "one_frame", "unordered_frames", "video", "unanswered")
 
 
