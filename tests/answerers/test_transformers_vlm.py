@@ -28,7 +28,7 @@ from vidground_hf.answerers.base import Answer, check_seen, takes_frames  # noqa
 from vidground_hf.answerers.transformers_clips import ClipEncoder  # noqa: E402
 from vidground_hf.answerers.transformers_kept import Recent  # noqa: E402
 from vidground_hf.answerers.transformers_lm import TransformersAnswerer  # noqa: E402
-from vidground_hf.answerers.transformers_visual import View, VisualEngine  # noqa: E402
+from vidground_hf.answerers.transformers_visual import VisualEngine  # noqa: E402
 from vidground_hf.media import FrameBudget, FrameRequest  # noqa: E402
 from vidground_hf.model_files import ModelError  # noqa: E402
 from vidground_hf.prompts import Prompt  # noqa: E402
@@ -381,9 +381,8 @@ def test_what_is_kept_is_bounded() -> None:
 
 def test_what_waits_for_its_batch_is_bounded(qwen: TransformersAnswerer, monkeypatch: pytest.MonkeyPatch) -> None:
     engine = get_engine(qwen)
-    (num_bytes,) = {
-        engine._see(View(FrameRequest(source=k), None), make_frames(FrameRequest(source=k))).num_bytes for k in "ab"
-    }
+    qwen.answer([ask("a")])
+    num_bytes = engine.seen.num_bytes
     engine.seen.clear()
     sizes: list[int] = []
     answer_rows = engine.rows.answer_rows
