@@ -49,6 +49,8 @@ def identify_frames(request: FrameRequest, remember: Remember) -> dict[str, Any]
     try:
         content = identify_content(request, remember)
         spec = {"start": request.start_seconds, "end": request.end_seconds, **asdict(request.budget)}
+        if request.frame_rate is not None:
+            spec["frame_rate"] = request.frame_rate
         del spec["size"], spec["backend"]  # neither changes which frames these are
         name = json.dumps([content, spec], sort_keys=True)
         indices = json.loads(remember(name, lambda: json.dumps(list_indices(request.clip).tolist())))
@@ -60,6 +62,7 @@ def identify_frames(request: FrameRequest, remember: Remember) -> dict[str, Any]
         "indices": [indices[position] for position in request.arrange(len(indices))],
         "size": request.budget.size,
         **({} if part == (0.0, None) else {"part": part}),
+        **({} if request.frame_rate is None else {"frame_rate": request.frame_rate}),
     }
 
 

@@ -71,4 +71,5 @@ def _show(example: Example, donor: Example) -> Example:
         media_root=donor.media_root,
         start_seconds=donor.start_seconds,
         end_seconds=donor.end_seconds,
+        frame_rate=donor.frame_rate,
     )

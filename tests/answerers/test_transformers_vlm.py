@@ -28,7 +28,7 @@ from vidground_hf.answerers.base import Answer, check_seen, takes_frames  # noqa
 from vidground_hf.answerers.transformers_clips import ClipEncoder  # noqa: E402
 from vidground_hf.answerers.transformers_kept import Recent  # noqa: E402
 from vidground_hf.answerers.transformers_lm import TransformersAnswerer  # noqa: E402
-from vidground_hf.answerers.transformers_visual import VisualEngine  # noqa: E402
+from vidground_hf.answerers.transformers_visual import View, VisualEngine  # noqa: E402
 from vidground_hf.media import FrameBudget, FrameRequest  # noqa: E402
 from vidground_hf.model_files import ModelError  # noqa: E402
 from vidground_hf.prompts import Prompt  # noqa: E402
@@ -381,8 +381,8 @@ def test_what_is_kept_is_bounded() -> None:
 
 def test_what_waits_for_its_batch_is_bounded(qwen: TransformersAnswerer, monkeypatch: pytest.MonkeyPatch) -> None:
     engine = get_engine(qwen)
-    qwen.answer([ask("a")])
-    num_bytes = engine.seen.num_bytes
+    seen = [engine._see(View(FrameRequest(source=k), None), make_frames(FrameRequest(source=k))) for k in "ab"]
+    (num_bytes,) = {one.num_bytes for one in seen if not isinstance(one, str)}
     engine.seen.clear()
     sizes: list[int] = []
     answer_rows = engine.rows.answer_rows
@@ -607,15 +607,23 @@ def test_a_model_that_reads_text_only_is_refused(tmp_path: Path, loader: Loader)
     assert takes_frames(answerer)
     with pytest.raises(ModelError, match=re.escape(f"'{folder}' reads text only; pass a vision-language model")):
         answerer.answer([ask("a")])
+    assert answerer.visual_sampling == {}
     with pytest.raises(ModelError, match=re.escape("reads text only")):
-        answerer.visual_sampling  # noqa: B018
+        answerer.answer([ask("a")])
     assert answerer.answer([replace(ask("a"), frames=None)])[0].error is None
 
 
-def test_a_model_without_its_processor_is_refused(tmp_path: Path, loader: Loader) -> None:
+def test_a_model_without_its_processor_is_refused(folders: dict[str, Path], tmp_path: Path, loader: Loader) -> None:
     answerer = TransformersAnswerer(str(save_qwen_vl(tmp_path / "qwen")))
     with pytest.raises(ModelError, match=r"cannot be loaded|has no processor of videos"):
         answerer.answer([ask("a")])
+    assert pickle.dumps(answerer) == pickle.dumps(TransformersAnswerer(answerer.model))
+    # What was kept without the processor's settings must not be mixed with what they gave.
+    shutil.copytree(folders["qwen2_5_vl"], tmp_path / "qwen", dirs_exist_ok=True)
+    assert answerer.visual_sampling == {}
+    with pytest.raises(ModelError, match=r"cannot be loaded|has no processor of videos"):
+        answerer.answer([ask("a")])
+    assert TransformersAnswerer(answerer.model).answer([ask("a")])[0].error is None
 
 
 def test_a_tokenizer_may_know_words_only(tmp_path: Path, loader: Loader) -> None:
@@ -682,9 +690,19 @@ def test_a_model_that_frames_do_not_reach_is_refused(
         VisualEngine(engine, processor, lambda _: iter([]))
 
 
+def test_a_processor_that_fails_on_any_video_is_refused(
+    qwen: TransformersAnswerer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    engine, processor = get_engine(qwen).engine, qwen._load_processor()
+    monkeypatch.setattr(processor.video_processor, "size", {"height": 28, "width": 28})
+    with pytest.raises(ModelError, match=re.escape("Qwen2_5_VLProcessor does not take a video of two frames: ")):
+        VisualEngine(engine, processor, lambda _: iter([]))
+
+
 def test_what_changes_a_visual_answer_is_said_apart(qwen: TransformersAnswerer, folders: dict[str, Path]) -> None:
     assert qwen.sampling == TransformersAnswerer("m", device="cpu", max_tokens=6).sampling
     found = qwen.visual_sampling
+    assert found["model"] == "Qwen2_5_VLForConditionalGeneration"
     assert found["processor"] == "Qwen2_5_VLProcessor"
     assert found["video_processor_type"] == "Qwen2VLVideoProcessor"
     assert found["size"] == {"longest_edge": 64 * 28 * 28, "shortest_edge": 28 * 28}

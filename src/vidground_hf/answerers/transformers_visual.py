@@ -24,6 +24,7 @@ from vidground_hf.answerers.transformers_rows import Row, RowEngine
 from vidground_hf.answerers.transformers_sight import Seen, can_keep, check_sight, look
 from vidground_hf.answerers.transformers_tokens import Ids
 from vidground_hf.media import FrameRequest
+from vidground_hf.model_files import ModelError
 from vidground_hf.prompts import Prompt
 from vidground_hf.video import VideoFrames, VideoReadError, show_frames
 
@@ -68,12 +69,15 @@ class VisualEngine:
         self.engine = engine
         self.load_frames = load_frames
         self.is_reasoning = engine.reasoning_tokens is not None
-        self.clips = ClipEncoder(engine.loaded, processor, reasoning=self.is_reasoning)
         self.frames: Recent[VideoFrames] = Recent(_MAX_FRAME_BYTES)
         self.seen: Recent[Seen] = Recent(_MAX_SEEN_BYTES)
-        clips = [self.clips.encode(_make_noise(seed), FrameRequest(source="")) for seed in range(2)]
-        (text,) = self.clips.texts.encode([_SAMPLE])
-        check_sight(engine.loaded, clips, text)
+        try:
+            self.clips = ClipEncoder(engine.loaded, processor, reasoning=self.is_reasoning)
+            clips = [self.clips.encode(_make_noise(seed), FrameRequest(source="")) for seed in range(2)]
+            (text,) = self.clips.texts.encode([_SAMPLE])
+            check_sight(engine.loaded, clips, text)
+        except ValueError as error:
+            raise ModelError(f"{type(processor).__name__} does not take a video of two frames: {error}") from error
         keeps_layers = can_keep(engine.loaded, clips[0], text)
         self.rows = RowEngine(engine, self.clips.texts, keeps_layers=keeps_layers)
 
