@@ -77,7 +77,7 @@ class FrameProcess:
         return frames
 
     def kill(self) -> None:
-        """End it, whatever it does."""
+        """End it, whatever it does. Its pipe is left to who may be reading from it."""
         self._child.kill()
         self._child.wait()
 

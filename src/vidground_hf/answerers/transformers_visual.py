@@ -7,8 +7,8 @@ from __future__ import annotations
 
 import hashlib
 import os
-from collections.abc import Callable, Iterable, Iterator, Sequence
-from contextlib import suppress
+from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
+from contextlib import closing, suppress
 from dataclasses import replace
 from time import perf_counter
 from typing import Any, NamedTuple, TypeAlias
@@ -86,19 +86,22 @@ class VisualEngine:
         texts = self._encode_texts(prompts, indices, on_answer)
         rows: list[Row] = []
         try:
-            for view, owners, found in self._see_each(_group_views(prompts, texts)):
-                start = perf_counter()
-                seen = found if isinstance(found, Seen) else self._see(view, found)
-                seconds = (perf_counter() - start) / len(owners)
-                rows += self.rows.make_rows(prompts, texts, owners, seen, seconds, on_answer)
-                if _is_enough(rows, self.engine.max_batch_tokens):
-                    self.rows.answer_rows(prompts, rows, on_answer)
-                    rows = []
+            with closing(self._see_each(_group_views(prompts, texts))) as found_each:
+                for view, owners, found in found_each:
+                    start = perf_counter()
+                    seen = found if isinstance(found, Seen) else self._see(view, found)
+                    seconds = (perf_counter() - start) / len(owners)
+                    rows += self.rows.make_rows(prompts, texts, owners, seen, seconds, on_answer)
+                    if _is_enough(rows, self.engine.max_batch_tokens):
+                        self.rows.answer_rows(prompts, rows, on_answer)
+                        rows = []
             self.rows.answer_rows(prompts, rows, on_answer)
         finally:
             self.engine.num_in_flight = 0
 
-    def _see_each(self, clips: dict[View, dict[View, list[int]]]) -> Iterator[tuple[View, list[int], Seen | Loaded]]:
+    def _see_each(
+        self, clips: dict[View, dict[View, list[int]]]
+    ) -> Generator[tuple[View, list[int], Seen | Loaded], None, None]:
         """Each view with its prompts, and what is kept of it or the frames of its clip, read ahead."""
         # What is kept now is held on to: a later clip may push it out before it is its turn.
         seen = {view: one for views in clips.values() for view in views if (one := self.seen.get(view)) is not None}
