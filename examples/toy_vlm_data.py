@@ -32,7 +32,7 @@ ENOUGH = {
     "order": ("video",),
 }
 CUES_IN_OPTIONS = ("textual_shortcut", "inferential_elimination")
-Lesson = Literal["look_up", "name", "answerable", "all"]
+Lesson = Literal["watch", "look_up", "name", "answerable", "all"]
 UNKNOWN = -100  # as PyTorch's cross entropy leaves a target out
 
 
@@ -82,13 +82,13 @@ class Group(NamedTuple):
         frames (`uint8[G, F, 56, 56, 3]`), cells (`int64[G, F, 4, 4]`): F is 0 without a clip.
         sights (`int64[G, 6]`): first visitor's colour and shape, last visitor's, numbers of different colours and
             shapes of visitors less one; `UNKNOWN` where the view does not tell.
-        asked (`Asked`): G times as many rows as questions a clip; those of a clip stand together.
+        asked (`Asked`, *optional*): `None` where nothing is asked; else G times as many rows as questions a clip; those of a clip stand together.
     """
 
     frames: NDArray[np.uint8]
     cells: torch.Tensor
     sights: torch.Tensor
-    asked: Asked
+    asked: Asked | None
 
 
 def read_toy_set(folder: Path) -> ToySet:
@@ -161,16 +161,13 @@ class Asker:
         """A group with one clip a view; the views show equally many frames."""
         clips = [next(self._clips) for _ in views]
         picks = [self._pick_frames(view) for view in views]
-        rows = [
-            (row, view) for clip, view in zip(clips, views, strict=True) for row in self._draw_rows(clip, view, lesson)
-        ]
         return Group(
             np.stack([self.toy_set.frames[clip][pick] for clip, pick in zip(clips, picks, strict=True)]),
             torch.from_numpy(
                 np.stack([self.toy_set.cells[clip][pick] for clip, pick in zip(clips, picks, strict=True)])
             ),
             torch.tensor([self._describe_visitors(clip, view) for clip, view in zip(clips, views, strict=True)]),
-            self._name(rows) if lesson == "name" else self._ask(rows),
+            None if lesson == "watch" else self._draw_asked(clips, views, lesson),
         )
 
     def _draw_clips(self) -> Iterator[int]:
@@ -183,6 +180,12 @@ class Asker:
             return order
         self.rng.shuffle(order)
         return order[: {"shuffled_frames": len(order), "single_frame": 1}.get(view, 0)]
+
+    def _draw_asked(self, clips: list[int], views: Sequence[str], lesson: Lesson) -> Asked:
+        rows = [
+            (row, view) for clip, view in zip(clips, views, strict=True) for row in self._draw_rows(clip, view, lesson)
+        ]
+        return self._name(rows) if lesson == "name" else self._ask(rows)
 
     def _describe_visitors(self, clip: int, view: str) -> list[int]:
         colours, shapes = (

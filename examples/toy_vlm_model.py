@@ -111,7 +111,7 @@ def make_model(
         "rope_parameters": {
             "rope_type": "default",
             "rope_theta": float(__import__("os").environ.get("TH", "1000")),
-            "mrope_section": [2, 2, 8],
+            "mrope_section": eval(__import__("os").environ.get("MS", "[2, 2, 8]")),
         },
         "initializer_range": float(__import__("os").environ.get("IR", "0.08")),
         "bos_token_id": None,

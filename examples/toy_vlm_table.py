@@ -11,9 +11,9 @@ from typing import Any
 import numpy as np
 import torch
 from numpy.typing import NDArray
+from toy_vlm_data import FPS, VIEWS, ToySet, find_letter_ids, make_example, show
 from transformers import AutoModelForImageTextToText, AutoProcessor
 
-from toy_vlm_data import FPS, VIEWS, ToySet, find_letter_ids, make_example, show
 from vidground_hf.orders import draw_orders
 from vidground_hf.toy_questions import NEEDS
 

@@ -10,8 +10,8 @@ from typing import Any
 import torch
 from torch import nn
 from torch.nn.functional import cross_entropy, log_softmax, nll_loss
-
 from toy_vlm_data import FPS, UNKNOWN, Asked, Group, find_letter_ids
+
 from vidground_hf.toy_questions import NUM_OPTIONS, VISUAL_ANSWERS
 from vidground_hf.toy_world import CELL_NAMES, COLOURS, GRID_CELLS, SHAPES
 
@@ -63,6 +63,8 @@ class Learner(nn.Module):
         """The losses by name, each a mean, and the share of known answers that are right (NaN without any)."""
         inner = self.model.model
         cache, start, losses = self._watch(group)
+        if group.asked is None:
+            return losses, float("nan")
         ids = group.asked.ids
         cache.batch_repeat_interleave(len(ids) // len(group.frames))
         positions = torch.arange(start, start + ids.shape[1]).expand(3, len(ids), -1)
@@ -137,7 +139,7 @@ class Learner(nn.Module):
     def _grade_sights(self, sights: torch.Tensor, ends: torch.Tensor) -> dict[str, torch.Tensor]:
         found = self.hints.sights(ends).split([6, 6, 6, 6, 4, 4], dim=1)
         known = [(f, target) for f, target in zip(found, sights.T, strict=True) if (target != UNKNOWN).any()]
-        return {"sights": sum(cross_entropy(f, target) for f, target in known)} if known else {}
+        return {"sights": sum(cross_entropy(f, target) for f, target in known) / 4} if known else {}
 
     def _grade_mentions(self, group: Group, states: torch.Tensor) -> dict[str, torch.Tensor]:
         """Of a thing that a question mentions by colour or shape: the other of the two, and where it stands when."""
@@ -164,7 +166,7 @@ class Learner(nn.Module):
         target = torch.stack([cells // GRID_CELLS, cells % GRID_CELLS], 2)
         return {
             "mentions": cross_entropy(found, other),
-            "whereabouts": 2 * cross_entropy(where.flatten(0, 2), target.flatten()),
+            "whereabouts": cross_entropy(where.flatten(0, 2), target.flatten()),
         }
 
     def _embed_answers(self) -> torch.Tensor:

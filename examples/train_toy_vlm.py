@@ -22,11 +22,11 @@ from pathlib import Path
 import numpy as np
 import torch
 import torch.distributed as dist
-
 from toy_vlm_data import Asker, Lesson, ToySet, read_toy_set, show
 from toy_vlm_model import make_model, make_processor, save
 from toy_vlm_table import format_accuracies, measure
 from toy_vlm_training import Hints, Learner
+
 from vidground_hf import make_toy_set
 from vidground_hf.toy_questions import generate_questions
 from vidground_hf.toy_world import generate_clips
@@ -43,22 +43,37 @@ class Sizes:
     """How much is trained on.
 
     Attributes:
-        num_steps (`int`): of the optimiser.
-        num_naming_steps (`int`): how many of the first ones ask for names, and for options in text alone.
-        num_answerable_steps (`int`): how many of the first ones ask only what the view answers.
+        num_watching_steps (`int`): first steps, which ask nothing but what stands where and when.
+        num_naming_steps (`int`): next ones, which ask for names, and for options in text alone.
+        num_answerable_steps (`int`): next ones, which ask for options, but only what the view answers.
+        num_mixed_steps (`int`): last ones, which ask anything.
         num_clips (`int`): for each process; ten questions each.
         num_held_out (`int`): questions of the table.
     """
 
-    num_steps: int
+    num_watching_steps: int
     num_naming_steps: int
     num_answerable_steps: int
+    num_mixed_steps: int
     num_clips: int
     num_held_out: int
 
+    @property
+    def num_steps(self) -> int:
+        return self.num_watching_steps + self.num_naming_steps + self.num_answerable_steps + self.num_mixed_steps
 
-FULL = Sizes(num_steps=1200, num_naming_steps=500, num_answerable_steps=800, num_clips=800, num_held_out=600)
-QUICK = Sizes(num_steps=20, num_naming_steps=10, num_answerable_steps=15, num_clips=20, num_held_out=30)
+
+FULL = Sizes(
+    num_watching_steps=240,
+    num_naming_steps=450,
+    num_answerable_steps=350,
+    num_mixed_steps=400,
+    num_clips=800,
+    num_held_out=600,
+)
+QUICK = Sizes(
+    num_watching_steps=4, num_naming_steps=8, num_answerable_steps=4, num_mixed_steps=4, num_clips=20, num_held_out=30
+)
 
 
 def main() -> None:
@@ -161,6 +176,9 @@ def make_training_set(folder: Path, seed: int, num_clips: int) -> ToySet:
 def plan_step(step: int, sizes: Sizes, rng: random.Random) -> list[tuple[list[str], Lesson]]:
     """What a step shows: whole clips, and in turn something cheaper."""
     clips = rng.choices(("video", "shuffled_frames"), (3, 1), k=CLIPS_PER_STEP)
+    if step < sizes.num_watching_steps:
+        return [(clips, "watch") if step % 2 else (["single_frame"] * 12, "watch")]
+    step -= sizes.num_watching_steps
     if step < sizes.num_naming_steps:
         turns: list[tuple[list[str], Lesson]] = [
             (["text"] * 4, "look_up"),
@@ -169,7 +187,7 @@ def plan_step(step: int, sizes: Sizes, rng: random.Random) -> list[tuple[list[st
             (["single_frame"] * 4, "name"),
         ]
         return [(clips, "name"), turns[step % 4]]
-    lesson: Lesson = "answerable" if step < sizes.num_answerable_steps else "all"
+    lesson: Lesson = "answerable" if step < sizes.num_naming_steps + sizes.num_answerable_steps else "all"
     if step % 2:
         return [(clips, lesson), (["single_frame"] * 2, lesson)]
     blind = ["text"] * 3 if lesson == "answerable" else rng.choices(("text", "options_only"), (4, 1), k=3)
