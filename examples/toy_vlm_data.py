@@ -22,7 +22,7 @@ from vidground_hf.schema import LETTERS, Example
 from vidground_hf.toy_questions import NUM_OPTIONS, VISUAL_ANSWERS
 from vidground_hf.toy_world import CELL_NAMES, COLOURS, DIRECTIONS, NUMBERS, PLACES, SHAPES
 
-FPS = 2
+FPS, MAX_FRAMES = 2, 8  # of a toy clip in grid style
 VIEWS = ("options_only", "text", "single_frame", "shuffled_frames", "video", "wrong_video")
 # What each planted need can be answered from. Cues in the options are read without the question too.
 ENOUGH = {
@@ -82,7 +82,8 @@ class Group(NamedTuple):
         frames (`uint8[G, F, 56, 56, 3]`), cells (`int64[G, F, 4, 4]`): F is 0 without a clip.
         sights (`int64[G, 6]`): first visitor's colour and shape, last visitor's, numbers of different colours and
             shapes of visitors less one; `UNKNOWN` where the view does not tell.
-        asked (`Asked`, *optional*): `None` where nothing is asked; else G times as many rows as questions a clip; those of a clip stand together.
+        asked (`Asked`, *optional*): `None` where nothing is asked; else the same number of rows for each clip, those
+            of a clip together.
     """
 
     frames: NDArray[np.uint8]
@@ -188,10 +189,7 @@ class Asker:
         return self._name(rows) if lesson == "name" else self._ask(rows)
 
     def _describe_visitors(self, clip: int, view: str) -> list[int]:
-        colours, shapes = (
-            ((self.toy_set.visitors[clip] - 1) % len(COLOURS)),
-            ((self.toy_set.visitors[clip] - 1) // len(COLOURS)),
-        )
+        shapes, colours = np.divmod(self.toy_set.visitors[clip] - 1, len(COLOURS))
         ends = [colours[0], shapes[0], colours[-1], shapes[-1]] if view == "video" else [UNKNOWN] * 4
         counts = [len(set(colours)) - 1, len(set(shapes)) - 1] if view in ENOUGH["video"] else [UNKNOWN] * 2
         return [int(value) for value in (*ends, *counts)]
@@ -202,7 +200,8 @@ class Asker:
             return [self._make_look_up() for _ in range(self.questions_per_clip)]
         rows = [row for row in self.toy_set.rows[clip] if lesson == "all" or is_answerable(row, view)]
         if lesson == "name":
-            return self.rng.choices([row for row in rows if row["cued_option"] is None], k=self.questions_per_clip)
+            visual = [row for row in rows if row["cued_option"] is None]
+            return self.rng.choices(visual, k=2 * self.questions_per_clip)  # they are a third as long
         drawn = self.rng.sample(rows, min(len(rows), self.questions_per_clip))
         drawn += self.rng.choices(
             self.text_rows if lesson == "answerable" else rows, k=self.questions_per_clip - len(drawn)

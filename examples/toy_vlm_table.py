@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from toy_vlm_data import FPS, VIEWS, ToySet, find_letter_ids, make_example, show
+from toy_vlm_data import FPS, MAX_FRAMES, VIEWS, ToySet, find_letter_ids, make_example, show
 from transformers import AutoModelForImageTextToText, AutoProcessor
 
 from vidground_hf.orders import draw_orders
@@ -98,8 +98,7 @@ def answer(
         if shown:
             media["videos"] = [frames for frames, _ in shown]
             media["video_metadata"] = [
-                {"fps": FPS * len(places) / 8, "total_num_frames": len(places), "frames_indices": range(len(places))}
-                for _, places in shown
+                {"fps": FPS, "total_num_frames": MAX_FRAMES, "frames_indices": places} for _, places in shown
             ]
             media["do_sample_frames"] = False
         inputs = processor(text=prompts, padding=True, return_tensors="pt", **media)

@@ -10,12 +10,11 @@ from typing import Any
 import torch
 from torch import nn
 from torch.nn.functional import cross_entropy, log_softmax, nll_loss
-from toy_vlm_data import FPS, UNKNOWN, Asked, Group, find_letter_ids
+from toy_vlm_data import FPS, MAX_FRAMES, UNKNOWN, Asked, Group, find_letter_ids
 
 from vidground_hf.toy_questions import NUM_OPTIONS, VISUAL_ANSWERS
 from vidground_hf.toy_world import CELL_NAMES, COLOURS, GRID_CELLS, SHAPES
 
-MAX_FRAMES = 8
 GUESS_WEIGHT = 0.3
 
 
@@ -29,15 +28,16 @@ class Hints(nn.Module):
     """
 
     def __init__(
-        self, width: int, place_layer: int = 2, scene_layer: int = 3, answer_layer: int = 4, verdict_layer: int = 5
+        self, width: int, place_layer: int = 1, scene_layer: int = 2, answer_layer: int = 4, verdict_layer: int = 5
     ) -> None:
         super().__init__()
         self.place_layer, self.answer_layer, self.verdict_layer = place_layer, answer_layer, verdict_layer
         self.scene_layer = scene_layer
+        self.sets = nn.Linear(width, 5 * (len(COLOURS) + len(SHAPES)))
         self.sights = nn.Linear(width, 4 * 6 + 2 * 4)
         self.whereabouts = nn.Linear(width, 4 * 2 * GRID_CELLS)
         self.content = nn.Linear(width, len(CELL_NAMES))
-        self.place = nn.Linear(width, 2 * GRID_CELLS + MAX_FRAMES + 2)
+        self.place = nn.Linear(width, 2 * GRID_CELLS + MAX_FRAMES)
         self.letter = nn.Linear(width, NUM_OPTIONS)
         self.verdict = nn.Linear(width, 2)
 
@@ -59,12 +59,12 @@ class Learner(nn.Module):
         self.answer_ids = torch.tensor(words["input_ids"])
         self.answer_mask = torch.tensor(words["attention_mask"])[..., None]
 
-    def forward(self, group: Group) -> tuple[dict[str, torch.Tensor], float]:
-        """The losses by name, each a mean, and the share of known answers that are right (NaN without any)."""
+    def forward(self, group: Group) -> tuple[dict[str, torch.Tensor], float | None]:
+        """The losses by name, each a mean, and the share of known answers that are right (`None` without any)."""
         inner = self.model.model
         cache, start, losses = self._watch(group)
         if group.asked is None:
-            return losses, float("nan")
+            return losses, None
         ids = group.asked.ids
         cache.batch_repeat_interleave(len(ids) // len(group.frames))
         positions = torch.arange(start, start + ids.shape[1]).expand(3, len(ids), -1)
@@ -115,7 +115,8 @@ class Learner(nn.Module):
             int(positions[0, 0, -1]) + 1,
             (
                 self._grade_cells(group.cells, visual, places)
-                | self._grade_sights(group.sights, out.hidden_states[self.hints.scene_layer][:, -1])
+                | self._grade_sets(group.cells, out.hidden_states[self.hints.scene_layer][:, -1])
+                | self._grade_sights(group.sights, out.hidden_states[self.hints.answer_layer - 1][:, -1])
             ),
         )
 
@@ -125,16 +126,20 @@ class Learner(nn.Module):
         looks = cells.flatten()[is_full] - 1
         grids = torch.meshgrid(*(torch.arange(n) for n in cells.shape[1:]), indexing="ij")
         time, row, column = (grid.expand(cells.shape).flatten() for grid in grids)
-        found = self.hints.place(places).split([GRID_CELLS, GRID_CELLS, MAX_FRAMES, 2], dim=1)
+        found = self.hints.place(places).split([GRID_CELLS, GRID_CELLS, MAX_FRAMES], dim=1)
         return {
             "cells": cross_entropy(self.hints.content(visual), cells.flatten()),
             "colours": cross_entropy(visual[is_full] @ words[: len(COLOURS)].T, looks % len(COLOURS)),
             "shapes": cross_entropy(
                 visual[is_full] @ words[len(COLOURS) : len(COLOURS) + len(SHAPES)].T, looks // len(COLOURS)
             ),
-            "places": sum(cross_entropy(f, t) for f, t in zip(found, (row, column, time), strict=False)),
-            "firsts": nn.functional.binary_cross_entropy_with_logits(found[3][is_full], mark_firsts(cells)[is_full]),
+            "places": sum(cross_entropy(f, t) for f, t in zip(found, (row, column, time), strict=True)),
         }
+
+    def _grade_sets(self, cells: torch.Tensor, ends: torch.Tensor) -> dict[str, torch.Tensor]:
+        marks = mark_traits(cells)
+        found = self.hints.sets(ends).view(len(ends), 5, -1)[:, -marks.shape[1] :]
+        return {"sets": nn.functional.binary_cross_entropy_with_logits(found, marks)}
 
     def _grade_sights(self, sights: torch.Tensor, ends: torch.Tensor) -> dict[str, torch.Tensor]:
         found = self.hints.sights(ends).split([6, 6, 6, 6, 4, 4], dim=1)
@@ -160,7 +165,7 @@ class Learner(nn.Module):
         read = states[rows, places][is_there]
         other = torch.where(is_colour, (first - 1) // num + num, (first - 1) % num)[is_there]
         found = self.model.model.language_model.norm(read) @ self._embed_answers()[: 2 * num].T
-        slots = sorted({min(slot, looks.shape[1] - 1) for slot in (0, 2, 5, 7)})
+        slots = list_slots(looks.shape[1])
         cells = is_it[is_there][:, slots].float().argmax(2)
         where = self.hints.whereabouts(read).view(-1, 4, 2, GRID_CELLS)[:, : len(slots)]
         target = torch.stack([cells // GRID_CELLS, cells % GRID_CELLS], 2)
@@ -174,10 +179,10 @@ class Learner(nn.Module):
         embeds = self.model.get_input_embeddings()(self.answer_ids)
         return (embeds * self.answer_mask).sum(1) / self.answer_mask.sum(1)
 
-    def _grade(self, asked: Asked, last: torch.Tensor, states: Any) -> tuple[dict[str, torch.Tensor], float]:
+    def _grade(self, asked: Asked, last: torch.Tensor, states: Any) -> tuple[dict[str, torch.Tensor], float | None]:
         rows = torch.arange(len(asked.ids))
         losses = {}
-        right = float("nan")
+        right = None
         is_seen = asked.answers != UNKNOWN
         if is_seen.any():
             middle = states[self.hints.answer_layer]
@@ -203,19 +208,22 @@ class Learner(nn.Module):
         return losses, right
 
 
-def mark_firsts(cells: torch.Tensor) -> torch.Tensor:
-    """Whether a cell's colour, and its shape, is in no cell before it.
+def list_slots(num_frames: int) -> list[int]:
+    """One frame of each phase; all that there are of fewer."""
+    return [0, 2, 5, 7] if num_frames == MAX_FRAMES else list(range(num_frames))
+
+
+def mark_traits(cells: torch.Tensor) -> torch.Tensor:
+    """Which colours and shapes are in a frame of each phase, and which anywhere.
 
     Args:
         cells (`int64[G, F, 4, 4]`): positions in `CELL_NAMES`.
 
     Returns:
-        `float[G * F * 16, 2]`: 0 for empty cells.
+        `float[G, S + 1, 12]`: 1 where it is there; the last of the S + 1 is for all frames.
     """
-    flat = cells.flatten(1)
-    marks = []
-    for values in ((flat - 1) % len(COLOURS), (flat - 1) // len(COLOURS)):
-        values = torch.where(flat > 0, values, -1)
-        same = (values[:, :, None] == values[:, None, :]).tril(-1).any(2)
-        marks.append((~same & (flat > 0)).flatten())
-    return torch.stack(marks, 1).float()
+    looks = cells.flatten(2)
+    traits = torch.stack([(looks - 1) % len(COLOURS), (looks - 1) // len(COLOURS) + len(COLOURS)], -1)
+    marks = nn.functional.one_hot(traits.clamp(min=0), len(COLOURS) + len(SHAPES)) * (looks > 0)[..., None, None]
+    marks = marks.amax((2, 3))
+    return torch.cat([marks[:, list_slots(cells.shape[1])], marks.amax(1, keepdim=True)], 1).float()

@@ -28,10 +28,10 @@ from toy_vlm_table import format_accuracies, measure
 from toy_vlm_training import Hints, Learner
 
 from vidground_hf import make_toy_set
-from vidground_hf.toy_questions import generate_questions
+from vidground_hf.toy_questions import NUM_OPTIONS, generate_questions
 from vidground_hf.toy_world import generate_clips
 
-TRAINING_SEED, HELD_OUT_SEED, WORDS_SEED = 1000, 1, 999  # of the toy sets, each added to or multiplied with --seed
+TRAINING_SEED = 10_000  # the first of a run's training sets; held-out sets have small ones
 LEARNING_RATE = 3e-3
 NUM_WARMUP_STEPS = 50
 CLIPS_PER_STEP, QUESTIONS_PER_CLIP = 4, 8
@@ -64,10 +64,10 @@ class Sizes:
 
 
 FULL = Sizes(
-    num_watching_steps=240,
-    num_naming_steps=450,
-    num_answerable_steps=350,
-    num_mixed_steps=400,
+    num_watching_steps=700,
+    num_naming_steps=350,
+    num_answerable_steps=250,
+    num_mixed_steps=250,
     num_clips=800,
     num_held_out=600,
 )
@@ -85,7 +85,7 @@ def main() -> None:
         torch.multiprocessing.spawn(
             train, (arguments.processes, sizes, arguments.seed, Path(folder), arguments.output), arguments.processes
         )
-        held_out = make_set(Path(folder) / "held_out", HELD_OUT_SEED + 2 * arguments.seed, sizes.num_held_out // 5, 5)
+        held_out = make_set(Path(folder) / "held_out", arguments.seed, sizes.num_held_out // 5, 5)
     table, counts = measure(arguments.output, held_out, arguments.seed)
     print(format_accuracies(table, counts))
     result = {
@@ -127,11 +127,11 @@ def train(rank: int, num_processes: int, sizes: Sizes, seed: int, folder: Path, 
     """
     torch.set_num_threads(1)
     dist.init_process_group("gloo", init_method=f"file://{folder}/store", rank=rank, world_size=num_processes)
-    known = generate_questions(generate_clips(WORDS_SEED, 200), num_questions=2000, seed=WORDS_SEED)
+    known = generate_questions(generate_clips(TRAINING_SEED, 200), num_questions=2000, seed=TRAINING_SEED)
     processor = make_processor(
-        show({"question": q.question, "options": q.options, "id": q.id}, range(4)) for q in known
+        show({"question": q.question, "options": q.options, "id": q.id}, range(NUM_OPTIONS)) for q in known
     )
-    toy_set = make_training_set(folder / str(rank), TRAINING_SEED * (2 * seed + 1) + 100 * rank, sizes.num_clips)
+    toy_set = make_training_set(folder / str(rank), TRAINING_SEED * (seed + 1) + 1000 * rank, sizes.num_clips)
     torch.manual_seed(seed)
     learner = Learner(make_model(processor.tokenizer), processor, Hints(96))
     asker = Asker(toy_set, processor, questions_per_clip=QUESTIONS_PER_CLIP, seed=seed * num_processes + rank)
@@ -145,14 +145,15 @@ def train(rank: int, num_processes: int, sizes: Sizes, seed: int, folder: Path, 
         for views, lesson in plan_step(step, sizes, asker.rng):
             losses, right = learner(asker.draw(views, lesson))
             (sum(losses.values()) * len(views) / CLIPS_PER_STEP).backward()
-            seen[f"{lesson} {views[0]}"].append(right)
+            if right is not None:
+                seen[f"{lesson} {views[0]}"].append(right)
         share_gradients(learner, num_processes)
         torch.nn.utils.clip_grad_norm_(learner.parameters(), 1.0)
         optimizer.step()
         schedule.step()
         if rank == 0 and (step + 1) % REPORT_STEPS == 0:
-            shares = ", ".join(f"{name} {np.nanmean(values):.2f}" for name, values in sorted(seen.items()))
-            print(f"step {step + 1} of {sizes.num_steps}; right: {shares}", file=sys.stderr, flush=True)
+            shares = ", ".join(f"{name} {np.mean(values):.2f}" for name, values in sorted(seen.items()))
+            print(f"step {step + 1} of {sizes.num_steps}; right: {shares or '-'}", file=sys.stderr, flush=True)
             seen.clear()
     if rank == 0:
         save(output, learner.model, processor)
@@ -177,7 +178,8 @@ def plan_step(step: int, sizes: Sizes, rng: random.Random) -> list[tuple[list[st
     """What a step shows: whole clips, and in turn something cheaper."""
     clips = rng.choices(("video", "shuffled_frames"), (3, 1), k=CLIPS_PER_STEP)
     if step < sizes.num_watching_steps:
-        return [(clips, "watch") if step % 2 else (["single_frame"] * 12, "watch")]
+        few = step < sizes.num_watching_steps // 3 and step % 2
+        return [(["single_frame"] * 12 if few else [*clips, *clips], "watch")]
     step -= sizes.num_watching_steps
     if step < sizes.num_naming_steps:
         turns: list[tuple[list[str], Lesson]] = [

@@ -151,19 +151,51 @@ def test_a_whole_clip_tells_its_visitors_and_a_shuffled_one_their_number() -> No
     assert sorted(asker.draw(["shuffled_frames"] * 2, "all").sights.tolist()) == sorted(shuffled)
 
 
-def test_the_first_cell_of_a_colour_or_shape_is_marked() -> None:
-    cells = torch.zeros((1, 1, 4, 4), dtype=torch.long)
-    names = ["red square", "red ring", "empty", "blue ring"]
-    cells[0, 0, 0] = torch.tensor([CELL_NAMES.index(name) for name in names])
-    marks = load("toy_vlm_training").mark_firsts(cells)
-    assert marks[:4].tolist() == [[1, 1], [0, 1], [0, 0], [1, 0]]
-    assert marks[4:].sum() == 0
+def test_the_colours_and_shapes_of_frames_are_marked() -> None:
+    cells = torch.zeros((1, 8, 4, 4), dtype=torch.long)
+    cells[0, 0, 1, 2] = CELL_NAMES.index("red ring")
+    cells[0, 1, 1, 2] = CELL_NAMES.index("blue cross")  # in none of the four frames that are looked at alone
+    cells[0, 7, 3, 0] = CELL_NAMES.index("green ring")
+    marks = load("toy_vlm_training").mark_traits(cells)
+    assert [frame.nonzero().flatten().tolist() for frame in marks[0]] == [[0, 11], [], [], [1, 11], [0, 1, 2, 9, 11]]
+    single = load("toy_vlm_training").mark_traits(cells[:, :1])
+    assert [frame.nonzero().flatten().tolist() for frame in single[0]] == [[0, 11], [0, 11]]
+
+
+def test_what_is_mentioned_is_found_where_it_stands() -> None:
+    training = load("toy_vlm_training")
+    data = load("toy_vlm_data")
+    model, processor = make_small_model()
+    learner = training.Learner(model, processor, training.Hints(96, 1, 1, 1, 1))
+    asker = data.Asker(make_small_set(), processor, questions_per_clip=3, seed=0)
+    group = asker.draw(["video"], "all")
+    states = torch.zeros((*group.asked.ids.shape, 96))
+    with torch.no_grad():
+        learner.hints.whereabouts.weight.zero_()
+        bias = torch.zeros(4, 2, 4)
+        bias[:, 0, 0] = bias[:, 1, 0] = 50  # everything stands top left
+        learner.hints.whereabouts.bias.copy_(bias.flatten())
+        only_ring = group._replace(cells=torch.where(group.cells == CELL_NAMES.index("red ring"), group.cells, 0))
+        assert float(learner._grade_mentions(only_ring, states)["whereabouts"]) == pytest.approx(0, abs=1e-6)
+        both = float(learner._grade_mentions(group, states)["whereabouts"])
+        assert both > 1  # the cross stands elsewhere
+        nothing = group._replace(cells=torch.zeros_like(group.cells))
+        assert learner._grade_mentions(nothing, states) == {}
 
 
 def test_lessons_follow_one_another() -> None:
     script = load("train_toy_vlm")
-    sizes = script.Sizes(num_steps=12, num_naming_steps=4, num_answerable_steps=8, num_clips=1, num_held_out=1)
-    plan = [script.plan_step(step, sizes, random.Random(0)) for step in range(12)]
+    sizes = script.Sizes(
+        num_watching_steps=3,
+        num_naming_steps=4,
+        num_answerable_steps=4,
+        num_mixed_steps=4,
+        num_clips=1,
+        num_held_out=1,
+    )
+    plan = [script.plan_step(step, sizes, random.Random(0)) for step in range(sizes.num_steps)]
+    assert [lesson for step in plan[:3] for _, lesson in step] == ["watch"] * 3
+    del plan[:3]
     assert [[lesson for _, lesson in step] for step in plan[:4]] == [
         ["name", "look_up"],
         ["name", "answerable"],
