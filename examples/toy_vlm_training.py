@@ -23,8 +23,12 @@ class Hints(nn.Module):
 
     Args:
         width (`int`): of the model.
-        place_layer (`int`), answer_layer (`int`): behind which language layer is read where and when a visual token
-            is, and what the answer of a question is.
+        place_layer (`int`, *optional*, defaults to 1): behind which language layer is read where and when a visual
+            token is.
+        scene_layer (`int`, *optional*, defaults to 2): the same for colours and shapes of frames, behind the video,
+            and for things that a question mentions. One layer before the answer it is read which visitors came.
+        answer_layer (`int`, *optional*, defaults to 4), verdict_layer (`int`, *optional*, defaults to 5): the same for
+            the answer of a question, and for whether an option is the right one.
     """
 
     def __init__(
@@ -80,7 +84,7 @@ class Learner(nn.Module):
         return losses | graded, right
 
     def _watch(self, group: Group) -> tuple[Any, int, dict[str, torch.Tensor]]:
-        """Runs what comes before the questions."""
+        """Runs what comes before the questions: its cache, the next position, and the losses of what was seen."""
         inner = self.model.model
         content: list[dict[str, str]] = [{"type": "text", "text": "\0"}]
         num_frames = group.frames.shape[1]
@@ -110,15 +114,10 @@ class Learner(nn.Module):
             inputs_embeds=embeds, position_ids=positions, use_cache=True, output_hidden_states=True
         )
         places = out.hidden_states[self.hints.place_layer][is_visual]
-        return (
-            out.past_key_values,
-            int(positions[0, 0, -1]) + 1,
-            (
-                self._grade_cells(group.cells, visual, places)
-                | self._grade_sets(group.cells, out.hidden_states[self.hints.scene_layer][:, -1])
-                | self._grade_sights(group.sights, out.hidden_states[self.hints.answer_layer - 1][:, -1])
-            ),
-        )
+        losses = self._grade_cells(group.cells, visual, places)
+        losses |= self._grade_sets(group.cells, out.hidden_states[self.hints.scene_layer][:, -1])
+        losses |= self._grade_sights(group.sights, out.hidden_states[self.hints.answer_layer - 1][:, -1])
+        return out.past_key_values, int(positions[0, 0, -1]) + 1, losses
 
     def _grade_cells(self, cells: torch.Tensor, visual: torch.Tensor, places: torch.Tensor) -> dict[str, torch.Tensor]:
         words = self._embed_answers()

@@ -185,7 +185,7 @@ def plan_step(step: int, sizes: Sizes, rng: random.Random) -> list[tuple[list[st
         turns: list[tuple[list[str], Lesson]] = [
             (["text"] * 4, "look_up"),
             (["text"] * 2, "answerable"),
-            (["text"] * 4, "look_up"),
+            (["single_frame"] * 4, "look_up"),
             (["single_frame"] * 4, "name"),
         ]
         return [(clips, "name"), turns[step % 4]]

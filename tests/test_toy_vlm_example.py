@@ -204,6 +204,7 @@ def test_lessons_follow_one_another() -> None:
     ]
     assert {lesson for step in plan[4:8] for _, lesson in step} == {"answerable"}
     assert {lesson for step in plan[8:] for _, lesson in step} == {"all"}
+    assert [step[1][0][0] for step in plan[:4]] == ["text", "text", "single_frame", "single_frame"]
     assert {view for views, _ in plan[11] for view in views} <= {"video", "shuffled_frames", "single_frame"}
 
 
