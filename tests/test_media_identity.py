@@ -16,6 +16,7 @@ import fsspec
 import numpy as np
 import pytest
 from huggingface_hub.errors import HfHubHTTPError
+from PIL import Image
 
 from vidground_hf.answerers.base import Answer
 from vidground_hf.cache import AnswerCache, answer_through_cache, make_key
@@ -234,3 +235,20 @@ def test_a_model_that_reads_text_only_is_not_asked_how_it_looks(clip: Path, tmp_
         assert cache.make_keys(Reader(8), [blind]) == [make_key("watcher@1", {}, blind)]
         with pytest.raises(ModelError, match="reads text only"):
             cache.make_keys(Reader(8), [blind, look(clip, 8)])
+
+
+def test_a_folder_is_named_by_its_images_in_their_order(tmp_path: Path) -> None:
+    folder = tmp_path / "frames"
+    (folder / "thumbnails").mkdir(parents=True)
+    for k in (1, 2, 10):
+        Image.new("RGB", (8, 8), (k, k, k)).save(folder / f"{k}.png")
+
+    def identify() -> dict[str, object]:
+        return identify_frames(FrameRequest(source=str(folder), frame_rate=2.0), find_out)
+
+    first = identify()
+    assert first["indices"] == [0, 1, 2]
+    (folder / "notes.txt").write_text("nothing to see")
+    assert identify() == first
+    (folder / "10.png").rename(folder / "1a.png")
+    assert identify() != first

@@ -21,6 +21,7 @@ from huggingface_hub.errors import HfHubHTTPError
 from vidground_hf.media import FrameRequest
 from vidground_hf.video import VideoReadError, list_indices
 from vidground_hf.video_errors import describe_cause
+from vidground_hf.video_pictures import list_pictures
 
 Remember = Callable[[str, Callable[[], str]], str]
 _TAGS = ("blob_id", "ETag", "etag", "Last-Modified", "LastModified", "mtime")
@@ -40,11 +41,13 @@ def identify_frames(request: FrameRequest, remember: Remember) -> dict[str, Any]
 
     Returns:
         `dict`: JSON: `content`, a hash of the file or what its server calls it; `indices` of the frames in the order
-        shown; their `size`. A clip that cannot be read has its `source` in place of them.
+        shown; their `size`; the `part` of the video, from whose start a model may count time; and the `frame_rate` of
+        images. What cannot be read now has its `source` and a name that is never given again: nothing is known of
+        what it would show.
 
     Example:
-        >>> identify_frames(FrameRequest(source="no such file.mp4"), lambda name, find: find())
-        {'unreadable': 'no such file.mp4'}
+        >>> list(identify_frames(FrameRequest(source="no such file.mp4"), lambda name, find: find()))
+        ['unreadable', 'attempt']
     """
     try:
         content = identify_content(request, remember)
@@ -79,7 +82,7 @@ def identify_content(request: FrameRequest, remember: Remember) -> str:
     if "://" in source:
         return _identify_remote(source)
     path = Path(source).resolve()
-    files = sorted(path.iterdir()) if path.is_dir() else [path]
+    files = list_pictures(path) if path.is_dir() else [path]
     names = []
     for file in files:
         about = file.stat()
