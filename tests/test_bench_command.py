@@ -218,6 +218,31 @@ def test_a_decoder_is_there_before_anything_is_asked(
     assert watcher.asked == []
 
 
+def test_a_served_model_is_asked_as_the_options_say(monkeypatch: pytest.MonkeyPatch, data: Path) -> None:
+    made: list[tuple[str, dict[str, Any]]] = []
+
+    def load_answerer(spec: str, **settings: Any) -> Watcher:
+        made.append((spec, settings))
+        return Watcher()
+
+    monkeypatch.setattr("vidground_hf.answerers.load_answerer", load_answerer)
+    shown = ["--views", "text", "--concurrency", "3", "--max-requests", "90", "--frames-as", "video"]
+    asked = ["--model", "endpoint:m@http://h/v1", *shown, "--temperature", "0.5", "--logprobs"]
+    assert CliRunner().invoke(bench, [*asked, str(data)]).exit_code == 0
+    assert CliRunner().invoke(bench, ["--model", "org/m", "--reasoning", "50", "--views", "text", str(data)])
+    assert made == [
+        (
+            "endpoint:m@http://h/v1",
+            {"concurrency": 3, "max_requests": 90, "frames_as": "video", "temperature": 0.5, "logprobs": True},
+        ),
+        ("transformers:org/m", {"reasoning_tokens": 50}),
+    ]
+    refused = CliRunner().invoke(bench, ["--model", "org/m", "--frames-as", "video", str(data)])
+    assert str(refused.exception) == (
+        "frames_as does nothing for transformers:org/m; it goes with endpoint:, provider:"
+    )
+
+
 def test_a_bare_id_is_a_model_of_transformers(monkeypatch: pytest.MonkeyPatch, data: Path) -> None:
     specs: list[str] = []
 

@@ -531,6 +531,8 @@ def test_curate_keeps_by_need(
     [
         (["--frames", "8"], "--frames goes with --ladder"),
         (["--control", "8"], "--control goes with --ladder"),
+        (["--frames-as", "video"], "--frames-as goes with --ladder"),
+        (["--ladder", "--answerer", "constant:A", "--frames-as", "video"], "frames_as does nothing for constant:A"),
         (["--ladder", "--view", "subtitles"], "--view does not go with --ladder"),
         (["--ladder", "--samples", "2"], "--samples does not go with --ladder"),
         (["--ladder", "--dry-run"], "--dry-run does not go with --ladder"),

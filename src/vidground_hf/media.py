@@ -27,7 +27,7 @@ class FrameBudget:
         size (`tuple[int, int]` or `int`, *optional*, defaults to 200704): height and width in pixels, or the most
             pixels a frame may have (its shape is kept, and it is never enlarged); `None` leaves frames as they are.
         jitter_seed (`int`, *optional*): draws each frame from its stretch of the video instead of taking the middle.
-        backend (`str`, *optional*): who decodes, one of `video.BACKENDS`; the first that loads when left out.
+        backend (`str`, *optional*): who decodes, one of `video.BACKENDS`; pyav when left out.
 
     Raises:
         `ValueError`: for settings out of range or at odds.
