@@ -124,7 +124,7 @@ def _format_checks(report: Mapping[str, Any]) -> list[str]:
         ]
         if kept["num_without_order"]:
             lines.append(f"    {kept['num_without_order']:,} more have no order of the options left to ask")
-    if planted is not None:
+    if planted is not None and planted["num_answered"]:
         lines += ["", f"  against what was planted: {format_percent(planted['recovered'])} of "
                   f"{planted['num_answered']:,} answered questions have the right label, "
                   f"{format_percent(planted['too_little'])} one below it"]  # fmt: skip
@@ -217,6 +217,7 @@ def _describe(report: Mapping[str, Any]) -> dict[str, Any]:
             "Rule": f"{report['rule']}, alpha {report['alpha']:g}",
             "Views": ", ".join(report["views"]),
             "Frames": ", ".join(f"{name} {value}" for name, value in report["budget"].items() if value is not None),
+            "Decoder": report["decoder"] or "none asked",
             "Single frames tried": str(report["num_tries"]),
             "Seed": str(report["seed"]),
         },
