@@ -102,7 +102,7 @@ def test_the_table_of_a_local_file(watcher: Watcher, data: Path) -> None:
         (["--frames=4", "--views=video", "DATA"], ["video-4"]),
         (["DATA"], ["text", "video-16", "video-32", "video-64"]),
         (["DATA", "--fps", "2", "--max-frames", "3"], ["text", "video-2fps"]),
-        (["DATA", "--views", "single_frame", "--frames", "4"], ["single_frame-4"]),
+        (["DATA", "--views", "single_frame", "--frames", "4"], ["single_frame"]),
     ],
 )
 def test_frames_and_views_are_lists(watcher: Watcher, data: Path, arguments: list[str], names: list[str]) -> None:

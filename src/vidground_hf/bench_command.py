@@ -15,7 +15,7 @@ import click
 from vidground_hf.answerer_options import add_answerer_options, make_answerers
 from vidground_hf.curate_command import show_progress
 from vidground_hf.gap_command import parse_mapping
-from vidground_hf.ladder_command import find_media_root
+from vidground_hf.ladder_command import check_backend, find_media_root
 from vidground_hf.media import DEFAULT_MAX_PIXELS, FrameBudget
 from vidground_hf.schema import VIEWS
 
@@ -166,12 +166,8 @@ def _list_budgets(
     frames: list[int], fps: float | None, max_frames: int | None, max_pixels: int, backend: str | None
 ) -> list[FrameBudget]:
     from vidground_hf.benchmark_settings import DEFAULT_NUM_FRAMES
-    from vidground_hf.video_backends import find_backend
 
-    try:
-        find_backend(backend)  # an answer that is in the cache would not tell that it does not load
-    except ImportError as error:
-        raise click.ClickException(str(error)) from error
+    check_backend(backend)
     if fps is not None and frames:
         raise click.UsageError(f"--fps goes without --frames, got --fps {fps:g} and --frames {frames[0]}")
     if max_frames is not None and fps is None:

@@ -98,6 +98,8 @@ def climb_rows(
         raise click.UsageError("--ladder asks a model through several views; name it, --answerer transformers:MODEL")
     views = [view.strip() for view in taken["views"].split(",")]
     looks = any(view not in BLIND_VIEWS for view in views)
+    if looks:
+        check_backend(taken["backend"])
     climbed = climb(
         rows,
         answerers[0],
@@ -121,6 +123,21 @@ def climb_rows(
     pinned = {"revision": climbed.report["source"]["revision"]}
     climbed.report["command"] = describe_command(click.get_current_context(), pinned)
     return climbed
+
+
+def check_backend(backend: str | None) -> None:
+    """Refuses a decoder that does not load before anything is asked: an answer that is kept would not tell.
+
+    Raises:
+        `ValueError`: for an unknown one.
+        `click.ClickException`: for one that does not load.
+    """
+    from vidground_hf.video_backends import find_backend
+
+    try:
+        find_backend(backend)
+    except ImportError as error:
+        raise click.ClickException(str(error)) from error
 
 
 def find_media_root(data: Sequence[str]) -> str | None:
