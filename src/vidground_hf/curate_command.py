@@ -20,7 +20,7 @@ from vidground_hf.gap_command import parse_mapping
 from vidground_hf.ladder_command import KEEP_OPTION, add_ladder_options, climb_rows, print_ladder, take_ladder_options
 from vidground_hf.schema import BLIND_VIEWS
 
-_SOURCE_OPTIONS = [
+_SOURCE_OPTIONS: list[Callable[[Any], Any]] = [
     click.argument("data", nargs=-1, required=True),
     click.option("--answerer", "answerers", multiple=True, default=["probe"], show_default=True, metavar="SPEC",
                  help="Who answers blind: probe, constant:TEXT, transformers:MODEL, vllm:MODEL, endpoint:MODEL@URL or "

@@ -150,11 +150,7 @@ def climb(
         >>> climb(Dataset.from_list(rows), ConstantAnswerer("A"), views=["text"]).report["needs"]["unanswered"]
         40
     """
-    unknown = [need for need in keep if need not in VISUAL_NEEDS]
-    if unknown or not keep:
-        raise ValueError(f"got keep {list(keep)}; allowed are one or more of {', '.join(VISUAL_NEEDS)}")
-    if on_error not in ("raise", "undecided"):
-        raise ValueError(f"{on_error = } is unknown; allowed are 'raise' and 'undecided'")
+    _check_settings(keep, on_error)
     ladder = Ladder(
         answerer=answerer, rule=rule, alpha=alpha, views=views, budget=budget or FrameBudget(), num_tries=num_tries,
         seed=seed,
@@ -182,6 +178,14 @@ def climb(
     }
     calls = sum((Counter(rung.calls) for rung in labels.rungs), Counter[str]())
     return Climb(rows=marked, keep=tuple(keep), report=report, calls=calls)
+
+
+def _check_settings(keep: Sequence[str], on_error: str) -> None:
+    unknown = [need for need in keep if need not in VISUAL_NEEDS]
+    if unknown or not keep:
+        raise ValueError(f"got keep {list(keep)}; allowed are one or more of {', '.join(VISUAL_NEEDS)}")
+    if on_error not in ("raise", "undecided"):
+        raise ValueError(f"{on_error = } is unknown; allowed are 'raise' and 'undecided'")
 
 
 def _check_clips(examples: Sequence[Example]) -> None:
