@@ -26,7 +26,7 @@ from vidground_hf.judging import AnswerError
 from vidground_hf.ladder import Ladder, RightInEveryOrder, label_rows
 from vidground_hf.ladder_checks import measure_kept, measure_wrong_videos
 from vidground_hf.ladder_curation import climb
-from vidground_hf.ladder_pages import format_ladder
+from vidground_hf.ladder_pages import format_ladder, render_ladder_html
 from vidground_hf.ladder_report import compare_needs
 from vidground_hf.loading import DataError
 from vidground_hf.media import FrameBudget
@@ -339,6 +339,16 @@ def test_clips_that_are_not_there_are_told_before_anything_is_asked(
     assert model.asked == []
     assert climb(data, model, media_root=root, views=["text"]).report["num_rows"] == 6
     assert climb(data, model, media_root=root, on_error="undecided").report["num_rows"] == 6
+
+
+def test_checks_say_how_many_answers_they_lack() -> None:
+    rows = make_rows(20)
+    report = climb(Dataset.from_list(rows), make_model(rows)).report
+    report["wrong_video"]["wrong_video"] |= {"num_unscored": 3}
+    printed, page = format_ladder(report), render_ladder_html(report, b"")
+    assert re.search(r"another row's clip .*\]   3 left out\n", printed)
+    assert printed.count("left out") == page.count("are left out.") == 1
+    assert "3 without an answer are left out." in page
 
 
 def test_ids_of_a_folder_split_by_need_are_refused(tmp_path: Path) -> None:

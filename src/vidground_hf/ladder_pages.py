@@ -131,10 +131,11 @@ def _format_checks(report: Mapping[str, Any]) -> list[str]:
     return lines
 
 
-def _bracket(estimate: Mapping[str, float | None]) -> str:
-    if estimate["low"] is None or estimate["high"] is None:
-        return format_percent(estimate["value"])
-    return f"{format_percent(estimate['value'])}  [{100 * estimate['low']:.1f}, {100 * estimate['high']:.1f}]"
+def _bracket(estimate: Mapping[str, Any]) -> str:
+    text = format_percent(estimate["value"])
+    if estimate["low"] is not None:
+        text += f"  [{100 * estimate['low']:.1f}, {100 * estimate['high']:.1f}]"
+    return text + (f"   {estimate['num_unscored']:,} left out" if estimate["num_unscored"] else "")
 
 
 def draw_needs(report: Mapping[str, Any]) -> bytes:
