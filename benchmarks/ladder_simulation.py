@@ -22,6 +22,7 @@ from vidground_hf.stats.calibration import list_cuts
 ALPHA = 0.05
 NUM_VIEWS = 6
 NUM_SEEDS = 10
+UNDECIDED = -1
 # Our guesses at a set: which share needs which view, and, last, which nothing answers.
 SHARES = (0.05, 0.25, 0.05, 0.2, 0.15, 0.15, 0.15)
 # As in calibrated_simulation.py: what is believed is believed firmly, and every order adds noise of its own.
@@ -30,7 +31,7 @@ ORDER_NOISE = 1.0
 SHARED_NOISE = 0.5  # of the variance of what a model makes of an option, what it makes of it under every view
 FIRST_WITH_QUESTION = 1  # the first of the views that shows more than the options
 RULED_OUT = 10.0  # how much less a logit is of an option that is ruled out
-RULES = ("single_shot", "circular", "calibrated", "calibrated_by_views")
+RULES = ("single_shot", "circular", "calibrated", "calibrated_labels_all", "calibrated_by_views")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -91,12 +92,21 @@ class Answers(NamedTuple):
 
 
 class Outcome(NamedTuple):
-    """What a rule made of a set: how many rows a view answered, the share of them below their need, the share of the
-    rows that a view tells that have the right label, and the answers taken a row."""
+    """What a rule made of a set.
+
+    Attributes:
+        labels (`float`): rows that got the label of a view.
+        lucky_share (`float`), high_share (`float`): of them, those below what the row needs, and above it.
+        recovered (`float`): of the rows that a view tells, those with the right label.
+        undecided (`float`): of all rows, those without a label.
+        answers_per_row (`float`): how many were taken.
+    """
 
     labels: float
     lucky_share: float
+    high_share: float
     recovered: float
+    undecided: float
     answers_per_row: float
 
 
@@ -142,7 +152,7 @@ def count_orders(num_options: int) -> int:
 def climb(
     rule: str, setting: Setting, gold: NDArray[np.int64], views: list[Answers], rng: np.random.Generator
 ) -> tuple[NDArray[np.int64], int]:
-    """Labels the rows by one rule: the labels (`int64[N]`, `NUM_VIEWS` for none), and how many answers it took."""
+    """Labels the rows by one rule: `int64[N]`, `NUM_VIEWS` where no view answers, and how many answers it took."""
     labels = np.full(gold.size, NUM_VIEWS)
     is_open = np.ones(gold.size, dtype=bool)
     num_answers = 0
@@ -160,6 +170,10 @@ def climb(
         num_answers += int(taken.sum())
         labels[rows[answered]] = view
         is_open[rows[answered]] = False
+        if rule == "calibrated":
+            torn = rows[right[:, : setting.num_options].all(axis=1) & ~answered]
+            labels[torn] = UNDECIDED
+            is_open[torn] = False
     return labels, num_answers
 
 
@@ -195,13 +209,16 @@ def measure(setting: Setting, rule: str, num_seeds: int = NUM_SEEDS) -> Outcome:
         rng = np.random.default_rng(seed)
         needs, gold, views = simulate(setting, rng)
         labels, num_answers = climb(rule, setting, gold, views, rng)
-        is_labelled = labels < NUM_VIEWS
+        is_labelled = (labels < NUM_VIEWS) & (labels != UNDECIDED)
         lucky = is_labelled & (labels < needs)
+        high = is_labelled & (labels > needs)
         can_answer = needs < NUM_VIEWS
         outcomes.append(
             Outcome(
                 labels=float(is_labelled.sum()),
                 lucky_share=float(lucky.sum() / max(1, is_labelled.sum())),
+                high_share=float(high.sum() / max(1, is_labelled.sum())),
+                undecided=float((labels == UNDECIDED).mean()),
                 recovered=float((labels == needs)[can_answer].mean()),
                 answers_per_row=num_answers / gold.size,
             )

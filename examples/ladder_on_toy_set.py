@@ -59,7 +59,7 @@ def parse_arguments() -> argparse.Namespace:
     parser.add_argument("--rule", choices=["calibrated", "circular"], default="calibrated")
     parser.add_argument("--alpha", type=float, default=0.05, help="largest share of lucky labels")
     parser.add_argument("--num-questions", type=int, default=600, help="five a clip")
-    parser.add_argument("--frames", type=int, default=16, help="of a clip")
+    parser.add_argument("--frames", type=int, default=8, help="of a clip, which has eight")
     parser.add_argument("--single-frames", type=int, default=1, help="how many single frames are tried")
     parser.add_argument("--seed", type=int, default=1, help="of the toy set; the model was trained on others")
     return parser.parse_args()

@@ -408,12 +408,12 @@ def test_the_surest_answer_is_found_without_the_gold() -> None:
     )
 
 
-def test_rows_that_look_are_asked_to_the_end_some_clips_at_a_time(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("vidground_hf.asking._ROWS_PER_LOOK", 4)
+def test_rows_that_look_are_asked_to_the_end_some_clips_at_a_time() -> None:
     examples = [replace(e, video=f"{int(e.id) % 3}.mp4") for e in make_examples(9)]
 
     class Seeing(SimulatedModel):
         takes_frames = True
+        num_clips_kept = 2
 
         def _answer(self, prompt: Prompt) -> Answer:
             return replace(super()._answer(prompt), num_frames=4)
@@ -421,7 +421,7 @@ def test_rows_that_look_are_asked_to_the_end_some_clips_at_a_time(monkeypatch: p
     model = Seeing(know(examples, 1.0))
     asked = ask_rows(Asking(answerers=(model,), rule=circular(), view="video"), examples)
     assert count_right(asked) == [4] * 9
-    parts = [["0", "3", "6", "1"], ["4", "7", "2", "5"], ["8"]]
+    parts = [["0", "3", "6", "1", "4", "7"], ["2", "5", "8"]]
     assert [prompt.example_id for prompt in model.asked] == [row for part in parts for _ in range(4) for row in part]
     model.asked.clear()
     ask_rows(Asking(answerers=(model,), rule=circular(), view="text"), examples)

@@ -139,7 +139,7 @@ EXPECTED: dict[str, list[Example]] = {
         example(id="episodic_reasoning_show_s01_clip_2_Why is he late?", question="Why is he late?",
                 options=("bus", "rain", "cat", "fog", "ice"), answer="cat", answer_index=2,
                 video="tvqa/frames_fps3_hq/show_s01_clip_2", category="episodic_reasoning", start_seconds=0.0,
-                end_seconds=7.25),
+                end_seconds=7.25, frame_rate=3.0),
     ],
     "mlvu_dev": [
         example(id="needle_needle_3.mp4_Which animal?\n(A) cat\n(B) dog", question="Which animal?",

@@ -16,7 +16,7 @@ import pytest
 from huggingface_hub import constants
 
 from vidground_hf import environment
-from vidground_hf.environment import describe_cuda, describe_environment, hide_home, read_version
+from vidground_hf.environment import describe_backend, describe_cuda, describe_environment, hide_home, read_version
 
 TOKEN = "hf_secretsecretsecret"
 
@@ -67,6 +67,28 @@ def test_homes_and_names_are_hidden(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("HOME", "/home/ada")
     shown = {"/home/ada": "~", "/home/ada/x": "~/x", "/home/adam/x": "/home/adam/x", "/data/ada/x": "/data/USER/x"}
     assert {path: hide_home(Path(path)) for path in shown} == shown
+
+
+@pytest.mark.parametrize(
+    ("version", "cause", "shown"),
+    [
+        (None, None, None),
+        ("0.17.0", None, "loads"),
+        ("0.17.0", "OSError: ~/lib/libavutil.so is missing", "does not load: OSError: ~/lib/libavutil.so is missing"),
+        ("0.17.0", "OSError: {home}/lib/x.so is missing", "does not load: OSError: ~/lib/x.so is missing"),
+    ],
+)
+def test_video_decoders(
+    monkeypatch: pytest.MonkeyPatch, version: str | None, cause: str | None, shown: str | None
+) -> None:
+    monkeypatch.setattr(environment, "read_version", lambda package: version)
+    told = cause and cause.format(home=Path.home())
+    monkeypatch.setattr(environment, "explain_backend", lambda backend: told)
+    assert describe_backend("torchcodec") == shown
+
+
+def test_the_decoder_that_is_always_there() -> None:
+    assert describe_environment()["video by pyav"] == "loads"
 
 
 def fake_torch(names: list[str], built_for: str | None) -> Any:

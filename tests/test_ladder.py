@@ -35,6 +35,16 @@ from vidground_hf.publishing import write_dataset
 from vidground_hf.schema import LADDER_VIEWS, LETTERS, Example
 from vidground_hf.toy import make_toy_set
 
+
+@pytest.fixture(autouse=True)
+def _clips_that_are_only_names(monkeypatch: pytest.MonkeyPatch) -> None:
+    """No clip here is a file, and answers about what cannot be read are not kept."""
+    monkeypatch.setattr(
+        "vidground_hf.cache.identify_frames",
+        lambda request, _: {"content": request.source, "shown": request.arrange(32)},
+    )
+
+
 NEEDED = ("options", "text", "subtitles", "one_frame", "unordered_frames", "video", "unanswered")
 
 
@@ -153,6 +163,30 @@ def test_a_view_that_calibrated_cannot_cut_answers_nothing_and_says_why() -> Non
     assert (rung["num_answered"], rung["threshold"]) == (0, None)
     share = f"{100 * min(rung['smallest_error'], 1.0):.1f} %"
     assert f"   luck is never under {share}\n" in format_ladder(done.report)
+
+
+def test_what_is_right_under_every_order_but_unsure_gets_no_label_of_a_higher_view() -> None:
+    rows = make_rows(100, needs=("text", *["video"] * 19))
+    examples = make_examples(rows)
+    model = make_model(rows, name="luckless")
+    labels = label_rows(Ladder(answerer=model, views=["text", "video"]), examples, make_keys(examples))
+    # Five rows are too few to be told from luck: a third of a lucky one is expected among them at least.
+    assert [index for index, reason in enumerate(labels.reasons) if reason == "right_but_unsure"] == [
+        0,
+        20,
+        40,
+        60,
+        80,
+    ]
+    assert labels.rungs[0].num_undecided == 5
+    assert labels.needs.count("video") == len(labels.rungs[1].rows) == 95
+
+
+def test_two_orders_are_too_few_to_be_torn() -> None:
+    rows = make_rows(20, num_options=2, needs=("video",))
+    examples = make_examples(rows)
+    labels = label_rows(Ladder(answerer=make_model(rows), views=["text"]), examples, make_keys(examples))
+    assert set(labels.needs) == {"unanswered"}
 
 
 def test_a_row_is_asked_no_further_than_the_view_that_answers_it() -> None:

@@ -6,16 +6,22 @@ import hashlib
 import os
 import shutil
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
 
+import aiohttp
 import av
+import fsspec
 import numpy as np
 import pytest
+from huggingface_hub.errors import HfHubHTTPError
 
 from vidground_hf.answerers.base import Answer
 from vidground_hf.cache import AnswerCache, answer_through_cache, make_key
 from vidground_hf.media import FrameBudget, FrameRequest
-from vidground_hf.media_identity import identify_frames
+from vidground_hf.media_identity import identify_content, identify_frames
+from vidground_hf.model_files import ModelError
 from vidground_hf.prompts import Prompt
 
 
@@ -93,10 +99,60 @@ def test_what_was_found_out_is_kept_until_the_file_changes(clip: Path, tmp_path:
         assert len(asked) == 3
 
 
-def test_a_clip_that_cannot_be_read_is_named_by_its_source(tmp_path: Path) -> None:
+@pytest.mark.parametrize(
+    "source", ["broken.mp4", "absent.mp4", "", "a\0b.mp4", "foo://x/y.mp4", "hf://x", "https://[bad/x.mp4"]
+)
+def test_what_cannot_be_read_now_is_never_taken_for_what_can_be_read_later(source: str, tmp_path: Path) -> None:
     (tmp_path / "broken.mp4").write_bytes(b"no video")
-    for source in (str(tmp_path / "broken.mp4"), str(tmp_path / "absent.mp4")):
-        assert identify_frames(FrameRequest(source=source), find_out) == {"unreadable": source}
+    request = FrameRequest(source=source if "://" in source else str(tmp_path / source))
+    first, second = (identify_frames(request, find_out) for _ in range(2))
+    assert first["unreadable"] == second["unreadable"] == request.source
+    assert first != second
+
+
+TROUBLE = [aiohttp.ClientPayloadError("it broke off"), HfHubHTTPError.__bases__[0]("no route")]
+
+
+@pytest.mark.parametrize("error", TROUBLE)
+def test_a_server_that_fails_costs_its_clip_only(error: Exception, monkeypatch: pytest.MonkeyPatch) -> None:
+    def fail(_: str) -> None:
+        raise error
+
+    monkeypatch.setattr(fsspec, "url_to_fs", fail)
+    assert "unreadable" in identify_frames(FrameRequest(source="https://host/a.mp4"), find_out)
+
+
+def test_the_time_from_which_frames_are_counted_is_named(clip: Path) -> None:
+    middle = FrameRequest(source=str(clip), budget=FrameBudget(num_frames=4), pick=(0, 1))
+    parts = [(None, None), (0.0, None), (0.75, 1.75), (0.5, 2.0)]
+    names = [identify_frames(replace(middle, start_seconds=a, end_seconds=b), find_out) for a, b in parts]
+    assert [name["indices"] for name in names] == [[5], [5], [5], [5]]
+    assert [name.get("part") for name in names] == [None, None, (0.75, 1.75), (0.5, 2.0)]
+
+
+def test_an_address_of_a_file_is_its_path(clip: Path) -> None:
+    names = [identify_frames(FrameRequest(source=source), find_out) for source in (str(clip), f"file://{clip}")]
+    assert names[0] == names[1]
+
+
+def test_a_name_may_be_no_text(clip: Path, tmp_path: Path) -> None:
+    path = os.fsdecode(os.fsencode(tmp_path) + b"/\xff\xfe.mp4")
+    clip.rename(path)
+    with AnswerCache(tmp_path / "answers.sqlite") as cache:
+        assert identify_frames(FrameRequest(source=path), cache.remember)["indices"] == list(range(8))
+
+
+@pytest.mark.parametrize(
+    ("about", "is_told_apart"), [({"ETag": "1"}, False), ({"Last-Modified": "today"}, False), ({}, True)]
+)
+def test_a_query_tells_videos_apart_where_nothing_else_does(
+    about: dict[str, str], is_told_apart: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    files = SimpleNamespace(info=lambda _: {"size": None, **about})
+    monkeypatch.setattr(fsspec, "url_to_fs", lambda url: (files, url))
+    first, second = (identify_content(FrameRequest(source=f"https://host/get?id={k}"), find_out) for k in "12")
+    assert (first != second) == is_told_apart
+    assert "id=" not in first
 
 
 class Watcher:
@@ -162,3 +218,19 @@ def test_how_frames_are_taken_changes_the_key_and_blind_keys_stay(clip: Path, tm
         assert cache.make_keys(watcher, [look(clip, 8)]) != cache.make_keys(other, [look(clip, 8)])
         assert cache.make_keys(watcher, [blind]) == [make_key("watcher@1", {}, blind)]
         assert cache.make_keys(other, [blind]) == [make_key("watcher@1", {}, blind)]
+
+
+class Reader(Watcher):
+    """Reads text only, and has nothing to say about frames."""
+
+    @property
+    def visual_sampling(self) -> dict[str, str]:  # type: ignore[override]
+        raise ModelError("reads text only")
+
+
+def test_a_model_that_reads_text_only_is_not_asked_how_it_looks(clip: Path, tmp_path: Path) -> None:
+    blind = Prompt(example_id="1", view="text", problem_type="free_form", question="Why?")
+    with AnswerCache(tmp_path / "answers.sqlite") as cache:
+        assert cache.make_keys(Reader(8), [blind]) == [make_key("watcher@1", {}, blind)]
+        with pytest.raises(ModelError, match="reads text only"):
+            cache.make_keys(Reader(8), [blind, look(clip, 8)])

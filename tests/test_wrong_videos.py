@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from collections import Counter
 from typing import Any
 
 import pytest
@@ -48,6 +49,25 @@ def test_two_parts_of_one_video_are_two_clips() -> None:
     assert [row.start_seconds for row in assign_wrong_videos(rows)] == [5.0, None]
 
 
+@given(st.lists(st.tuples(st.sampled_from("abcd"), st.integers(0, 3)), min_size=2, max_size=30), st.integers(0, 5))
+def test_a_part_of_the_same_video_is_no_wrong_clip_where_there_are_others(
+    parts: list[tuple[str, int]], seed: int
+) -> None:
+    clips = set(parts)
+    if len(clips) < 2:
+        return
+    rows = [make_example(k, video, start_seconds=float(start)) for k, (video, start) in enumerate(parts)]
+    wrong = assign_wrong_videos(rows, seed)
+    pairs = {
+        ((row.video, row.start_seconds), (other.video, other.start_seconds))
+        for row, other in zip(rows, wrong, strict=True)
+    }
+    assert len(pairs) == len({shown for _, shown in pairs}) == len(clips)
+    assert all(own != shown for own, shown in pairs)
+    if max(Counter(video for video, _ in clips).values()) <= len(clips) / 2:
+        assert all(own[0] != shown[0] for own, shown in pairs)
+
+
 def test_another_seed_gives_other_pairs() -> None:
     rows = [make_example(index, f"{index}.mp4") for index in range(20)]
     pairs = [[row.video for row in assign_wrong_videos(rows, seed)] for seed in (0, 0, 1)]
@@ -59,3 +79,6 @@ def test_one_clip_cannot_be_a_wrong_one() -> None:
     with pytest.raises(ValueError, match=re.escape("all rows are about one clip, 'a.mp4'; a wrong one needs rows")):
         assign_wrong_videos(rows)
     assert assign_wrong_videos(rows[2:]) == rows[2:]
+    rows = [make_example(0, "https://me:secret@host/a.mp4?token=secret")]
+    with pytest.raises(ValueError, match=re.escape("one clip, 'https://host/a.mp4'; a wrong")):
+        assign_wrong_videos(rows)

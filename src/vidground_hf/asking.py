@@ -9,6 +9,7 @@ from collections import Counter
 from collections.abc import Iterator, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, field
+from itertools import groupby
 from typing import NamedTuple
 
 from multiprocess import parent_process  # type: ignore[import-untyped]  # what `Dataset.map` makes its processes with
@@ -29,9 +30,6 @@ from vidground_hf.trials import Trial
 
 # Our guess at a part of a wave that keeps any answerer busy and needs little memory.
 _PROMPTS_PER_PART = 5000
-# Rows that look are asked to the end so many at a time, so that what was decoded of a clip serves all its trials. Our
-# guess: enough to fill batches, and few enough for their frames to stay in memory.
-_ROWS_PER_LOOK = 32
 # Orders are drawn at random once all rotations are taken. Of the six permutations of three options, so many draws for
 # each of six trials miss one in two cases of a billion.
 _DRAWS_PER_TRIAL = 20
@@ -257,7 +255,8 @@ def ask_rows(asking: Asking, examples: Sequence[Example], *, progress: bool = Fa
         AskingBar(total=asking.num_tries * sum(map(sum, limits)), show=progress) as bar,
     ):
         wave = _Waves(asking, examples, rows, limits, is_drawn, ways, cache, bar)
-        for part in _list_parts(asking.view, examples, waiting):
+        is_blind = asking.view in BLIND_VIEWS
+        for part in [waiting] if is_blind else list_parts(asking.answerers, examples, waiting):
             wave.ask(part)
     calls = {name: bar.counts[name] for name in ("asked", "cached", "failed", "saved")}
     return _weigh(asking, examples, rows, calls, followed_share)
@@ -305,12 +304,23 @@ def _list_left(number: int, turn: int, limits: Sequence[int]) -> list[int]:
     return own + [later for later in range(number + 1, len(limits)) for _ in range(limits[later])]
 
 
-def _list_parts(view: View, examples: Sequence[Example], waiting: list[int]) -> list[list[int]]:
-    """Rows that are asked to the end together: all of them, or where frames are shown some, sorted by their clip."""
-    if view in BLIND_VIEWS:
-        return [waiting]
-    ordered = sorted(waiting, key=lambda index: examples[index].video or "")
-    return [ordered[start : start + _ROWS_PER_LOOK] for start in range(0, len(ordered), _ROWS_PER_LOOK)]
+def list_parts(answerers: Sequence[Answerer], examples: Sequence[Example], rows: Sequence[int]) -> list[list[int]]:
+    """Rows with frames that are asked to the end together, so that what is kept of a clip serves all its questions.
+
+    Args:
+        answerers (`Sequence[Answerer]`): a model in this process says in `num_clips_kept` how many clips it keeps.
+        examples (`Sequence[Example]`): N rows.
+        rows (`Sequence[int]`): those to ask about.
+
+    Returns:
+        `list[list[int]]`: sorted by clip, so many clips a part; one part where no answerer keeps any.
+    """
+    ordered = sorted(rows, key=lambda index: examples[index].video or "")
+    kept = [number for one in answerers if (number := getattr(one, "num_clips_kept", None)) is not None]
+    if not kept:
+        return [ordered]
+    clips = {name: place for place, name in enumerate(dict.fromkeys(examples[index].video for index in ordered))}
+    return [list(part) for _, part in groupby(ordered, lambda index: clips[examples[index].video] // min(kept))]
 
 
 @dataclass(frozen=True, slots=True)

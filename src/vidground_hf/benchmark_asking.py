@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from typing import Literal
 
 from vidground_hf.answerers.base import Answer, Answerer, ModelAnswerer, check_seen, takes_frames
+from vidground_hf.asking import list_parts
 from vidground_hf.benchmark_data import list_missing_files
 from vidground_hf.benchmark_settings import BenchmarkSettings
 from vidground_hf.cache import AnswerCache, answer_through_cache
@@ -21,10 +22,6 @@ from vidground_hf.prompts import OURS, Prompt, Wording, find_missing, make_promp
 from vidground_hf.schema import BLIND_VIEWS, VIEWS, Example, View
 from vidground_hf.trials import Trial
 from vidground_hf.wrong_videos import assign_wrong_videos
-
-# Rows whose clips are shown are asked so many at a time, under all views and budgets, so that what was decoded of a
-# clip serves all of them: our guess, as in `asking.py`.
-_ROWS_PER_LOOK = 32
 
 
 @dataclass(frozen=True, slots=True)
@@ -162,7 +159,7 @@ def ask_benchmark(
     can_score = [example.defect is None for example in examples]
     total = sum(can_score[index] and one.missing is None for row in outcomes for index, one in enumerate(row))
     with _Asker(answerer, progress, total) as asker:
-        for part in _list_parts(examples, showings):
+        for part in _list_parts(answerer, examples, showings):
             prompts, places = [], []
             for number, index in part:
                 showing, example = showings[number], examples[index]
@@ -223,14 +220,14 @@ def _check_outcomes(
         )
 
 
-def _list_parts(examples: Sequence[Example], showings: Sequence[Showing]) -> list[list[tuple[int, int]]]:
+def _list_parts(
+    answerer: Answerer, examples: Sequence[Example], showings: Sequence[Showing]
+) -> list[list[tuple[int, int]]]:
     """What is asked together, as (showing, row): all blind questions, then some clips at a time."""
     blind = [number for number, showing in enumerate(showings) if showing.budget is None]
     looking = [number for number, showing in enumerate(showings) if showing.budget is not None]
     parts = [[(number, index) for number in blind for index in range(len(examples))]] if blind else []
-    by_clip = sorted(range(len(examples)), key=lambda index: examples[index].video or "")
-    for start in range(0, len(by_clip) if looking else 0, _ROWS_PER_LOOK):
-        rows = by_clip[start : start + _ROWS_PER_LOOK]
+    for rows in list_parts([answerer], examples, range(len(examples))) if looking else []:
         parts.append([(number, index) for index in rows for number in looking])
     return parts
 

@@ -140,6 +140,8 @@ def convert_mvbench(row: Row) -> Example:
         video="/".join(part for part in (folder, clean_cell(row["video"])) if part),
         category=task,
     )
+    if task == "episodic_reasoning":
+        example = replace(example, frame_rate=3.0)
     if not is_cut:
         return example
     start, end = (extract_number(clean_cell(row.get(name)) or "") for name in ("start", "end"))

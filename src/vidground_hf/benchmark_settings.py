@@ -202,8 +202,6 @@ BENCHMARKS: dict[str, BenchmarkSettings] = {
             download="the zips in video/, unpacked where they lie, with what data0613 adds moved beside them; name "
             "the folder video",
             notes=(
-                "clips of episodic_reasoning are folders of frames, 3 a second; where these are not read, their "
-                "questions are unanswered, and the mean is over 19 tasks",
                 "the authors begin the model's answer with 'Best option:('; here it begins it itself",
             ),
         ),

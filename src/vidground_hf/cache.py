@@ -176,7 +176,9 @@ class AnswerCache:
     def make_keys(self, answerer: ModelAnswerer, prompts: Sequence[Prompt]) -> list[bytes]:
         """The key of each prompt's answer; what a clip's file is and holds is looked up once and remembered."""
         sampling = answerer.sampling
-        sees = {"answerer": dict(getattr(answerer, "visual_sampling", {}))}
+        is_shown = any(prompt.frames is not None for prompt in prompts)
+        # A model that reads text only cannot say how it looks.
+        sees = {"answerer": dict(getattr(answerer, "visual_sampling", {}))} if is_shown else {}
         keys = []
         for prompt in prompts:
             frames = None if prompt.frames is None else sees | identify_frames(prompt.frames, self.remember)

@@ -16,6 +16,7 @@ from pathlib import Path
 from huggingface_hub import constants, is_offline_mode
 
 from vidground_hf.fits import find_cache_dir
+from vidground_hf.video_backends import BACKENDS, explain_backend
 
 BASE_PACKAGES = (
     "vidground-hf",
@@ -62,6 +63,7 @@ def describe_environment() -> dict[str, str | None]:
     """
     described: dict[str, str | None] = {"python": platform.python_version(), "platform": platform.platform()}
     described |= {package: read_version(package) for package in BASE_PACKAGES + OPTIONAL_PACKAGES}
+    described |= {f"video by {backend}": describe_backend(backend) for backend in BACKENDS}
     described |= {
         "CUDA": describe_cuda(),
         "ffmpeg": _find_ffmpeg(),
@@ -71,6 +73,18 @@ def describe_environment() -> dict[str, str | None]:
         "cache": hide_home(find_cache_dir()),
     }
     return described
+
+
+def describe_backend(backend: str) -> str | None:
+    """Whether a video decoder really loads; `None` where it is not installed.
+
+    Args:
+        backend (`str`): one of `video.BACKENDS`.
+    """
+    if read_version({"pyav": "av"}.get(backend, backend)) is None:
+        return None
+    cause = explain_backend(backend)
+    return "loads" if cause is None else f"does not load: {cause.replace(str(Path.home()), '~')}"
 
 
 def describe_cuda() -> str | None:

@@ -88,7 +88,8 @@ class FrameLoader:
                 ahead.extend(self._threads.submit(self._read_there, request) for request in islice(remaining, 1))
                 yield loaded
         finally:
-            cancel(ahead)
+            if ahead:
+                self._drop(ahead)
 
     def _read_here(self, request: FrameRequest) -> Loaded:
         try:
@@ -97,7 +98,11 @@ class FrameLoader:
             return error
 
     def _read_there(self, request: FrameRequest) -> Loaded:
-        process = self._idle.get() or self._start()
+        process = self._idle.get()
+        if process is not None and not process.is_alive:  # it may be killed while it waits, for want of memory
+            self._bury(process)
+            process = None
+        process = process or self._start()
         try:
             return process.read(spell_request(request, self._num_threads), self.timeout_seconds)
         except VideoReadError as error:
@@ -120,7 +125,10 @@ class FrameLoader:
             self._alive.discard(process)
             process.kill()
 
-
-def cancel(waiting: Iterable[Future[Loaded]]) -> None:
-    for future in waiting:
-        future.cancel()
+    def _drop(self, waiting: Iterable[Future[Loaded]]) -> None:
+        """Ends what nobody waits for any more; this process could not exit before it is done."""
+        for future in waiting:
+            future.cancel()
+        with self._lock:
+            for process in self._alive:
+                process.kill()

@@ -77,10 +77,9 @@ class FrameProcess:
         return frames
 
     def kill(self) -> None:
-        """End it, whatever it does."""
+        """End it, whatever it does. Its pipe is left to who may be reading from it."""
         self._child.kill()
         self._child.wait()
-        self._pipe.close()
 
 
 def describe_end(status: int, timeout_seconds: float | None) -> str:

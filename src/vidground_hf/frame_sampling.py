@@ -10,6 +10,8 @@ from numpy.typing import NDArray
 
 Floats = NDArray[np.float64]
 Ints = NDArray[np.int64]
+ROUNDING_SECONDS = 1e-6
+"""A frame that begins so little after a moment begins at it; the finest time bases in use have units of 11 us."""
 
 
 def sample_frames(
@@ -66,5 +68,6 @@ def sample_frames(
     if jitter_seed is not None:
         places = np.random.default_rng(jitter_seed).random(num_frames)
     moments = start + (np.arange(num_frames) + places) * (end - start) / num_frames
-    shown = np.searchsorted(pts_seconds, moments, side="right") - 1
-    return np.unique(shown).astype(np.int64)
+    shown = np.searchsorted(pts_seconds, moments + ROUNDING_SECONDS, side="right") - 1
+    last = np.searchsorted(pts_seconds, end, side="left") - 1
+    return np.unique(np.minimum(shown, last)).astype(np.int64)

@@ -20,7 +20,7 @@ from vidground_hf.judging import check_answers, describe_errors, list_errors
 from vidground_hf.ladder_needs import BLIND_NEEDS, NEEDS, UNANSWERED, LadderRule
 from vidground_hf.media import FrameBudget
 from vidground_hf.rules import Circular
-from vidground_hf.schema import BLIND_VIEWS, LADDER_VIEWS, Example, View
+from vidground_hf.schema import BLIND_VIEWS, LADDER_VIEWS, Example, Verdict, View
 from vidground_hf.set_rules import Calibrated
 from vidground_hf.trials import Trial
 
@@ -56,7 +56,8 @@ class Ladder:
     Args:
         answerer (`Answerer`): who is asked; a model that looks, where a view shows frames.
         rule (`str`, *optional*, defaults to `"calibrated"`): when a view answers a question. `"calibrated"`: it is
-            right, and so sure of itself that at most a share `alpha` of what the view answers is expected to be luck.
+            right, and so sure of itself that at most a share `alpha` of what the view answers is expected to be luck;
+            what is less sure and right under every order is left undecided.
             `"circular"`: it is right under every order of the options, under so many that who guesses afresh each
             time is in at most `alpha` over the number of views.
         alpha (`float`, *optional*, defaults to 0.05): in (0, 1).
@@ -112,6 +113,14 @@ class Ladder:
         `circular` bounds the chance of each row at each view, and these add up.
         """
         return Calibrated(self.alpha) if self.rule == "calibrated" else RightInEveryOrder(self.alpha / num_views)
+
+    def is_torn(self, example: Example, trials: Sequence[Trial]) -> bool:
+        """Whether a row that a view does not answer is right under every order all the same.
+
+        `calibrated` cannot tell such a row from luck, and a guesser is seldom so lucky: a label of any higher view
+        would be as doubtful as that of this one.
+        """
+        return all(trial.is_right for trial in trials) and find_chance(example) ** len(trials) <= self.alpha
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -206,7 +215,9 @@ def label_rows(
                 followed_share=asked.followed_share,
             )  # fmt: skip
         verdicts = judge_rows([examples[index] for index in rows], asked.trials, fitted)
-        for index, verdict in zip(rows, verdicts, strict=True):
+        for place, (index, verdict) in enumerate(zip(rows, verdicts, strict=True)):
+            if verdict.is_visually_grounded and ladder.is_torn(examples[index], asked.trials[place]):
+                verdicts[place] = verdict = Verdict(None, "right_but_unsure")
             if verdict.is_visually_grounded is None:
                 reasons[index] = verdict.reason
             elif not verdict.is_visually_grounded:

@@ -27,7 +27,7 @@ class FrameBudget:
         size (`tuple[int, int]` or `int`, *optional*, defaults to 200704): height and width in pixels, or the most
             pixels a frame may have (its shape is kept, and it is never enlarged); `None` leaves frames as they are.
         jitter_seed (`int`, *optional*): draws each frame from its stretch of the video instead of taking the middle.
-        backend (`str`, *optional*): who decodes, one of `video.BACKENDS`; pyav when left out.
+        backend (`str`, *optional*): who decodes, one of `video.BACKENDS`; PyAV when left out.
 
     Raises:
         `ValueError`: for settings out of range or at odds.
@@ -69,6 +69,7 @@ class FrameRequest:
         source (`str`): path or URL of the video, or what it is called where `content` holds it.
         content (`bytes`, `memoryview` or `pyarrow.Buffer`, *optional*): the bytes of the file.
         start_seconds (`float`, *optional*), end_seconds (`float`, *optional*): the half-open part that is shown.
+        frame_rate (`float`, *optional*): images a second, where the source is a folder of images.
         budget (`FrameBudget`): which frames of it, and how large.
         pick (`tuple[int, int]`, *optional*): `(i, k)` shows one frame, the i-th of k that are spread over those.
         shuffle_seed (`int`, *optional*): shows them in an order drawn from this seed and the source.
@@ -78,6 +79,7 @@ class FrameRequest:
     content: Any = field(default=None, repr=False, compare=False)
     start_seconds: float | None = None
     end_seconds: float | None = None
+    frame_rate: float | None = None
     budget: FrameBudget = FrameBudget()
     pick: tuple[int, int] | None = None
     shuffle_seed: int | None = None

@@ -13,13 +13,20 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
+from uuid import uuid4
 
 import fsspec
+from huggingface_hub.errors import HfHubHTTPError
 
 from vidground_hf.media import FrameRequest
 from vidground_hf.video import VideoReadError, list_indices
+from vidground_hf.video_errors import describe_cause
 
 Remember = Callable[[str, Callable[[], str]], str]
+_TAGS = ("blob_id", "ETag", "etag", "Last-Modified", "LastModified", "mtime")
+"""What file systems call that which changes with a file; the first that is there counts."""
+# Of the HTTP library that huggingface_hub uses, which is another one from version 2 on.
+_HubTrouble: type[Exception] = HfHubHTTPError.__bases__[0]
 
 
 def identify_frames(request: FrameRequest, remember: Remember) -> dict[str, Any]:
@@ -42,15 +49,20 @@ def identify_frames(request: FrameRequest, remember: Remember) -> dict[str, Any]
     try:
         content = identify_content(request, remember)
         spec = {"start": request.start_seconds, "end": request.end_seconds, **asdict(request.budget)}
+        if request.frame_rate is not None:
+            spec["frame_rate"] = request.frame_rate
         del spec["size"], spec["backend"]  # neither changes which frames these are
         name = json.dumps([content, spec], sort_keys=True)
         indices = json.loads(remember(name, lambda: json.dumps(list_indices(request.clip).tolist())))
-    except (OSError, VideoReadError):
-        return {"unreadable": request.source}
+    except (OSError, ValueError, VideoReadError):
+        return {"unreadable": request.source, "attempt": uuid4().hex}
+    part = (request.start_seconds or 0.0, request.end_seconds)
     return {
         "content": content,
         "indices": [indices[position] for position in request.arrange(len(indices))],
         "size": request.budget.size,
+        **({} if part == (0.0, None) else {"part": part}),
+        **({} if request.frame_rate is None else {"frame_rate": request.frame_rate}),
     }
 
 
@@ -58,33 +70,40 @@ def identify_content(request: FrameRequest, remember: Remember) -> str:
     """A hash of the bytes of a video, or what its server knows it by.
 
     Raises:
-        `OSError`: when it is not there.
+        `OSError`, `ValueError`: when it is not there, or its address is none.
     """
     if request.content is not None:
         # Rows that hold bytes alone are already named by them.
         return request.source if request.source.startswith("sha256:") else _hash(request.content)
-    if "://" in request.source:
-        return _identify_remote(request.source)
-    path = Path(request.source).resolve()
+    source = request.source.removeprefix("file://")
+    if "://" in source:
+        return _identify_remote(source)
+    path = Path(source).resolve()
     files = sorted(path.iterdir()) if path.is_dir() else [path]
     names = []
     for file in files:
         about = file.stat()
-        name = f"file\x1f{file}\x1f{about.st_size}\x1f{about.st_mtime_ns}"
+        name = json.dumps(["file", str(file), about.st_size, about.st_mtime_ns])  # escapes what is no UTF-8
         names.append(remember(name, partial(_hash_file, file)))
     return names[0] if len(names) == 1 else _hash("\n".join(names).encode())
 
 
 def _identify_remote(url: str) -> str:
-    filesystem, path = fsspec.url_to_fs(url)
-    about = filesystem.info(path)
-    content = about.get("blob_id") or about.get("ETag")
+    from aiohttp import ClientError  # slow to import
+
+    try:
+        filesystem, path = fsspec.url_to_fs(url)
+        about = filesystem.info(path)
+    except (ClientError, _HubTrouble) as error:
+        raise OSError(describe_cause(error)) from error
+    content = next((about[tag] for tag in _TAGS if about.get(tag)), None)
     parts = urlsplit(url)
     # The Hub's blob id is a hash. Elsewhere a tag says something only together with the address, whose query may be a
-    # signature that is another one every time.
+    # signature that is another one every time; without a tag it may be all that tells two videos apart.
     if parts.scheme == "hf" and content:
         return f"hf:{content}"
-    return f"{parts.scheme}://{parts.hostname}{parts.path}#{content or about.get('size')}"
+    content = content or f"{about.get('size')} {_hash(url.encode('utf-8', 'surrogatepass'))}"
+    return f"{parts.scheme}://{parts.hostname}{parts.path}#{content}"
 
 
 def _hash_file(path: Path) -> str:

@@ -16,7 +16,7 @@ _FILES = (
     *("*.safetensors", "*.safetensors.index.json", "*.bin", "*.bin.index.json", "config.json", "params.json"),
     *("generation_config.json", "processor_config.json", "tokenizer.json", "tokenizer_config.json", "tekken.json"),
     *("special_tokens_map.json", "added_tokens.json", "vocab.json", "vocab.txt", "merges.txt", "*.model"),
-    *("*.tiktoken", "*.jinja", "chat_template.json"),
+    *("*.tiktoken", "*.jinja", "chat_template.json", "preprocessor_config.json", "video_preprocessor_config.json"),
 )
 
 

@@ -90,7 +90,7 @@ class Prompt:
             share all that comes before them.
         """
         wording = self.wording
-        parts = [wording.head] if wording.head else []
+        parts = [wording.head]
         if self.subtitles is not None:
             parts.append(f"Subtitles of the video:\n{self.subtitles}")
         if self.question is not None:
@@ -99,7 +99,7 @@ class Prompt:
         if reasoning:
             parts.append(REASONING)
         parts.append(wording.instructions[self.problem_type])
-        return "\n".join(parts)
+        return "\n".join(part for part in parts if part)
 
 
 def _word_option(template: str, letter: str, option: str) -> str:
@@ -190,6 +190,7 @@ def _request_frames(
         content=example.media_content,
         start_seconds=example.start_seconds,
         end_seconds=example.end_seconds,
+        frame_rate=example.frame_rate,
         budget=budget,
         pick=(pick or (0, 1)) if view == "single_frame" else None,
         shuffle_seed=shuffle_seed if view == "shuffled_frames" else None,

@@ -20,7 +20,7 @@ from vidground_hf.loading import DataError
 from vidground_hf.pages import SPLITS
 
 # Files of an earlier push that a new one deletes where it does not write them again.
-REPLACED = (rf"data/({'|'.join(SPLITS)})-\d+-of-\d+\.parquet", r"figures/(split|groups|confidence|error)\.png")
+REPLACED = (rf"data/({'|'.join(SPLITS)})-\d+-of-\d+\.parquet", r"figures/(split|groups|confidence|error|needs)\.png")
 # Group names are pushed with ids where there are at most so many, or one for every ten rows, and two rows to each:
 # our guess at what is a set of labels and no free text.
 _MAX_GROUPS = 50

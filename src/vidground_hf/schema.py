@@ -57,6 +57,7 @@ class Example:
             holds them and pixels were asked for.
         start_seconds (`float`, *optional*), end_seconds (`float`, *optional*): the half-open part of the video that
             the question is about; the whole where they are left out.
+        frame_rate (`float`, *optional*): images a second, where the media is a folder of images.
         media_root (`str`, *optional*): folder that a relative `video` starts from.
         group (`str`, *optional*): rows of one group share a fold; `None` means the row is its own group.
         category (`str`, *optional*): the dataset's own question category.
@@ -78,6 +79,7 @@ class Example:
     media_content: Any = field(default=None, repr=False, compare=False)
     start_seconds: float | None = None
     end_seconds: float | None = None
+    frame_rate: float | None = None
     media_root: str | None = None
     group: str | None = None
     category: str | None = None

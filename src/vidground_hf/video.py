@@ -5,7 +5,9 @@ Decides which frames and says what could not be read; it never takes another fra
 
 from __future__ import annotations
 
+import os
 from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -15,8 +17,8 @@ from vidground_hf.frame_process import FrameProcess
 from vidground_hf.media import FrameBudget, FrameRequest
 from vidground_hf.video_backends import BACKENDS, report_faults
 from vidground_hf.video_errors import VideoReadError
-from vidground_hf.video_index import index_frames, open_container
-from vidground_hf.video_pictures import holds_picture
+from vidground_hf.video_index import index_source
+from vidground_hf.video_pictures import holds_picture, index_pictures, list_pictures
 from vidground_hf.video_reading import VideoFrames, read_video, sample_table, spell_request
 from vidground_hf.video_sources import name_source, open_source
 
@@ -142,9 +144,11 @@ def list_indices(request: FrameRequest) -> NDArray[np.int64]:
         `VideoReadError`: for what cannot be opened.
     """
     source = request.source if request.content is None else request.content
+    if request.content is None and os.path.isdir(request.source):
+        with report_faults(request.source, "pillow"):
+            table = index_pictures(len(list_pictures(Path(request.source))), request.frame_rate)
+            return sample_table(table, request.budget, (request.start_seconds, request.end_seconds))
     with report_faults(name_source(source), None), open_source(source, request.source) as opened:
         if holds_picture(opened.read_head(16)):
             return np.zeros(1, np.int64)
-        with open_container(opened.rewind()) as container:
-            table = index_frames(container)
-        return sample_table(table, request.budget, (request.start_seconds, request.end_seconds))
+        return sample_table(index_source(opened), request.budget, (request.start_seconds, request.end_seconds))

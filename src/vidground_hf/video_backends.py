@@ -58,7 +58,7 @@ def load_backend(backend: str) -> Decode:
     return decode
 
 
-FAULTS = (FFmpegError, RuntimeError, ValueError, OSError, EOFError)
+FAULTS = (FFmpegError, RuntimeError, ValueError, IndexError, OSError, EOFError)
 """What the libraries raise about a file."""
 
 

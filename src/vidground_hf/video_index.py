@@ -1,6 +1,6 @@
 """The table of all frames of a video stream, from its header where that is enough, else from its packets.
 
-No picture is decoded here, except where packets carry no time stamps.
+No picture is decoded here, except to find out which frames of a faulty file still do.
 """
 
 from __future__ import annotations
@@ -14,6 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from vidground_hf.video_errors import describe_cause
+from vidground_hf.video_sources import VideoSource
 
 Ints = NDArray[np.int64]
 BATCH_BYTES = 256 * 2**20
@@ -30,10 +31,12 @@ class FrameTable:
         time_base (`Fraction`): seconds of one unit.
         stream_index (`int`): place of the stream among all of the container.
         key_pts (`int64[K]`): moments from which a decoder can start; the first is that of the first frame or before.
-        num_hidden (`int`): frames that are stored but that the container's edit list hides.
-        num_stored (`int`): frames that the header announces or that there are packets for, without the hidden ones.
+        num_stored (`int`): frames that the header announces or that there are packets for, without those that the
+            container's edit list hides.
         num_pixels (`int`): of a frame.
-        is_from_header (`bool`): whether the packets were not read for it.
+        pixel_aspect (`Fraction`, *optional*): width over height of a pixel, where the file tells.
+        may_jump (`bool`, *optional*, defaults to `True`): whether a decoder may leave out what lies between frames;
+            where jumps land in the wrong place it has to go through the file from the beginning.
     """
 
     pts: Ints
@@ -41,20 +44,16 @@ class FrameTable:
     time_base: Fraction
     stream_index: int
     key_pts: Ints
-    num_hidden: int
     num_stored: int
     num_pixels: int
-    is_from_header: bool
+    pixel_aspect: Fraction | None = None
+    may_jump: bool = True
 
     def keep(self, pts: Ints) -> FrameTable:
         """The table with these of its frames alone; M at least 1."""
         last = int(np.searchsorted(self.pts, pts[-1]))
         end = self.end if last + 1 >= len(self.pts) else int(self.pts[last + 1])
         return replace(self, pts=pts, end=end)
-
-    def without_keys(self) -> FrameTable:
-        """The table that makes a decoder go through the file from its beginning, where jumps land in the wrong place."""
-        return replace(self, key_pts=self.pts[:1])
 
     @property
     def seconds(self) -> NDArray[np.float64]:
@@ -109,7 +108,14 @@ def read_header_table(container: Any, stream: Any) -> FrameTable | None:
         return None
     pts = stream.start_time + step * np.arange(len(dts), dtype=np.int64)
     return FrameTable(
-        pts, int(pts[-1]) + step, stream.time_base, stream.index, pts[is_key], 0, len(pts), count_pixels(stream), True
+        pts,
+        int(pts[-1]) + step,
+        stream.time_base,
+        stream.index,
+        pts[is_key],
+        len(pts),
+        count_pixels(stream),
+        stream.sample_aspect_ratio,
     )
 
 
@@ -132,18 +138,44 @@ def read_packet_table(container: Any, stream: Any) -> FrameTable:
     last = int(durations[pts == shown_pts[-1]].max())
     if last <= 0 and len(shown_pts) > 1:
         last = int(shown_pts[-1] - shown_pts[-2])
-    num_hidden = int(is_hidden.sum())
     return FrameTable(
         shown_pts,
         int(shown_pts[-1]) + last,
         stream.time_base,
         stream.index,
         np.sort(pts[is_key]).astype(np.int64),
-        num_hidden,
-        max(len(shown_pts), stream.frames - num_hidden),
+        max(len(shown_pts), stream.frames - int(is_hidden.sum())),
         count_pixels(stream),
-        False,
+        stream.sample_aspect_ratio,
+        # AVI stores no display times; those of streams that reorder frames are made up.
+        may_jump=not ("avi" in container.format.name and stream.codec_context.name in ("h264", "hevc")),
     )
+
+
+def index_source(source: VideoSource) -> FrameTable:
+    """The table of a source's frames; the source is left anywhere."""
+    try:
+        with open_container(source.rewind()) as container:
+            return index_frames(container)
+    except av.error.InvalidDataError as error:
+        raise ValueError(explain_head(source.read_head(12))) from error
+
+
+def explain_head(head: bytes) -> str:
+    """Why a file that begins so, and that FFmpeg does not open, may not be a video.
+
+    Args:
+        head (`bytes`): the first 12 bytes, or all of a shorter file.
+
+    Example:
+        >>> explain_head(b"<!DOCTYPE ht")
+        "it begins with b'<!DOCTYPE ht', as no video does that FFmpeg knows"
+    """
+    if head[4:8] in (b"ftyp", b"moov", b"mdat", b"free", b"wide"):
+        return "it begins as MP4 or MOV, but its index of frames (moov) is missing or broken: it may have been cut off"
+    if head.startswith(b"FLV"):
+        return "it begins as FLV, but no frames follow"
+    return f"it begins with {head!r}, as no video does that FFmpeg knows" if head else "the file is empty"
 
 
 def read_decodable(handle: Any, table: FrameTable) -> tuple[Ints, str | None]:
@@ -176,5 +208,6 @@ def split_by_memory(places: Ints, table: FrameTable) -> list[Ints]:
 
 
 def open_container(handle: Any) -> Any:
-    """A PyAV container whose own messages stay silent: they are in the errors that it raises."""
-    return av.open(handle, metadata_errors="ignore")
+    """A PyAV container; names in other encodings are no fault of it."""
+    # A playlist in place of a video must not make this machine fetch what it names.
+    return av.open(handle, metadata_errors="ignore", container_options={"protocol_whitelist": "file"})

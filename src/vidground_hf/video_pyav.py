@@ -16,6 +16,8 @@ from vidground_hf.video_index import FrameTable, open_container
 from vidground_hf.video_sources import VideoSource
 
 Pixels = NDArray[np.uint8]
+SKIPPING_CODECS = ("h264", "hevc")
+"""Whose decoders take a new word on skipping with every packet; libdav1d keeps the first one."""
 
 
 def decode_frames(
@@ -39,17 +41,35 @@ def decode_frames(
         `av.FFmpegError`: for what the decoder refuses.
     """
     reformatter = VideoReformatter()
-    moments = table.pts[wanted].tolist()
     with open_container(source.rewind()) as container:
         stream = container.streams[table.stream_index]
         stream.codec_context.thread_type = "AUTO"
         stream.codec_context.thread_count = num_threads
-        walk = _Walk(container, stream, table, set(moments))
-        for moment in moments:
-            frame = walk.find(moment)
-            if frame is None:
-                return
+        for frame in (_jump if table.may_jump else _count)(container, stream, table, wanted.tolist()):
             yield np.rot90(reformatter.reformat(frame, format="rgb24").to_ndarray(), round(frame.rotation / 90))
+
+
+def _count(container: Any, stream: Any, table: FrameTable, wanted: list[int]) -> Iterator[Any]:
+    """The wanted ones of all frames, in the order they come."""
+    remaining = iter(wanted)
+    place = next(remaining, None)
+    for number, frame in enumerate(container.decode(stream)):
+        if number == place:
+            yield frame
+            place = next(remaining, None)
+            if place is None:
+                return
+
+
+def _jump(container: Any, stream: Any, table: FrameTable, wanted: list[int]) -> Iterator[Any]:
+    """The wanted frames by their times, decoding little else; ends early where one does not come."""
+    moments = table.pts[wanted].tolist()
+    walk = _Walk(container, stream, table, set(moments))
+    for moment in moments:
+        frame = walk.find(moment)
+        if frame is None:
+            return
+        yield frame
 
 
 class _Walk:
@@ -57,6 +77,7 @@ class _Walk:
 
     def __init__(self, container: Any, stream: Any, table: FrameTable, wanted: set[int]) -> None:
         self.container, self.stream, self.table, self.wanted = container, stream, table, wanted
+        self.may_skip = stream.codec_context.name in SKIPPING_CODECS
         self.reached: int | None = None
         self.frames: Iterator[Any] = iter(())
 
@@ -84,5 +105,6 @@ class _Walk:
         for packet in self.container.demux(self.stream):
             if packet.pts is not None:
                 self.reached = max(packet.pts, self.reached or packet.pts)
-            self.stream.codec_context.skip_frame = "DEFAULT" if packet.pts in self.wanted else "NONREF"
+            if self.may_skip:
+                self.stream.codec_context.skip_frame = "DEFAULT" if packet.pts in self.wanted else "NONREF"
             yield from packet.decode()

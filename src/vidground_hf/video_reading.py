@@ -5,7 +5,9 @@ What callers use is in `video.py`.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+import os
+from dataclasses import dataclass, replace
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -14,8 +16,15 @@ from numpy.typing import NDArray
 from vidground_hf.frame_sampling import sample_frames
 from vidground_hf.media import FrameBudget, FrameRequest
 from vidground_hf.video_backends import FAULTS, find_backend, load_backend, report_faults
-from vidground_hf.video_index import FrameTable, index_frames, open_container, read_decodable
-from vidground_hf.video_pictures import Size, resize_picture
+from vidground_hf.video_index import FrameTable, index_source, read_decodable
+from vidground_hf.video_pictures import (
+    Size,
+    holds_picture,
+    index_pictures,
+    list_pictures,
+    open_picture,
+    resize_picture,
+)
 from vidground_hf.video_sources import VideoSource, name_source, open_source
 
 Part = tuple[float | None, float | None]
@@ -35,7 +44,8 @@ class VideoFrames:
         indices (`int64[N]`): places among the frames of the stream in the order they are shown.
         backend (`str`): who decoded them: one of `BACKENDS`, or `"pillow"`.
         source (`str`): path or URL, without login and query, or what the bytes are called.
-        video_seconds (`float`, *optional*): from the first frame to the end of the last; `None` for a still image.
+        video_seconds (`float`, *optional*): from the first frame to the end of the last; `None` for a still image,
+            which by convention is shown for one second.
         num_video_frames (`int`): frames that the stream holds.
         note (`str`, *optional*): what could not be read, and other things to know about this file.
     """
@@ -56,36 +66,64 @@ def read_video(
 ) -> VideoFrames:
     """Read the frames of a budget; `video.read_frames` tells of each argument."""
     backend = find_backend(budget.backend)
-    with report_faults(name or name_source(source), backend), open_source(source, name) as opened:
-        with open_container(opened.rewind()) as container:
-            table = index_frames(container)
-        taken = sample_table(table, budget, part)
-        note = None
-        try:
-            data = _decode(opened, table, taken, backend, budget.size, num_threads)
-        except FAULTS:
-            moments, cause = read_decodable(opened.rewind(), table)
-            if not len(moments) or (backend != "pyav" and np.array_equal(moments, table.pts)):
-                raise
-            if len(moments) < table.num_stored:
-                cause = cause or "no frame came of the others"
-                note = f"{len(moments)} of {table.num_stored} frames could be decoded ({cause})"
-            readable = table.keep(moments)
-            if moments[-1] >= table.pts[-1]:  # whole; the decoder knows the frames better than their packets
-                table = readable
-            taken = sample_table(readable, budget, part)
-            data = _decode(opened, table.without_keys(), taken, backend, budget.size, num_threads)
-        return VideoFrames(
-            data=data,
-            pts_seconds=table.seconds[taken],
-            duration_seconds=table.duration_seconds[taken],
-            indices=taken,
-            backend=backend,
-            source=opened.name,
-            video_seconds=table.video_seconds,
-            num_video_frames=len(table.pts),
-            note=note,
-        )
+    shown_name = name or name_source(source)
+    if isinstance(source, (str, os.PathLike)) and os.path.isdir(source):
+        with report_faults(shown_name, "pillow"):
+            paths = list_pictures(Path(source))
+            table = index_pictures(len(paths), frame_rate)
+            taken = sample_table(table, budget, part)
+            data = np.stack([resize_picture(open_picture(paths[place]), budget.size) for place in taken])
+            return _pack(data, table, taken, "pillow", shown_name)
+    with report_faults(shown_name, backend), open_source(source, name) as opened:
+        if holds_picture(opened.read_head(16)):
+            picture = resize_picture(open_picture(opened.rewind()), budget.size)
+            return _pack(picture[None], index_pictures(1, 1.0), np.zeros(1, np.int64), "pillow", opened.name)
+        return _read_stream(opened, budget, part, backend, num_threads)
+
+
+def _read_stream(opened: VideoSource, budget: FrameBudget, part: Part, backend: str, num_threads: int) -> VideoFrames:
+    table = index_source(opened)
+    taken = sample_table(table, budget, part)
+    note = None
+    if len(table.pts) < table.num_stored:
+        note = f"{len(table.pts)} of {table.num_stored} frames are in the file"
+    try:
+        data = _decode(opened, table, taken, backend, budget.size, num_threads)
+    except FAULTS:
+        moments, cause = read_decodable(opened.rewind(), table)
+        if not len(moments) or (backend != "pyav" and np.array_equal(moments, table.pts)):
+            raise
+        if len(moments) < table.num_stored:
+            note = f"{len(moments)} of {table.num_stored} frames could be decoded ({cause or 'no others came'})"
+        readable = table.keep(moments)
+        if not np.array_equal(moments, table.pts[: len(moments)]):  # the decoder knows better than the packets
+            table = readable
+        taken = sample_table(readable, budget, part)
+        data = _decode(opened, replace(table, may_jump=False), taken, backend, budget.size, num_threads=1)
+    return _pack(data, table, taken, backend, opened.name, note)
+
+
+def _pack(
+    data: NDArray[np.uint8],
+    table: FrameTable,
+    taken: NDArray[np.int64],
+    backend: str,
+    source: str,
+    note: str | None = None,
+) -> VideoFrames:
+    if table.pixel_aspect not in (None, 0, 1):
+        note = f"{note + '; ' if note else ''}pixels are {table.pixel_aspect} as wide as high, and left so"
+    return VideoFrames(
+        data=data,
+        pts_seconds=table.seconds[taken],
+        duration_seconds=table.duration_seconds[taken],
+        indices=taken,
+        backend=backend,
+        source=source,
+        video_seconds=table.video_seconds if len(table.pts) > 1 or backend != "pillow" else None,
+        num_video_frames=len(table.pts),
+        note=note,
+    )
 
 
 def sample_table(table: FrameTable, budget: FrameBudget, part: Part) -> NDArray[np.int64]:
@@ -118,4 +156,4 @@ def spell_request(request: FrameRequest, num_threads: int) -> Arguments:
     """The arguments of `read_video` for all frames of a request's clip."""
     source = request.source if request.content is None else request.content
     part = (request.start_seconds, request.end_seconds)
-    return source, request.source, request.budget, part, None, num_threads
+    return source, request.source, request.budget, part, request.frame_rate, num_threads

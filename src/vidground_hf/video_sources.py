@@ -74,7 +74,8 @@ def open_source(source: Any, name: str | None = None) -> Iterator[VideoSource]:
             path = path.removeprefix("file://")
             with open(path, "rb"):  # the operating system's own words for what is missing or forbidden
                 pass
-            yield VideoSource(hide_secrets(name or path), path)
+            # An absolute path is never taken for a protocol, as "take:2.mp4" would be.
+            yield VideoSource(hide_secrets(name or path), os.path.abspath(path))
     elif hasattr(source, "read") and hasattr(source, "seek"):
         yield VideoSource(hide_secrets(name or str(getattr(source, "name", "<file object>"))), source)
     else:
@@ -91,14 +92,15 @@ def open_url(url: str) -> Iterator[Any]:
     Raises:
         `OSError`: for what goes wrong on the way, while it is open too.
     """
-    from aiohttp import ClientError  # two clients that are slow to import
-    from httpx import HTTPError
+    from aiohttp import ClientError  # slow to import
+    from huggingface_hub.errors import HfHubHTTPError
 
+    hub_trouble: type[Exception] = HfHubHTTPError.__bases__[0]  # of the HTTP library that huggingface_hub uses
     files, path = url_to_fs(url)
     try:
         with files.open(path, "rb", block_size=REMOTE_BLOCK_BYTES, cache_type="blockcache") as file:
             yield file
-    except (ClientError, HTTPError) as error:
+    except (ClientError, hub_trouble) as error:
         raise OSError(describe_cause(error)) from error
 
 

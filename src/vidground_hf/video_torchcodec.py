@@ -5,7 +5,6 @@ Which ones is not decided here. Imports torch.
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterator
 
 import numpy as np
@@ -21,7 +20,8 @@ def decode_frames(
 ) -> Iterator[NDArray[np.uint8]]:
     """Pictures of the wanted frames, upright, in their order.
 
-    torchcodec is given the table, so that it need not read the whole file for one of its own.
+    torchcodec reads all packets for a table of its own: what it does without (averages, a table given to it) goes
+    wrong for uneven time stamps, for files without a duration, or for frames shown before the key frame they follow.
 
     Args:
         source (`VideoSource`): what to open.
@@ -36,13 +36,11 @@ def decode_frames(
         `RuntimeError`: for what the decoder refuses.
         `ValueError`: for a frame with another time than the table's.
     """
-    # A table from packets is not handed on: torchcodec wants a duration in the header of such a file (0.17).
     decoder = VideoDecoder(
         source.rewind(),
         stream_index=table.stream_index,
         dimension_order="NHWC",
         num_ffmpeg_threads=num_threads,
-        custom_frame_mappings=_write_mappings(table) if table.is_from_header else None,
     )
     for part in split_by_memory(wanted, table):
         batch = decoder.get_frames_at(part.tolist())
@@ -50,11 +48,3 @@ def decode_frames(
         if np.abs(batch.pts_seconds.numpy() - expected).max() > 1e-6:
             raise ValueError(f"frames with other times than the file's came: {batch.pts_seconds.tolist()}")
         yield from batch.data.numpy()
-
-
-def _write_mappings(table: FrameTable) -> str:
-    durations = np.diff(table.pts, append=table.end)
-    is_key = np.isin(table.pts, table.key_pts)
-    is_key[0] = True
-    rows = zip(table.pts.tolist(), durations.tolist(), is_key.tolist(), strict=True)
-    return json.dumps({"frames": [{"pts": pts, "duration": last, "key_frame": int(key)} for pts, last, key in rows]})

@@ -5,18 +5,21 @@ A model that answers as well with a wrong clip does not look, or looks and learn
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Sequence
 from dataclasses import replace
 
 import numpy as np
 
 from vidground_hf.schema import Example
+from vidground_hf.video_errors import hide_secrets
 
 
 def assign_wrong_videos(examples: Sequence[Example], seed: int = 0) -> list[Example]:
     """Puts another row's clip into every row that has one.
 
-    The rows of one clip all get the same wrong one, and every clip is shown in place of exactly one other.
+    The rows of one clip all get the same wrong one, and every clip is shown in place of exactly one other. It is of
+    another video, as long as no video has more than half of the clips: parts of one video may overlap.
 
     Args:
         examples (`Sequence[Example]`): N rows.
@@ -39,15 +42,25 @@ def assign_wrong_videos(examples: Sequence[Example], seed: int = 0) -> list[Exam
             clips.setdefault(_name_clip(example), example)
     if len(clips) == 1:
         only = next(iter(clips.values())).video
-        raise ValueError(f"all rows are about one clip, {only!r}; a wrong one needs rows about at least two")
+        shown_name = hide_secrets(repr(only))
+        raise ValueError(f"all rows are about one clip, {shown_name}; a wrong one needs rows about at least two")
     names = list(clips)
-    circle = np.random.default_rng(seed).permutation(len(names)).tolist()
-    shown = {names[a]: clips[names[b]] for a, b in zip(circle, circle[1:] + circle[:1], strict=True)}
+    circle = [names[place] for place in np.random.default_rng(seed).permutation(len(names))]
+    videos = Counter(map(_name_video, circle))
+    places = {video: place for place, video in enumerate(videos)}
+    circle.sort(key=lambda name: places[_name_video(name)])
+    # One step beyond the longest run of clips of one video.
+    step = max(videos.values(), default=0) % max(len(names), 1) or 1
+    shown = {a: clips[b] for a, b in zip(circle, circle[step:] + circle[:step], strict=True)}
     return [_show(example, shown[_name_clip(example)]) if example.video else example for example in examples]
 
 
 def _name_clip(example: Example) -> tuple[object, ...]:
     return example.media_root, example.video, example.start_seconds, example.end_seconds
+
+
+def _name_video(clip: tuple[object, ...]) -> tuple[object, ...]:
+    return clip[:2]
 
 
 def _show(example: Example, donor: Example) -> Example:
@@ -58,4 +71,5 @@ def _show(example: Example, donor: Example) -> Example:
         media_root=donor.media_root,
         start_seconds=donor.start_seconds,
         end_seconds=donor.end_seconds,
+        frame_rate=donor.frame_rate,
     )

@@ -28,7 +28,7 @@ from vidground_hf.answerers.base import Answer, check_seen, takes_frames  # noqa
 from vidground_hf.answerers.transformers_clips import ClipEncoder  # noqa: E402
 from vidground_hf.answerers.transformers_kept import Recent  # noqa: E402
 from vidground_hf.answerers.transformers_lm import TransformersAnswerer  # noqa: E402
-from vidground_hf.answerers.transformers_visual import VisualEngine  # noqa: E402
+from vidground_hf.answerers.transformers_visual import View, VisualEngine  # noqa: E402
 from vidground_hf.media import FrameBudget, FrameRequest  # noqa: E402
 from vidground_hf.model_files import ModelError  # noqa: E402
 from vidground_hf.prompts import Prompt  # noqa: E402
@@ -341,6 +341,20 @@ def test_clips_given_as_bytes_are_told_apart(qwen: TransformersAnswerer, monkeyp
     assert read_logprobs(qwen.answer([asked[1]])[0]) == pytest.approx(read_logprobs(other), abs=1e-4)
 
 
+def test_a_file_that_changes_is_read_again(qwen: TransformersAnswerer, loader: Loader, tmp_path: Path) -> None:
+    path = tmp_path / "clip.mp4"
+    path.write_bytes(b"one")
+    for _ in range(2):
+        qwen.answer([ask(str(path))])
+    assert len(loader.asked) == 1
+    os.utime(path, ns=(1, 1))
+    qwen.answer([ask(f"file://{path}"), ask(str(path))])
+    path.write_bytes(b"four")
+    os.utime(path, ns=(1, 1))
+    qwen.answer([ask(str(path)), ask(str(path), "who?")])
+    assert len(loader.asked) == 4
+
+
 def test_equal_prompts_are_computed_once(qwen: TransformersAnswerer) -> None:
     prompts = [ask("a"), ask("a", "who?", "free_form")]
     qwen.answer(prompts)
@@ -363,6 +377,25 @@ def test_what_is_kept_is_bounded() -> None:
     assert (recent.get("d"), recent.num_bytes) == (None, 8)
     recent.clear()
     assert (recent.get("a"), recent.num_bytes) == (None, 0)
+
+
+def test_what_waits_for_its_batch_is_bounded(qwen: TransformersAnswerer, monkeypatch: pytest.MonkeyPatch) -> None:
+    engine = get_engine(qwen)
+    seen = [engine._see(View(FrameRequest(source=k), None), make_frames(FrameRequest(source=k))) for k in "ab"]
+    (num_bytes,) = {one.num_bytes for one in seen if not isinstance(one, str)}
+    engine.seen.clear()
+    sizes: list[int] = []
+    answer_rows = engine.rows.answer_rows
+
+    def count(prompts: Sequence[Prompt], rows: Sequence[Any], on_answer: Any) -> None:
+        sizes.append(len(rows))
+        answer_rows(prompts, rows, on_answer)
+
+    monkeypatch.setattr(engine.rows, "answer_rows", count)
+    monkeypatch.setattr(transformers_visual, "_MAX_SEEN_BYTES", 2 * num_bytes)
+    prompts = [ask(source, question) for source in ("a", "b", "f", "g", "h") for question in ("who?", "which?")]
+    assert all(answer.error is None for answer in qwen.answer(prompts))
+    assert sizes == [4, 4, 2]
 
 
 def test_forgetting_changes_no_answer(
@@ -574,15 +607,23 @@ def test_a_model_that_reads_text_only_is_refused(tmp_path: Path, loader: Loader)
     assert takes_frames(answerer)
     with pytest.raises(ModelError, match=re.escape(f"'{folder}' reads text only; pass a vision-language model")):
         answerer.answer([ask("a")])
+    assert answerer.visual_sampling == {}
     with pytest.raises(ModelError, match=re.escape("reads text only")):
-        answerer.visual_sampling  # noqa: B018
+        answerer.answer([ask("a")])
     assert answerer.answer([replace(ask("a"), frames=None)])[0].error is None
 
 
-def test_a_model_without_its_processor_is_refused(tmp_path: Path, loader: Loader) -> None:
+def test_a_model_without_its_processor_is_refused(folders: dict[str, Path], tmp_path: Path, loader: Loader) -> None:
     answerer = TransformersAnswerer(str(save_qwen_vl(tmp_path / "qwen")))
     with pytest.raises(ModelError, match=r"cannot be loaded|has no processor of videos"):
         answerer.answer([ask("a")])
+    assert pickle.dumps(answerer) == pickle.dumps(TransformersAnswerer(answerer.model))
+    # What was kept without the processor's settings must not be mixed with what they gave.
+    shutil.copytree(folders["qwen2_5_vl"], tmp_path / "qwen", dirs_exist_ok=True)
+    assert answerer.visual_sampling == {}
+    with pytest.raises(ModelError, match=r"cannot be loaded|has no processor of videos"):
+        answerer.answer([ask("a")])
+    assert TransformersAnswerer(answerer.model).answer([ask("a")])[0].error is None
 
 
 def test_a_tokenizer_may_know_words_only(tmp_path: Path, loader: Loader) -> None:
@@ -649,9 +690,19 @@ def test_a_model_that_frames_do_not_reach_is_refused(
         VisualEngine(engine, processor, lambda _: iter([]))
 
 
+def test_a_processor_that_fails_on_any_video_is_refused(
+    qwen: TransformersAnswerer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    engine, processor = get_engine(qwen).engine, qwen._load_processor()
+    monkeypatch.setattr(processor.video_processor, "size", {"height": 28, "width": 28})
+    with pytest.raises(ModelError, match=re.escape("Qwen2_5_VLProcessor does not take a video of two frames: ")):
+        VisualEngine(engine, processor, lambda _: iter([]))
+
+
 def test_what_changes_a_visual_answer_is_said_apart(qwen: TransformersAnswerer, folders: dict[str, Path]) -> None:
     assert qwen.sampling == TransformersAnswerer("m", device="cpu", max_tokens=6).sampling
     found = qwen.visual_sampling
+    assert found["model"] == "Qwen2_5_VLForConditionalGeneration"
     assert found["processor"] == "Qwen2_5_VLProcessor"
     assert found["video_processor_type"] == "Qwen2VLVideoProcessor"
     assert found["size"] == {"longest_edge": 64 * 28 * 28, "shortest_edge": 28 * 28}

@@ -98,6 +98,7 @@ class TransformersAnswerer:
         self.num_workers = num_workers
         self._found_revision: str | None = None
         self._processor: Any = None
+        self._failure: ModelError | None = None
         self._engine: Engine | None = None
         self._visual_engine: VisualEngine | None = None
 
@@ -106,7 +107,8 @@ class TransformersAnswerer:
         # reported when it is asked.
         with suppress(ModelError, ValueError, OSError):
             self.id  # noqa: B018
-        return {**self.__dict__, "_processor": None, "_engine": None, "_visual_engine": None}
+        live = ("_processor", "_failure", "_engine", "_visual_engine")
+        return {**self.__dict__, **dict.fromkeys(live)}
 
     def __setstate__(self, state: dict[str, Any]) -> None:
         self.__dict__.update(state, _found_revision=None)
@@ -136,13 +138,20 @@ class TransformersAnswerer:
         return True
 
     @property
+    def num_clips_kept(self) -> int:
+        """How many clips' layers fit into what is kept of them: about 8, of a model of 7 billion parameters with 4,000
+        tokens each (our guess)."""
+        return 8
+
+    @property
     def visual_sampling(self) -> dict[str, Any]:
         """What changes an answer to a prompt with frames besides (`dict`): the settings of the model's processor.
 
-        Raises:
-            `ModelError`: when the model takes no videos.
+        Empty when there is none to be had; `answer` says why, and goes on saying it.
         """
-        return describe_processor(self._load_processor())
+        with suppress(ModelError):
+            return describe_processor(self.model, self._find_commit(), self._load_processor())
+        return {}
 
     @property
     def num_in_flight(self) -> int:
@@ -179,10 +188,20 @@ class TransformersAnswerer:
             )
 
     def _load_processor(self) -> Any:
+        if self._failure is not None:
+            raise self._failure
         if self._processor is None:
-            is_folder = Path(self.model).is_dir()
-            self._processor = load_processor(self.model, None if is_folder else self.id.rpartition("@")[2])
+            try:
+                self._processor = load_processor(self.model, self._find_commit())
+            except ModelError as error:
+                self._failure = error
+                raise
         return self._processor
+
+    def _find_commit(self) -> str | None:
+        """What is loaded of a Hub id; a folder is hashed before it is read."""
+        commit = self.id.rpartition("@")[2]
+        return None if Path(self.model).is_dir() else commit
 
     def _load_visual(self) -> VisualEngine:
         if self._visual_engine is None:
@@ -201,8 +220,7 @@ class TransformersAnswerer:
         if self._engine is None:
             device = find_device(self.device)
             dtype = self.dtype or find_dtype(device)
-            commit = self.id.rpartition("@")[2]
-            loaded = load_model(self.model, None if Path(self.model).is_dir() else commit, device, dtype)
+            loaded = load_model(self.model, self._find_commit(), device, dtype)
             # torch is imported here, when its absence has been reported in words.
             from vidground_hf.answerers.transformers_engine import Engine
 

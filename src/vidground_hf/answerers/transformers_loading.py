@@ -114,12 +114,13 @@ def load_processor(model: str, revision: str | None) -> Any:
     return processor
 
 
-def describe_processor(processor: Any) -> dict[str, Any]:
-    """The settings of a processor that change what a model sees, as JSON."""
+def describe_processor(model: str, revision: str | None, processor: Any) -> dict[str, Any]:
+    """Which model is shown frames, and the settings of its processor that change what it sees, as JSON."""
+    (architecture, *_) = load_config(model, revision).architectures
     video = processor.video_processor
     skipped = ("do_sample_frames", "fps", "num_frames", "min_frames", "max_frames", "return_metadata")
     settings = {key: value for key, value in video.to_dict().items() if value is not None and key not in skipped}
-    return {"processor": type(processor).__name__, **dict(sorted(settings.items()))}
+    return {"model": architecture, "processor": type(processor).__name__, **dict(sorted(settings.items()))}
 
 
 def _find_loader(model: str, config: Any) -> Any:

@@ -84,7 +84,7 @@ def look(loaded: LoadedModel, clip: Clip, *, keep_layers: bool) -> Seen:
     pooled = features.pooler_output
     pooled = [pooled] if isinstance(pooled, torch.Tensor) else list(pooled)
     num_features = sum(part.numel() // part.shape[-1] for part in pooled)
-    num_visual_tokens = int((clip.ids == getattr(model.config, f"{kind}_token_id")).sum())
+    num_visual_tokens = int((clip.ids == getattr(model.config, f"{kind}_token_id", None)).sum())
     if num_features != num_visual_tokens or not num_features:
         raise ClipError(
             f"the vision tower gave {num_features} features for {num_visual_tokens} placeholders; nothing was asked"

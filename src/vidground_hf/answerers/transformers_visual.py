@@ -6,7 +6,9 @@ Prompts without frames are `transformers_engine.py`'s; frames are read by `frame
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Callable, Iterable, Iterator, Sequence
+import os
+from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
+from contextlib import closing, suppress
 from dataclasses import replace
 from time import perf_counter
 from typing import Any, NamedTuple, TypeAlias
@@ -22,6 +24,7 @@ from vidground_hf.answerers.transformers_rows import Row, RowEngine
 from vidground_hf.answerers.transformers_sight import Seen, can_keep, check_sight, look
 from vidground_hf.answerers.transformers_tokens import Ids
 from vidground_hf.media import FrameRequest
+from vidground_hf.model_files import ModelError
 from vidground_hf.prompts import Prompt
 from vidground_hf.video import VideoFrames, VideoReadError, show_frames
 
@@ -39,15 +42,15 @@ class View(NamedTuple):
 
     Attributes:
         request (`FrameRequest`): the frames.
-        digest (`bytes`, *optional*): of the video where it is given as bytes.
+        version (`bytes`, *optional*): what changes with the video; a digest where it is given as bytes.
     """
 
     request: FrameRequest
-    digest: bytes | None
+    version: bytes | None
 
     def forget_bytes(self) -> View:
         """An equal name that holds no video."""
-        return View(replace(self.request, content=None), self.digest)
+        return View(replace(self.request, content=None), self.version)
 
 
 class VisualEngine:
@@ -66,12 +69,15 @@ class VisualEngine:
         self.engine = engine
         self.load_frames = load_frames
         self.is_reasoning = engine.reasoning_tokens is not None
-        self.clips = ClipEncoder(engine.loaded, processor, reasoning=self.is_reasoning)
         self.frames: Recent[VideoFrames] = Recent(_MAX_FRAME_BYTES)
         self.seen: Recent[Seen] = Recent(_MAX_SEEN_BYTES)
-        clips = [self.clips.encode(_make_noise(seed), FrameRequest(source="")) for seed in range(2)]
-        (text,) = self.clips.texts.encode([_SAMPLE])
-        check_sight(engine.loaded, clips, text)
+        try:
+            self.clips = ClipEncoder(engine.loaded, processor, reasoning=self.is_reasoning)
+            clips = [self.clips.encode(_make_noise(seed), FrameRequest(source="")) for seed in range(2)]
+            (text,) = self.clips.texts.encode([_SAMPLE])
+            check_sight(engine.loaded, clips, text)
+        except ValueError as error:
+            raise ModelError(f"{type(processor).__name__} does not take a video of two frames: {error}") from error
         keeps_layers = can_keep(engine.loaded, clips[0], text)
         self.rows = RowEngine(engine, self.clips.texts, keeps_layers=keeps_layers)
 
@@ -80,19 +86,22 @@ class VisualEngine:
         texts = self._encode_texts(prompts, indices, on_answer)
         rows: list[Row] = []
         try:
-            for view, owners, found in self._see_each(_group_views(prompts, texts)):
-                start = perf_counter()
-                seen = found if isinstance(found, Seen) else self._see(view, found)
-                seconds = (perf_counter() - start) / len(owners)
-                rows += self.rows.make_rows(prompts, texts, owners, seen, seconds, on_answer)
-                if sum(row.size for row in rows) >= self.engine.max_batch_tokens:
-                    self.rows.answer_rows(prompts, rows, on_answer)
-                    rows = []
+            with closing(self._see_each(_group_views(prompts, texts))) as found_each:
+                for view, owners, found in found_each:
+                    start = perf_counter()
+                    seen = found if isinstance(found, Seen) else self._see(view, found)
+                    seconds = (perf_counter() - start) / len(owners)
+                    rows += self.rows.make_rows(prompts, texts, owners, seen, seconds, on_answer)
+                    if _is_enough(rows, self.engine.max_batch_tokens):
+                        self.rows.answer_rows(prompts, rows, on_answer)
+                        rows = []
             self.rows.answer_rows(prompts, rows, on_answer)
         finally:
             self.engine.num_in_flight = 0
 
-    def _see_each(self, clips: dict[View, dict[View, list[int]]]) -> Iterator[tuple[View, list[int], Seen | Loaded]]:
+    def _see_each(
+        self, clips: dict[View, dict[View, list[int]]]
+    ) -> Generator[tuple[View, list[int], Seen | Loaded], None, None]:
         """Each view with its prompts, and what is kept of it or the frames of its clip, read ahead."""
         # What is kept now is held on to: a later clip may push it out before it is its turn.
         seen = {view: one for views in clips.values() for view in views if (one := self.seen.get(view)) is not None}
@@ -149,20 +158,36 @@ class VisualEngine:
         return None
 
 
+def _is_enough(rows: Sequence[Row], max_batch_tokens: int) -> bool:
+    """Whether rows fill a batch, or hold on to as much of what was seen as may be kept."""
+    seen = {id(row.seen): row.seen for row in rows}.values()
+    return sum(row.size for row in rows) >= max_batch_tokens or sum(one.num_bytes for one in seen) >= _MAX_SEEN_BYTES
+
+
 def _group_views(prompts: Sequence[Prompt], indices: Iterable[int]) -> dict[View, dict[View, list[int]]]:
     """The prompts of each view of each clip."""
     clips: dict[View, dict[View, list[int]]] = {}
-    digests: dict[int, bytes] = {}  # rows of one clip hold the same bytes, which are read once
+    versions: dict[int | str, bytes | None] = {}  # rows of one clip hold the same bytes, which are read once
     for index in indices:
         request = prompts[index].frames
         if request is None:
             raise ValueError(f"the prompt of row {prompts[index].example_id!r} shows no frames; ask it as text")
-        content, digest = request.content, None
-        if content is not None:
-            digest = digests.get(id(content)) or hashlib.blake2b(content, digest_size=16).digest()
-            digests[id(content)] = digest
-        clips.setdefault(View(request.clip, digest), {}).setdefault(View(request, digest), []).append(index)
+        name = request.source if request.content is None else id(request.content)
+        if name not in versions:
+            versions[name] = _find_version(request)
+        view = View(request, versions[name])
+        clips.setdefault(View(request.clip, view.version), {}).setdefault(view, []).append(index)
     return clips
+
+
+def _find_version(request: FrameRequest) -> bytes | None:
+    """What changes with a video; of an address it is not known."""
+    if request.content is not None:
+        return hashlib.blake2b(request.content, digest_size=16).digest()
+    with suppress(OSError, ValueError):
+        about = os.stat(request.source.removeprefix("file://"))
+        return f"{about.st_size} {about.st_mtime_ns}".encode()
+    return None
 
 
 def _make_noise(seed: int) -> VideoFrames:
