@@ -29,6 +29,8 @@ SHARES = (0.05, 0.25, 0.05, 0.2, 0.15, 0.15, 0.15)
 STRENGTH_SHAPE, STRENGTH_SCALE = 3.0, 2.0
 ORDER_NOISE = 1.0
 SHARED_NOISE = 0.5  # of the variance of what a model makes of an option, what it makes of it under every view
+FIRST_WITH_QUESTION = 1  # the first of the views that shows more than the options
+RULED_OUT = 10.0  # how much less a logit is of an option that is ruled out
 RULES = ("single_shot", "circular", "calibrated", "calibrated_labels_all", "calibrated_by_views")
 
 
@@ -43,6 +45,8 @@ class Setting:
             random option.
         is_belief_fresh (`bool`): whether each view makes it sure of another one.
         has_probabilities (`bool`): whether the answers state option probabilities.
+        share_narrowed (`float`, *optional*, defaults to 0): share of the rows of which the question and every later
+            view rule out all but two options.
     """
 
     num_rows: int
@@ -50,6 +54,7 @@ class Setting:
     share_believed: float
     is_belief_fresh: bool
     has_probabilities: bool
+    share_narrowed: float = 0.0
 
 
 SETTINGS = tuple(
@@ -63,6 +68,19 @@ SETTINGS = tuple(
     for num_rows, num_options, (share_believed, is_belief_fresh), has_probabilities in product(
         (300, 2000), (3, 4, 8), ((0.0, False), (0.1, False), (0.1, True), (0.3, True)), (False, True)
     )
+)
+
+
+NARROWED_SETTINGS = tuple(
+    Setting(
+        num_rows=2000,
+        num_options=num_options,
+        share_believed=share_believed,
+        is_belief_fresh=False,
+        has_probabilities=True,
+        share_narrowed=0.2,
+    )
+    for num_options, share_believed in product((3, 4, 8), (0.0, 0.3))
 )
 
 
@@ -102,6 +120,13 @@ def simulate(setting: Setting, rng: np.random.Generator) -> tuple[NDArray[np.int
     is_believed = rng.random(count) < setting.share_believed
     believed = rng.integers(options, size=count)
     shared = rng.normal(size=(count, options))
+    is_left = np.ones((count, options), dtype=bool)
+    if setting.share_narrowed:
+        is_narrowed = rng.random(count) < setting.share_narrowed
+        rival = (gold + rng.integers(1, options, size=count)) % options
+        is_left[is_narrowed] = False
+        is_left[rows, gold] = is_left[rows, rival] = True
+        believed = np.where(is_narrowed, np.where(rng.random(count) < 0.5, gold, rival), believed)
     views = []
     for view in range(NUM_VIEWS):
         if setting.is_belief_fresh:
@@ -110,6 +135,8 @@ def simulate(setting: Setting, rng: np.random.Generator) -> tuple[NDArray[np.int
         content = math.sqrt(SHARED_NOISE) * shared + math.sqrt(1 - SHARED_NOISE) * own
         is_told = needs <= view
         content[rows, np.where(is_told, gold, believed)] += np.where(is_told | is_believed, strength, 0.0)
+        if view >= FIRST_WITH_QUESTION:
+            content[~is_left] -= RULED_OUT
         logits = content[:, None, :] + ORDER_NOISE * rng.normal(size=(count, count_orders(options), options))
         choices = logits.argmax(axis=2)
         first = np.broadcast_to(choices[:, :1], choices.shape)
@@ -202,7 +229,9 @@ def measure(setting: Setting, rule: str, num_seeds: int = NUM_SEEDS) -> Outcome:
 def main() -> None:
     started = time.perf_counter()
     figures = [
-        asdict(setting) | {"rule": rule} | measure(setting, rule)._asdict() for setting in SETTINGS for rule in RULES
+        asdict(setting) | {"rule": rule} | measure(setting, rule)._asdict()
+        for setting in (*SETTINGS, *NARROWED_SETTINGS)
+        for rule in RULES
     ]
     print(json.dumps({"alpha": ALPHA, "settings": figures, "seconds": round(time.perf_counter() - started, 1)}))
 

@@ -66,7 +66,7 @@ FLOORS = [
     {"report", "publishing", "curated", "model_cards", "benchmark_verdicts", "benchmark_report"},
     {"curation", "callbacks", "benchmark"},
     {"ladder_curation"},
-    {"ladder_command"},
+    {"ladder_command", "answerer_options"},
     {"gap_command", "cache_command", "push_command"},
     {"curate_command"},
     {"bench_command"},

@@ -102,7 +102,7 @@ def test_the_table_of_a_local_file(watcher: Watcher, data: Path) -> None:
         (["--frames=4", "--views=video", "DATA"], ["video-4"]),
         (["DATA"], ["text", "video-16", "video-32", "video-64"]),
         (["DATA", "--fps", "2", "--max-frames", "3"], ["text", "video-2fps"]),
-        (["DATA", "--views", "single_frame", "--frames", "4"], ["single_frame-4"]),
+        (["DATA", "--views", "single_frame", "--frames", "4"], ["single_frame"]),
     ],
 )
 def test_frames_and_views_are_lists(watcher: Watcher, data: Path, arguments: list[str], names: list[str]) -> None:
@@ -216,6 +216,31 @@ def test_a_decoder_is_there_before_anything_is_asked(
     ran = run(data, "--backend", "decord")
     assert (ran.exit_code, "decord does not load" in ran.stderr) == (1, True)
     assert watcher.asked == []
+
+
+def test_a_served_model_is_asked_as_the_options_say(monkeypatch: pytest.MonkeyPatch, data: Path) -> None:
+    made: list[tuple[str, dict[str, Any]]] = []
+
+    def load_answerer(spec: str, **settings: Any) -> Watcher:
+        made.append((spec, settings))
+        return Watcher()
+
+    monkeypatch.setattr("vidground_hf.answerers.load_answerer", load_answerer)
+    shown = ["--views", "text", "--concurrency", "3", "--max-requests", "90", "--frames-as", "video"]
+    asked = ["--model", "endpoint:m@http://h/v1", *shown, "--temperature", "0.5", "--logprobs"]
+    assert CliRunner().invoke(bench, [*asked, str(data)]).exit_code == 0
+    assert CliRunner().invoke(bench, ["--model", "org/m", "--reasoning", "50", "--views", "text", str(data)])
+    assert made == [
+        (
+            "endpoint:m@http://h/v1",
+            {"concurrency": 3, "max_requests": 90, "frames_as": "video", "temperature": 0.5, "logprobs": True},
+        ),
+        ("transformers:org/m", {"reasoning_tokens": 50}),
+    ]
+    refused = CliRunner().invoke(bench, ["--model", "org/m", "--frames-as", "video", str(data)])
+    assert str(refused.exception) == (
+        "frames_as does nothing for transformers:org/m; it goes with endpoint:, provider:"
+    )
 
 
 def test_a_bare_id_is_a_model_of_transformers(monkeypatch: pytest.MonkeyPatch, data: Path) -> None:

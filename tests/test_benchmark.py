@@ -59,6 +59,10 @@ class SeeingModel:
     def sampling(self) -> Mapping[str, Any]:
         return {"temperature": 0}
 
+    @property
+    def visual_sampling(self) -> Mapping[str, Any]:
+        return {"frames_as": "images"}
+
     def describe(self) -> Mapping[str, Any]:
         return {"processor": "stand-in", "max_pixels": 200704}
 
@@ -369,7 +373,7 @@ def test_which_blind_answers_are_compared_with(views: Any, expected: int | None)
 def test_showings_are_named_by_view_and_frames() -> None:
     budgets = [*BUDGETS, FrameBudget(fps=0.5, max_frames=64)]
     names = [showing.name for showing in list_showings(["video", "text", "single_frame", "video"], budgets)]
-    assert names == ["video-16", "video-32", "video-0.5fps", "text", "single_frame-16"]
+    assert names == ["video-16", "video-32", "video-0.5fps", "text", "single_frame"]
 
 
 @pytest.mark.parametrize(
@@ -485,7 +489,7 @@ def test_the_whole_run_is_described(root: str) -> None:
     assert table["source"] == {"id": "my/set", "revision": "abc"}
     assert (table["answerer"], table["answerer_settings"]) == (
         "seeing@1",
-        {"processor": "stand-in", "max_pixels": 200704},
+        {"processor": "stand-in", "max_pixels": 200704, "visual": {"frames_as": "images"}},
     )
     assert (table["seed"], table["views"], table["adapter"], table["decoders"]) == (
         5, ["text", "video"], "generic", ["stand-in"],
@@ -494,6 +498,7 @@ def test_the_whole_run_is_described(root: str) -> None:
     assert re.fullmatch("[0-9a-f]{64}", table["rows_sha256"])
     other = run(root, rows=make_rows()[:9], views=("text",)).table
     assert other["rows_sha256"] != table["rows_sha256"]
+    assert "visual" not in other["answerer_settings"]
 
 
 def test_one_video_has_no_interval_and_a_table_needs_no_verdicts() -> None:
@@ -509,3 +514,18 @@ def test_one_video_has_no_interval_and_a_table_needs_no_verdicts() -> None:
     row = table.list_rows()[0]
     assert row["accuracy"] == {"value": 1.0, "low": None, "high": None}
     assert (row["num_vg"], row["num_ta"], row["num_without_verdict"]) == (1, 1, 1)
+
+
+def test_chance_is_averaged_as_the_accuracy_beside_it_is() -> None:
+    from vidground_hf.benchmark_asking import Outcome
+    from vidground_hf.judging import make_trial
+
+    rows = [
+        Example(id=str(k), question="?", problem_type="multiple_choice", options=options, answer_index=0, answer="a",
+                category=category)
+        for k, (options, category) in enumerate([(("a", "b", "c", "d"), "long")] * 3 + [(("a", "b"), "short")])
+    ]  # fmt: skip
+    outcomes = [[Outcome(None, Answer(text="A"), make_trial(row, Answer(text="A"))) for row in rows]]
+    for settings, chance in ((None, (3 * 0.25 + 0.5) / 4), (BENCHMARKS["mvbench"], (0.25 + 0.5) / 2)):
+        row = BenchmarkTable(rows, [Showing("text")], outcomes, settings=settings).list_rows()[0]
+        assert row["chance"] == pytest.approx(chance)

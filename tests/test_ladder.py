@@ -18,14 +18,17 @@ from datasets import Dataset, load_dataset
 from tests.models import SimulatedModel, draw
 from vidground_hf.answerers import TextBiasProbe
 from vidground_hf.answerers.base import Answer, ConstantAnswerer
+from vidground_hf.benchmark_data import list_missing_files
+from vidground_hf.benchmark_verdicts import read_verdicts
 from vidground_hf.cli import main
 from vidground_hf.folders import read_report, read_splits
 from vidground_hf.judging import AnswerError
 from vidground_hf.ladder import Ladder, RightInEveryOrder, label_rows
 from vidground_hf.ladder_checks import measure_kept, measure_wrong_videos
 from vidground_hf.ladder_curation import climb
-from vidground_hf.ladder_pages import format_ladder
+from vidground_hf.ladder_pages import format_ladder, render_ladder_html
 from vidground_hf.ladder_report import compare_needs
+from vidground_hf.loading import DataError
 from vidground_hf.media import FrameBudget
 from vidground_hf.prompts import Prompt
 from vidground_hf.publishing import write_dataset
@@ -61,6 +64,10 @@ class SeeingModel(SimulatedModel):
     takes_frames: bool = True
     states_probabilities: bool = False
 
+    @property
+    def visual_sampling(self) -> dict[str, Any]:
+        return {"frames_as": "images"}
+
     def _answer(self, prompt: Prompt) -> Answer:
         need = self.needs[prompt.example_id]
         level = 1 if prompt.view == "wrong_video" else LADDER_VIEWS.index(prompt.view)
@@ -74,6 +81,12 @@ class SeeingModel(SimulatedModel):
             rest = (1 - own) / (len(prompt.options) - 1)
             logprobs = tuple(math.log(own if k == choice else rest) for k in range(len(prompt.options)))
         return Answer(text=LETTERS[choice], option_logprobs=logprobs, num_frames=num_frames)
+
+
+@pytest.fixture(autouse=True)
+def clips_are_there(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The stand-in reads no clip, and none is made."""
+    monkeypatch.setattr("vidground_hf.ladder_curation.list_missing_files", lambda examples: {})
 
 
 def make_rows(
@@ -346,6 +359,51 @@ def test_a_folder_split_by_need_can_be_pushed(tmp_path: Path) -> None:
     }  # fmt: skip
 
 
+def test_clips_that_are_not_there_are_told_before_anything_is_asked(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("vidground_hf.ladder_curation.list_missing_files", list_missing_files)
+    rows = make_rows(6)
+    model = make_model(rows)
+    data, root = Dataset.from_list(rows), str(tmp_path)
+    with pytest.raises(
+        AnswerError, match=re.escape(f"6 of 6 questions have no clip: no file {tmp_path}/clip_0.mp4; ")
+    ):
+        climb(data, model, media_root=root)
+    assert model.asked == []
+    assert climb(data, model, media_root=root, views=["text"]).report["num_rows"] == 6
+    assert climb(data, model, media_root=root, on_error="undecided").report["num_rows"] == 6
+
+
+def test_checks_say_how_many_answers_they_lack() -> None:
+    rows = make_rows(20)
+    report = climb(Dataset.from_list(rows), make_model(rows)).report
+    report["wrong_video"]["wrong_video"] |= {"num_unscored": 3}
+    printed, page = format_ladder(report), render_ladder_html(report, b"")
+    assert re.search(r"another row's clip .*\]   3 left out\n", printed)
+    assert printed.count("left out") == page.count("are left out.") == 1
+    assert "3 without an answer are left out." in page
+
+
+def test_ids_of_a_folder_split_by_need_are_refused(tmp_path: Path) -> None:
+    rows = make_rows(70)
+    done = climb(Dataset.from_list(rows), make_model(rows, name="luckless"), rule="circular", keep=["video"])
+    saved = done.save(tmp_path / "saved")
+    with pytest.raises(
+        DataError, match=re.escape("as ids alone yet, and their texts are not to be pushed (asked for)")
+    ):
+        write_dataset(read_splits(saved), read_report(saved), tmp_path / "pushed", "me/set", ids_only="asked for")
+
+
+def test_verdicts_are_read_from_a_folder_split_by_need(tmp_path: Path) -> None:
+    rows = make_rows(70)
+    data = Dataset.from_list([{**row, "needs": "of its own"} for row in rows])
+    done = climb(data, make_model(rows, name="luckless"), rule="circular")
+    stored = read_verdicts(done.save(tmp_path / "saved"), data)
+    assert stored.num_unmatched == 0
+    assert stored.is_visually_grounded == list(done.rows["is_visually_grounded"])
+
+
 def test_a_column_of_the_same_name_is_kept_and_compared() -> None:
     planted = {"options": "text", "text": "text", "one_frame": "single_frame", "unordered_frames": "video",
                "video": "order"}  # fmt: skip
@@ -534,7 +592,10 @@ def test_audit_writes_a_label_for_each_row(
     arguments = ["audit", questions.parent, "--ladder", "--rule", "circular", "--output", out, "--json"]
     status, printed, _ = run(capsys, monkeypatch, *arguments)
     assert status == 0
-    assert json.loads(printed) == json.loads((out / "report.json").read_text(encoding="utf-8"))
+    report = json.loads(printed)
+    assert report == json.loads((out / "report.json").read_text(encoding="utf-8"))
+    assert (report["decoder"], "transformers" in report["versions"]) == ("pyav", True)
+    assert report["answerers"][0]["visual"] == {"frames_as": "images"}
     assert sorted(path.name for path in out.iterdir()) == [
         "README.md", "figures", "labels.jsonl", "report.html", "report.json",
     ]  # fmt: skip
@@ -565,6 +626,8 @@ def test_curate_keeps_by_need(
     [
         (["--frames", "8"], "--frames goes with --ladder"),
         (["--control", "8"], "--control goes with --ladder"),
+        (["--frames-as", "video"], "--frames-as goes with --ladder"),
+        (["--ladder", "--answerer", "constant:A", "--frames-as", "video"], "frames_as does nothing for constant:A"),
         (["--ladder", "--view", "subtitles"], "--view does not go with --ladder"),
         (["--ladder", "--samples", "2"], "--samples does not go with --ladder"),
         (["--ladder", "--dry-run"], "--dry-run does not go with --ladder"),
@@ -576,6 +639,7 @@ def test_curate_keeps_by_need(
             "error: got rule 'single_shot'; the ladder",
         ),
         (["--ladder", "--answerer", "constant:A", "--views", "text,sound"], "got views ['text', 'sound']"),
+        (["--ladder", "--answerer", "constant:A", "--backend", "vlc"], "backend = 'vlc' is not known; pass one of"),
         (["--ladder", "--answerer", "constant:A", "--frames", "8", "--fps", "1"], "are both given; pass one of them"),
     ],
 )

@@ -6,14 +6,16 @@ Asking, figures and files are `benchmark.py`'s; errors become lines and exit sta
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import click
 
+from vidground_hf.answerer_options import add_answerer_options, make_answerers
 from vidground_hf.curate_command import show_progress
 from vidground_hf.gap_command import parse_mapping
+from vidground_hf.ladder_command import check_backend, find_media_root
 from vidground_hf.media import DEFAULT_MAX_PIXELS, FrameBudget
 from vidground_hf.schema import VIEWS
 
@@ -22,7 +24,6 @@ _LISTED: dict[str, Callable[[str], bool]] = {
     "--frames": lambda word: all(part.isdecimal() for part in word.split(",")),
     "--views": lambda word: all(part in VIEWS for part in word.split(",")),
 }
-_KINDS = ("probe", "constant", "transformers", "vllm", "endpoint", "provider")
 
 
 class ListingCommand(click.Command):
@@ -60,6 +61,7 @@ def _read_views(_: click.Context, __: click.Parameter, values: Sequence[str]) ->
 @click.argument("data")
 @click.option("--model", required=True, metavar="SPEC", help="Who answers: an id on the Hub, a folder, or as "
               "--answerer of vidground audit, for example endpoint:MODEL@URL.")  # fmt: skip
+@add_answerer_options
 @click.option("--frames", multiple=True, callback=_read_frames, metavar="N...", help="How many frames of a clip are "
               "shown; several run one after the other. 16 32 64 when left out.")  # fmt: skip
 @click.option("--views", multiple=True, default=("text", "video"), show_default=True, callback=_read_views,
@@ -111,6 +113,7 @@ def bench(  # one parameter an option of the command
     seed: int,
     output: Path | None,
     as_json: bool,
+    **asking: Any,
 ) -> None:
     """Ask MODEL the questions of DATA with and without the video, and print one table.
 
@@ -133,7 +136,7 @@ def bench(  # one parameter an option of the command
     path = Path(data).expanduser()
     if settings is not None and data.casefold() == settings.name and not path.exists():
         data = settings.hub_id
-    answerer = _load_model(model)
+    answerer = _load_model(model, asking)
     with show_progress(f"reading {data}"):
         if settings is not None and adapter is None and not columns:
             rows = open_benchmark(settings, data, split=split, config=config, revision=revision)
@@ -143,14 +146,13 @@ def bench(  # one parameter an option of the command
             )
     if limit is not None:
         rows = rows.select(range(min(limit, len(rows))))
-    if media_root is None and path.exists():
-        media_root = str(path if path.is_dir() else path.parent)
     source = {"id": "/".join(Path(data).parts[-2:]), "revision": revision, "config": config, "split": split}
     with show_progress(f"{len(rows):,} questions, asking {answerer.id}"):
         benchmark = run_benchmark(
             rows, answerer, name=None if settings is None else settings.name, budgets=budgets, views=views,
             with_subtitles=subtitles, verdicts=verdicts, adapter=adapter, columns=columns or None,
-            media_root=media_root, on_error=on_error, seed=seed, source=source, progress=True,
+            media_root=media_root or find_media_root([data]), on_error=on_error, seed=seed, source=source,
+            progress=True,
         )  # fmt: skip
     if output is not None:
         benchmark.save(output)
@@ -164,12 +166,8 @@ def _list_budgets(
     frames: list[int], fps: float | None, max_frames: int | None, max_pixels: int, backend: str | None
 ) -> list[FrameBudget]:
     from vidground_hf.benchmark_settings import DEFAULT_NUM_FRAMES
-    from vidground_hf.video_backends import find_backend
 
-    try:
-        find_backend(backend)  # an answer that is in the cache would not tell that it does not load
-    except ImportError as error:
-        raise click.ClickException(str(error)) from error
+    check_backend(backend)
     if fps is not None and frames:
         raise click.UsageError(f"--fps goes without --frames, got --fps {fps:g} and --frames {frames[0]}")
     if max_frames is not None and fps is None:
@@ -179,10 +177,10 @@ def _list_budgets(
     return [FrameBudget(num_frames=n, size=max_pixels, backend=backend) for n in frames or DEFAULT_NUM_FRAMES]
 
 
-def _load_model(spec: str) -> Any:
-    from vidground_hf.answerers import load_answerer
+def _load_model(spec: str, asking: Mapping[str, Any]) -> Any:
+    from vidground_hf.answerers import KINDS
 
     kind = spec.partition(":")[0]
     if kind == "probe":
         raise click.UsageError("--model probe learns from the answers of the set itself; run vidground audit for it")
-    return load_answerer(spec if kind in _KINDS and ":" in spec else f"transformers:{spec}")
+    return make_answerers([spec if kind in KINDS and ":" in spec else f"transformers:{spec}"], **asking)[0]

@@ -14,7 +14,7 @@ from typing import Any, Literal
 
 from datasets import Dataset
 
-from vidground_hf.answerers.base import Answerer, ModelAnswerer
+from vidground_hf.answerers.base import Answerer, describe_answerer
 from vidground_hf.benchmark_asking import Showing, Wordings, ask_benchmark, list_showings
 from vidground_hf.benchmark_data import add_subtitles, locate_clips, refuse_question_only
 from vidground_hf.benchmark_report import list_predictions, write_benchmark
@@ -138,7 +138,7 @@ def run_benchmark(
         "benchmark": None if settings is None else _describe_settings(settings),
         "source": origin,
         **read,
-        **_describe_answerer(answerer),
+        **_describe_answerer(answerer, showings),
         **asked,
         "wordings": _describe_wordings(examples, wordings, showings),
         "verdicts": _describe_verdicts(table, stored, verdicts),
@@ -180,10 +180,10 @@ def _describe_settings(settings: BenchmarkSettings) -> dict[str, Any]:
     return {name: list(value) if isinstance(value := getattr(settings, name), tuple) else value for name in names}
 
 
-def _describe_answerer(answerer: Answerer) -> dict[str, Any]:
+def _describe_answerer(answerer: Answerer, showings: Sequence[Showing]) -> dict[str, Any]:
     return {
         "answerer": answerer.id,
-        "answerer_settings": dict(answerer.describe()) if isinstance(answerer, ModelAnswerer) else {},
+        "answerer_settings": describe_answerer(answerer, looks=any(one.budget is not None for one in showings)),
         "versions": {package: read_version(package) for package in BASE_PACKAGES + OPTIONAL_PACKAGES},
     }
 

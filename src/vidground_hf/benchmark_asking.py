@@ -38,8 +38,8 @@ class Showing:
 
     @property
     def name(self) -> str:
-        """For files and tables (`str`): `"text"`, `"video-16"` or `"video-2fps"`."""
-        if self.budget is None:
+        """For files and tables (`str`): `"text"`, `"single_frame"`, `"video-16"` or `"video-2fps"`."""
+        if self.budget is None or self.view == "single_frame":
             return self.view
         return f"{self.view}-{self.budget.num_frames or f'{self.budget.fps:g}fps'}"
 

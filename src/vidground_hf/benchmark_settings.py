@@ -99,7 +99,7 @@ _VIDEOMME = (
     "Select the best answer to the following multiple-choice question based on the video{also}. "
     "Respond with only the letter (A, B, C, or D) of the correct option."
 )
-# lmms_eval/tasks/videommmu/_default_template_yaml, by the authors of the benchmark.
+# lmms_eval/tasks/videommmu/_default_template_yaml; the authors' repository words it otherwise.
 _VIDEOMMMU_DIRECT = "Please directly output the option letter/data as the answer."
 _VIDEOMMMU_APPLY = (
     f"{_VIDEOMMMU_DIRECT} You should watch and learn the video content. Then apply what you learned to answer the "
@@ -158,6 +158,8 @@ BENCHMARKS: dict[str, BenchmarkSettings] = {
             download="Art.zip, Business.zip, Engineering.zip, Humanities.zip, Medicine.zip and Science.zip, which "
             "unpack into folders of these names; never question_only, whose clips hold the question alone",
             notes=(
+                "the prompts are those of lmms-eval; the authors' own repository does not ask for the letter, and in "
+                "Perception and Comprehension asks to ignore the quiz question in the last frame",
                 "a question's picture stands at the end of its clip; evenly spread frames may miss it",
                 "open questions are compared as numbers to 2 decimals, or with ROUGE; the authors look for the answer "
                 "in what was said",
@@ -212,7 +214,7 @@ BENCHMARKS: dict[str, BenchmarkSettings] = {
             average="categories",
             only_choices=True,
             folders=_MLVU_FOLDERS,
-            download="MLVU/video; name this folder",
+            download="the folder MLVU/video",
             notes=(
                 "from the Hub, the seven multiple-choice tasks are read; a local copy of MLVU/json has the other two",
                 "the two generation tasks, in the groups, are scored with ROUGE; in the paper a language model judges",

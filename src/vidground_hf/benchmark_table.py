@@ -123,7 +123,7 @@ class BenchmarkTable:
             "num_vg": int((part & self.is_vg).sum()),
             "num_ta": int((part & self.is_ta).sum()),
             "num_without_verdict": int((part & ~decided).sum()),
-            "chance": float(self.chance[part].mean()) if part.any() else None,
+            "chance": float(np.average(self.chance[part], weights=self._weigh(part)[part])) if part.any() else None,
             **self._compare(number, part),
             "groups": self._list_groups(number),
             "costs": {name: _add_up(given, name) for name in _COSTS},
@@ -134,15 +134,19 @@ class BenchmarkTable:
         """The mean over some rows, with its interval; over categories each of them weighs the same."""
         if not part.any():
             return _NOTHING._asdict()
-        weights = np.ones(len(values))
-        names = self.groups["category"]
-        if (average or self.average) == "categories":
-            times = Counter(names[part])
-            weights = np.array([1 / times[name] if name in times else 0.0 for name in names])
+        weights = self._weigh(part, average)
         interval = bootstrap_ratio(
             (weights * values)[part], weights[part], clusters=self.clusters[part], seed=self.seed
         )
         return interval._asdict()
+
+    def _weigh(self, part: Mask, average: Average | None = None) -> Floats:
+        """What each row counts in a mean over some rows."""
+        names = self.groups["category"]
+        if (average or self.average) == "questions":
+            return np.ones(len(names))
+        times = Counter(names[part])
+        return np.array([1 / times[name] if name in times else 0.0 for name in names])
 
     def _compare(self, number: int, part: Mask) -> dict[str, Any]:
         """The comparison with the blind answers, on rows that are scored both times."""

@@ -13,6 +13,7 @@ from datasets import Dataset, concatenate_datasets
 
 from vidground_hf.folders import read_report, read_splits
 from vidground_hf.id_rows import ROW_KEY, SourceColumns, check_keys, list_source_columns
+from vidground_hf.ladder_needs import NEED_COLUMNS
 from vidground_hf.loading import DataError
 
 
@@ -57,7 +58,9 @@ def read_verdicts(folder: str | Path, dataset: Dataset) -> StoredVerdicts:
             )
         keys = list(curated[ROW_KEY])
     else:
-        shared = curated.select_columns([name for name in curated.column_names if name in dataset.column_names])
+        added = NEED_COLUMNS if report.get("kind") == "ladder" else ()  # the data may have columns of these names
+        names = [name for name in curated.column_names if name in dataset.column_names and name not in added]
+        shared = curated.select_columns(names)
         columns = list_source_columns(shared.features)
         keys = check_keys(shared, columns) if columns.key_columns else []
     decided = dict(zip(keys, curated["is_visually_grounded"], strict=bool(keys)))

@@ -14,26 +14,21 @@ from typing import Any, NamedTuple
 
 import click
 
+from vidground_hf.answerer_options import add_answerer_options, make_answerers
 from vidground_hf.command_line import describe_command
 from vidground_hf.gap_command import parse_mapping
 from vidground_hf.ladder_command import KEEP_OPTION, add_ladder_options, climb_rows, print_ladder, take_ladder_options
 from vidground_hf.schema import BLIND_VIEWS
 
-_SOURCE_OPTIONS = [
+_SOURCE_OPTIONS: list[Callable[[Any], Any]] = [
     click.argument("data", nargs=-1, required=True),
     click.option("--answerer", "answerers", multiple=True, default=["probe"], show_default=True, metavar="SPEC",
                  help="Who answers blind: probe, constant:TEXT, transformers:MODEL, vllm:MODEL, endpoint:MODEL@URL or "
                  "provider:MODEL; more than once for several models."),
     click.option("--samples", type=click.IntRange(min=1), help="Answers a question and model at most, each under "
                  "another order of the options; as many as the rule takes when left out."),
-    click.option("--temperature", type=click.FloatRange(min=0), help="Of a model that samples; 0 when left out."),
-    click.option("--reasoning", type=click.IntRange(min=1), metavar="TOKENS", help="Let a model think first, for so "
-                 "many tokens at most."),
-    click.option("--logprobs", is_flag=True, help="Read option probabilities from a server that gives them."),
+    add_answerer_options,
     click.option("--shortcut-kinds", is_flag=True, help="Ask the first model why it could answer what is dropped."),
-    click.option("--concurrency", type=click.IntRange(min=1), help="Requests in flight at most; 64 when left out."),
-    click.option("--max-requests", type=click.IntRange(min=1), help="Stop after this many requests to a server; what "
-                 "was answered is kept for the next run."),
     click.option("--on-error", type=click.Choice(["raise", "undecided"]), default="raise", show_default=True,
                  help="What becomes of a question that gets no answer."),
     click.option("--dry-run", is_flag=True, help="Print what models would be asked, and ask nothing."),
@@ -128,11 +123,6 @@ class Opened(NamedTuple):
 def _open(  # one parameter an option of the command
     data: Sequence[str],
     answerers: Sequence[str],
-    temperature: float | None,
-    reasoning: int | None,
-    logprobs: bool,
-    concurrency: int | None,
-    max_requests: int | None,
     adapter: str | None,
     mapping: Sequence[str],
     split: str | None,
@@ -141,15 +131,12 @@ def _open(  # one parameter an option of the command
     data_files: Sequence[str],
     limit: int | None,
     seed: int,
+    **asking: Any,
 ) -> Opened:
-    from vidground_hf.answerers import load_answerers
     from vidground_hf.loading import open_dataset
 
     columns = parse_mapping(mapping)
-    made = load_answerers(
-        answerers, seed=seed, temperature=temperature, reasoning_tokens=reasoning, logprobs=logprobs or None,
-        concurrency=concurrency, max_requests=max_requests,
-    )  # fmt: skip
+    made = make_answerers(answerers, seed=seed, **asking)
     with show_progress("reading " + ", ".join(data)):
         rows = open_dataset(
             data, split=split, config=config, revision=revision, data_files=data_files, adapter=adapter,

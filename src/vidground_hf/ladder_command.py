@@ -26,7 +26,7 @@ _OPTIONS = [
     click.option("--max-frames", type=click.IntRange(min=1), help="Of a clip, with --fps."),
     click.option("--max-pixels", type=click.IntRange(min=1), default=DEFAULT_MAX_PIXELS, show_default=True,
                  help="Of a frame."),
-    click.option("--backend", help="Who decodes: torchcodec, decord or pyav; the first that loads when left out."),
+    click.option("--backend", help="Who decodes: torchcodec, decord or pyav; pyav when left out."),
     click.option("--single-frames", type=click.IntRange(min=1), default=1, show_default=True,
                  help="How many single frames are tried; the surest answer counts."),
     click.option("--control", type=click.IntRange(min=0), default=100, show_default=True,
@@ -37,6 +37,7 @@ KEEP_OPTION = click.option(
 )
 _NAMES = ("views", "frames", "fps", "max_frames", "max_pixels", "backend", "single_frames", "control", "keep")
 _BLIND_ONLY = ("samples", "shortcut_kinds", "view", "dry_run")
+_VISUAL_ONLY = ("frames_as",)
 
 
 def add_ladder_options(command: Callable[..., None]) -> Callable[..., None]:
@@ -55,7 +56,7 @@ def take_ladder_options(options: dict[str, Any]) -> dict[str, Any] | None:
     ladder = options.pop("ladder")
     taken = {name: options.pop(name) for name in _NAMES if name in options}
     context = click.get_current_context()
-    useless = taken if not ladder else _BLIND_ONLY
+    useless = (*taken, *_VISUAL_ONLY) if not ladder else _BLIND_ONLY
     for name in useless:
         if context.get_parameter_source(name) is click.core.ParameterSource.COMMANDLINE:
             goes = "does not go" if ladder else "goes"
@@ -97,6 +98,8 @@ def climb_rows(
         raise click.UsageError("--ladder asks a model through several views; name it, --answerer transformers:MODEL")
     views = [view.strip() for view in taken["views"].split(",")]
     looks = any(view not in BLIND_VIEWS for view in views)
+    if looks:
+        check_backend(taken["backend"])
     climbed = climb(
         rows,
         answerers[0],
@@ -120,6 +123,21 @@ def climb_rows(
     pinned = {"revision": climbed.report["source"]["revision"]}
     climbed.report["command"] = describe_command(click.get_current_context(), pinned)
     return climbed
+
+
+def check_backend(backend: str | None) -> None:
+    """Refuses a decoder that does not load before anything is asked: an answer that is kept would not tell.
+
+    Raises:
+        `ValueError`: for an unknown one.
+        `click.ClickException`: for one that does not load.
+    """
+    from vidground_hf.video_backends import find_backend
+
+    try:
+        find_backend(backend)
+    except ImportError as error:
+        raise click.ClickException(str(error)) from error
 
 
 def find_media_root(data: Sequence[str]) -> str | None:

@@ -16,22 +16,22 @@ import pyarrow as pa
 from datasets import Dataset, DatasetDict, Features, Value
 
 from vidground_hf.answerers.base import Answerer
+from vidground_hf.benchmark_data import list_missing_files
 from vidground_hf.curation import join_splits
 from vidground_hf.folders import write_report, write_shards, write_whole
+from vidground_hf.judging import AnswerError
 from vidground_hf.ladder import Labels, Ladder, label_rows
 from vidground_hf.ladder_checks import measure_kept, measure_wrong_videos
-from vidground_hf.ladder_needs import BLIND_NEEDS, VISUAL_NEEDS, LadderRule
+from vidground_hf.ladder_needs import BLIND_NEEDS, NEED_COLUMNS, VISUAL_NEEDS, LadderRule
 from vidground_hf.ladder_report import PLANTED, build_ladder_report, compare_needs
 from vidground_hf.media import FrameBudget
 from vidground_hf.origin import find_origin, read_card_metadata
 from vidground_hf.reading import read_examples
 from vidground_hf.report import find_leaks
 from vidground_hf.rows import append_columns
-from vidground_hf.schema import BLIND_VIEWS, LADDER_VIEWS, View
+from vidground_hf.schema import BLIND_VIEWS, LADDER_VIEWS, Example, View
 
-NEED_FEATURES = Features(
-    {"needs": Value("string"), "needs_reason": Value("string"), "is_visually_grounded": Value("bool")}
-)
+NEED_FEATURES = Features({name: Value("string") for name in NEED_COLUMNS} | {"is_visually_grounded": Value("bool")})
 OWN_NEEDS = "needs_original"
 """Where a column `needs` goes that the dataset came with."""
 
@@ -141,7 +141,8 @@ def climb(
 
     Raises:
         `ValueError`: for settings that `Ladder` refuses, an unknown need, an unknown layout or an empty dataset.
-        `AnswerError`: when questions got no answer and `on_error` is `"raise"`.
+        `AnswerError`: with `on_error="raise"`, before anything is asked when clips are not on the disk, and in the end
+            when questions got no answer.
 
     Example:
         >>> from vidground_hf.answerers import ConstantAnswerer
@@ -149,11 +150,7 @@ def climb(
         >>> climb(Dataset.from_list(rows), ConstantAnswerer("A"), views=["text"]).report["needs"]["unanswered"]
         40
     """
-    unknown = [need for need in keep if need not in VISUAL_NEEDS]
-    if unknown or not keep:
-        raise ValueError(f"got keep {list(keep)}; allowed are one or more of {', '.join(VISUAL_NEEDS)}")
-    if on_error not in ("raise", "undecided"):
-        raise ValueError(f"{on_error = } is unknown; allowed are 'raise' and 'undecided'")
+    _check_settings(keep, on_error)
     ladder = Ladder(
         answerer=answerer, rule=rule, alpha=alpha, views=views, budget=budget or FrameBudget(), num_tries=num_tries,
         seed=seed,
@@ -163,6 +160,8 @@ def climb(
         rows, adapter=adapter, columns=columns, media_root=media_root,
         with_media=any(view not in BLIND_VIEWS for view in ladder.views),
     )  # fmt: skip
+    if on_error == "raise" and any(view not in BLIND_VIEWS for view in ladder.views):
+        _check_clips(examples)
     labels = label_rows(ladder, examples, keys, on_error=on_error, progress=progress)
     marked = add_needs(rows, labels)
     named = _name_source(rows, source)
@@ -179,6 +178,24 @@ def climb(
     }
     calls = sum((Counter(rung.calls) for rung in labels.rungs), Counter[str]())
     return Climb(rows=marked, keep=tuple(keep), report=report, calls=calls)
+
+
+def _check_settings(keep: Sequence[str], on_error: str) -> None:
+    unknown = [need for need in keep if need not in VISUAL_NEEDS]
+    if unknown or not keep:
+        raise ValueError(f"got keep {list(keep)}; allowed are one or more of {', '.join(VISUAL_NEEDS)}")
+    if on_error not in ("raise", "undecided"):
+        raise ValueError(f"{on_error = } is unknown; allowed are 'raise' and 'undecided'")
+
+
+def _check_clips(examples: Sequence[Example]) -> None:
+    missing = list(list_missing_files(examples).values())
+    if missing:
+        raise AnswerError(
+            f"{len(missing):,} of {len(examples):,} questions have no clip: no file {missing[0]}; name the "
+            "folder with --media-root (media_root='...'). Or pass --on-error undecided (in Python "
+            "on_error='undecided') to keep such rows as undecided"
+        )
 
 
 def _name_source(rows: Dataset, source: Mapping[str, Any] | None) -> dict[str, Any]:

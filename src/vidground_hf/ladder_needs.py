@@ -16,6 +16,9 @@ NEEDS: dict[View, str] = {
 }
 """What a question needs that is first answered through a view."""
 
+NEED_COLUMNS = ("needs", "needs_reason")
+"""What the ladder adds to a row besides `is_visually_grounded`."""
+
 UNANSWERED = "unanswered"
 """What a question is labelled that no view answers."""
 

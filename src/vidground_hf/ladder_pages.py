@@ -124,17 +124,18 @@ def _format_checks(report: Mapping[str, Any]) -> list[str]:
         ]
         if kept["num_without_order"]:
             lines.append(f"    {kept['num_without_order']:,} more have no order of the options left to ask")
-    if planted is not None:
+    if planted is not None and planted["num_answered"]:
         lines += ["", f"  against what was planted: {format_percent(planted['recovered'])} of "
                   f"{planted['num_answered']:,} answered questions have the right label, "
                   f"{format_percent(planted['too_little'])} one below it"]  # fmt: skip
     return lines
 
 
-def _bracket(estimate: Mapping[str, float | None]) -> str:
-    if estimate["low"] is None or estimate["high"] is None:
-        return format_percent(estimate["value"])
-    return f"{format_percent(estimate['value'])}  [{100 * estimate['low']:.1f}, {100 * estimate['high']:.1f}]"
+def _bracket(estimate: Mapping[str, Any]) -> str:
+    text = format_percent(estimate["value"])
+    if estimate["low"] is not None:
+        text += f"  [{100 * estimate['low']:.1f}, {100 * estimate['high']:.1f}]"
+    return text + (f"   {estimate['num_unscored']:,} left out" if estimate["num_unscored"] else "")
 
 
 def draw_needs(report: Mapping[str, Any]) -> bytes:
@@ -217,6 +218,7 @@ def _describe(report: Mapping[str, Any]) -> dict[str, Any]:
             "Rule": f"{report['rule']}, alpha {report['alpha']:g}",
             "Views": ", ".join(report["views"]),
             "Frames": ", ".join(f"{name} {value}" for name, value in report["budget"].items() if value is not None),
+            "Decoder": report["decoder"] or "none asked",
             "Single frames tried": str(report["num_tries"]),
             "Seed": str(report["seed"]),
         },

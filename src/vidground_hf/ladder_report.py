@@ -11,13 +11,14 @@ from dataclasses import asdict
 from typing import Any
 
 from vidground_hf.adapters import Adapter
-from vidground_hf.answerers.base import ModelAnswerer
+from vidground_hf.answerers.base import ModelAnswerer, describe_answerer
 from vidground_hf.deciding import name_rule
-from vidground_hf.environment import BASE_PACKAGES, read_version
+from vidground_hf.environment import BASE_PACKAGES, OPTIONAL_PACKAGES, read_version
 from vidground_hf.ladder import Labels, Ladder, Rung
 from vidground_hf.ladder_needs import NEEDS, UNANSWERED
-from vidground_hf.schema import Example
+from vidground_hf.schema import BLIND_VIEWS, Example
 from vidground_hf.set_rules import FittedCalibrated
+from vidground_hf.video_backends import DEFAULT_BACKEND
 
 ALL_NEEDS = (*NEEDS.values(), UNANSWERED)
 # What the toy set plants, and which labels are right for it. "options" is right for "text" too: its cue may be there.
@@ -52,7 +53,8 @@ def build_ladder_report(
         `dict`: the object that `report.json` holds, without the checks; see `docs/design/ladder.md`.
     """
     answerer = ladder.answerer
-    described = answerer.describe() if isinstance(answerer, ModelAnswerer) else {}
+    looks = any(view not in BLIND_VIEWS for view in ladder.views)
+    described = describe_answerer(answerer, looks=looks)
     sampling = dict(answerer.sampling) if isinstance(answerer, ModelAnswerer) else {}
     return {
         "kind": "ladder",
@@ -72,11 +74,12 @@ def build_ladder_report(
         "alpha": ladder.alpha,
         "views": list(ladder.views),
         "budget": asdict(ladder.budget),
+        "decoder": (ladder.budget.backend or DEFAULT_BACKEND) if looks else None,
         "num_tries": ladder.num_tries,
         "seed": ladder.seed,
         "adapter": adapter.name,
         "source": dict(source),
-        "versions": {package: read_version(package) for package in BASE_PACKAGES},
+        "versions": {package: read_version(package) for package in BASE_PACKAGES + OPTIONAL_PACKAGES},
     }
 
 

@@ -39,8 +39,15 @@ def write_dataset(
         ids_only (`str`, *optional*): why texts are left out; left out itself, whole rows are written.
 
     Raises:
-        `DataError`: when a media file that the rows name is not there, or ids alone do not tell rows apart.
+        `DataError`: when a media file that the rows name is not there, ids alone do not tell rows apart, or the rows
+            are labelled by need, whose ids cannot be pushed alone.
     """
+    if ids_only is not None and report.get("kind") == "ladder":
+        raise DataError(
+            f"what questions need cannot be pushed as ids alone yet, and their texts are not to be pushed ({ids_only})"
+            "; push what vidground curate writes without --ladder, or share the labels.jsonl that vidground audit "
+            "--ladder --output writes, which has row numbers and labels"
+        )
     features = next(iter(splits.values())).features
     report = hide_addresses(hide_folders(report, splits))
     if ids_only is not None:

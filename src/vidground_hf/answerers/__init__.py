@@ -22,6 +22,8 @@ _SETTINGS = {
     "endpoint": _SERVING,
     "provider": _SERVING,
 }
+KINDS = tuple(_SETTINGS)
+"""What a spec begins with."""
 
 
 def load_answerer(spec: str, **settings: Any) -> Answerer | TextBiasProbe:

@@ -88,6 +88,19 @@ def takes_frames(answerer: object) -> bool:
     return bool(getattr(answerer, "takes_frames", False))
 
 
+def describe_answerer(answerer: Answerer, *, looks: bool) -> dict[str, Any]:
+    """What a report says of how a model answered, as JSON; nothing for answerers without settings.
+
+    Args:
+        answerer (`Answerer`): who was asked.
+        looks (`bool`): whether it was shown frames; `visual` then says how.
+    """
+    if not isinstance(answerer, ModelAnswerer):
+        return {}
+    visual = getattr(answerer, "visual_sampling", {}) if looks else {}
+    return {**answerer.describe(), **({"visual": dict(visual)} if visual else {})}
+
+
 def check_seen(prompt: Prompt, answer: Answer) -> Answer:
     """Turns an answer that was to look and was given without a frame into an error."""
     if prompt.frames is None or answer.error is not None or answer.num_frames:
