@@ -160,7 +160,7 @@ class Asker:
 
     def draw(self, views: Sequence[str], lesson: Lesson) -> Group:
         """A group with one clip a view; the views show equally many frames."""
-        clips = [next(self._clips) for _ in views]
+        clips = [self._draw_clip(view, lesson) for view in views]
         picks = [self._pick_frames(view) for view in views]
         return Group(
             np.stack([self.toy_set.frames[clip][pick] for clip, pick in zip(clips, picks, strict=True)]),
@@ -170,6 +170,17 @@ class Asker:
             torch.tensor([self._describe_visitors(clip, view) for clip, view in zip(clips, views, strict=True)]),
             None if lesson == "watch" else self._draw_asked(clips, views, lesson),
         )
+
+    def _draw_clip(self, view: str, lesson: Lesson) -> int:
+        """The next clip; of which something can be named, where that is the lesson."""
+        clip = next(self._clips)
+        while lesson == "name" and not self._list_named(clip, view):
+            clip = next(self._clips)
+        return clip
+
+    def _list_named(self, clip: int, view: str) -> list[dict[str, Any]]:
+        """Questions about a clip that a view answers and no cue does."""
+        return [row for row in self.toy_set.rows[clip] if is_answerable(row, view) and row["cued_option"] is None]
 
     def _draw_clips(self) -> Iterator[int]:
         while True:
@@ -198,10 +209,9 @@ class Asker:
         """Questions of a clip; half of those that text answers belong to other clips, and text still answers them."""
         if lesson == "look_up":
             return [self._make_look_up() for _ in range(self.questions_per_clip)]
+        if lesson == "name":  # these are a third as long
+            return self.rng.choices(self._list_named(clip, view), k=2 * self.questions_per_clip)
         rows = [row for row in self.toy_set.rows[clip] if lesson == "all" or is_answerable(row, view)]
-        if lesson == "name":
-            visual = [row for row in rows if row["cued_option"] is None]
-            return self.rng.choices(visual, k=2 * self.questions_per_clip)  # they are a third as long
         drawn = self.rng.sample(rows, min(len(rows), self.questions_per_clip))
         drawn += self.rng.choices(
             self.text_rows if lesson == "answerable" else rows, k=self.questions_per_clip - len(drawn)

@@ -89,6 +89,11 @@ class FrameRequest:
         """All sampled frames in their order (`FrameRequest`): what every view of one clip is cut from."""
         return replace(self, pick=None, shuffle_seed=None)
 
+    @property
+    def clip_name(self) -> tuple[FrameRequest, int]:
+        """What tells this clip from others of a run (`tuple`); bytes go by their place in memory."""
+        return self.clip, id(self.content)
+
     def arrange(self, num_frames: int) -> list[int]:
         """Which of the sampled frames are shown, in which order.
 

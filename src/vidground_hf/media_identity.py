@@ -23,6 +23,7 @@ from vidground_hf.video import VideoReadError, list_indices
 from vidground_hf.video_errors import describe_cause
 from vidground_hf.video_pictures import list_pictures
 
+_SAMPLING_VERSION = 1  # another one for every change in which frames a budget takes
 Remember = Callable[[str, Callable[[], str]], str]
 _TAGS = ("blob_id", "ETag", "etag", "Last-Modified", "LastModified", "mtime")
 """What file systems call that which changes with a file; the first that is there counts."""
@@ -55,7 +56,7 @@ def identify_frames(request: FrameRequest, remember: Remember) -> dict[str, Any]
         if request.frame_rate is not None:
             spec["frame_rate"] = request.frame_rate
         del spec["size"], spec["backend"]  # neither changes which frames these are
-        name = json.dumps([content, spec], sort_keys=True)
+        name = json.dumps([_SAMPLING_VERSION, content, spec], sort_keys=True)
         indices = json.loads(remember(name, lambda: json.dumps(list_indices(request.clip).tolist())))
     except (OSError, ValueError, VideoReadError):
         return {"unreadable": request.source, "attempt": uuid4().hex}

@@ -5,7 +5,7 @@ A prompt never carries the gold answer, so no answerer can read it by accident.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -170,6 +170,15 @@ def make_prompt(
         frames=None if is_blind else _request_frames(example, view, budget or FrameBudget(), pick, shuffle_seed),
         wording=wording,
     )
+
+
+def order_by_clip(prompts: Sequence[Prompt]) -> list[int]:
+    """Positions of prompts, those of a clip in a row, in the order in which clips and blind prompts first come."""
+    firsts: dict[object, int] = {}
+    names = [index if prompt.frames is None else prompt.frames.clip_name for index, prompt in enumerate(prompts)]
+    for index, name in enumerate(names):
+        firsts.setdefault(name, index)
+    return sorted(range(len(prompts)), key=lambda index: firsts[names[index]])
 
 
 def find_missing(example: Example, view: View) -> str | None:

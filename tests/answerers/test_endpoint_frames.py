@@ -21,11 +21,11 @@ from tests.chat_server import FAULTS, ChatServer, make_completion
 from vidground_hf.answerers import load_answerer
 from vidground_hf.answerers.base import Answer, takes_frames
 from vidground_hf.answerers.endpoint import EndpointAnswerer
-from vidground_hf.answerers.endpoint_frames import Sight, encode_frames, order_by_clip
+from vidground_hf.answerers.endpoint_frames import Sight, encode_frames
 from vidground_hf.cache import AnswerCache, answer_through_cache
 from vidground_hf.frame_loading import FrameLoader
 from vidground_hf.media import FrameBudget, FrameRequest
-from vidground_hf.prompts import Prompt
+from vidground_hf.prompts import Prompt, order_by_clip
 from vidground_hf.video import VideoFrames, VideoReadError, show_frames
 
 NUM_FRAMES = 4

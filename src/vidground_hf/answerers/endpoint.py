@@ -25,14 +25,13 @@ from vidground_hf.answerers.endpoint_frames import (
     Sight,
     describe_encoding,
     make_test_parts,
-    order_by_clip,
 )
 from vidground_hf.answerers.endpoint_loop import run_in_background
 from vidground_hf.answerers.endpoint_reply import Failure, read_error, read_reply
 from vidground_hf.answerers.endpoint_run import Run
 from vidground_hf.answerers.endpoint_server import Server
 from vidground_hf.answerers.endpoint_traffic import Traffic
-from vidground_hf.prompts import Prompt
+from vidground_hf.prompts import Prompt, order_by_clip
 
 DEFAULT_CONCURRENCY = 64
 MAX_CONCURRENCY = 100  # connections that huggingface_hub's client opens at most

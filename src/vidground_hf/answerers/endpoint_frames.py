@@ -63,7 +63,7 @@ class Sight:
     def __init__(self, prompts: Sequence[Prompt], frames_as: FramesAs) -> None:
         self.frames_as = frames_as
         # A row's own bytes go by a name that another row may have as well.
-        clips = {name_clip(prompt.frames): prompt.frames.clip for prompt in prompts if prompt.frames is not None}
+        clips = {prompt.frames.clip_name: prompt.frames.clip for prompt in prompts if prompt.frames is not None}
         self._names = iter(clips)
         self._loader = FrameLoader(num_workers=2, timeout_seconds=60.0, max_ahead=4)
         self._reads = self._loader.load(list(clips.values()))
@@ -96,7 +96,7 @@ class Sight:
         self._thread.shutdown(wait=False, cancel_futures=True)
 
     def _show(self, prompt: Prompt, request: FrameRequest) -> Question | Answer:
-        name = name_clip(request)
+        name = request.clip_name
         while self._name != name:
             self._name, self._read, self._last = next(self._names), next(self._reads), None
         if isinstance(self._read, VideoReadError):
@@ -107,22 +107,6 @@ class Sight:
             self._last = request, Question(prompt, parts, len(shown.data), shown.backend)
         known = self._last[1]
         return Question(prompt, known.parts, known.num_frames, known.decoder)
-
-
-def name_clip(request: FrameRequest) -> tuple[FrameRequest, int]:
-    """What tells the clip of a request from the others of a run; bytes go by their place in memory."""
-    return request.clip, id(request.content)
-
-
-def order_by_clip(prompts: Sequence[Prompt]) -> list[int]:
-    """Positions of prompts, those of a clip in a row, in the order in which clips and blind prompts first come."""
-    firsts: dict[Any, int] = {}
-    for index, prompt in enumerate(prompts):
-        firsts.setdefault(index if prompt.frames is None else name_clip(prompt.frames), index)
-    return sorted(
-        range(len(prompts)),
-        key=lambda k: k if (frames := prompts[k].frames) is None else firsts[name_clip(frames)],
-    )
 
 
 def _find_budget(request: FrameRequest) -> FrameBudget | None:

@@ -15,12 +15,12 @@ from pathlib import Path
 from typing import Any
 
 from vidground_hf.answerers.base import Answer, collect_answers
-from vidground_hf.answerers.vllm_lm_frames import Seen, find_visual_tokens, make_input, order_by_clip, read_seen
+from vidground_hf.answerers.vllm_lm_frames import Seen, find_visual_tokens, make_input, read_seen
 from vidground_hf.answerers.vllm_lm_reading import find_letters, read_letters, read_text
 from vidground_hf.answerers.vllm_lm_revision import find_revision
 from vidground_hf.frame_loading import FrameLoader
 from vidground_hf.model_files import ModelError
-from vidground_hf.prompts import Prompt
+from vidground_hf.prompts import Prompt, order_by_clip
 from vidground_hf.video import VideoReadError
 
 # Our guess: enough to keep a GPU busy, and what a killed run has to ask again at most.
@@ -243,7 +243,7 @@ def _read_batches(
     prompts: Sequence[Prompt], seeing: Sequence[int]
 ) -> Generator[list[tuple[int, Prompt, Seen | VideoReadError]], None, None]:
     """Prompts with frames, one batch while the next is read."""
-    ordered = order_by_clip(prompts, seeing)
+    ordered = [seeing[place] for place in order_by_clip([prompts[index] for index in seeing])]
     with (
         ThreadPoolExecutor(1, thread_name_prefix="vidground-frames") as thread,
         FrameLoader(num_workers=2, timeout_seconds=60.0, max_ahead=4) as loader,

@@ -33,15 +33,6 @@ class Seen:
     digest: str
 
 
-def order_by_clip(prompts: Sequence[Prompt], indices: Sequence[int]) -> list[int]:
-    """Positions of prompts with frames, those of a clip in a row, in the order in which clips first come."""
-    firsts: dict[Any, int] = {}
-    names = {index: _name_clip(request) for index in indices if (request := prompts[index].frames) is not None}
-    for index, name in names.items():
-        firsts.setdefault(name, index)
-    return sorted(names, key=lambda index: firsts[names[index]])
-
-
 def read_seen(loader: FrameLoader, prompts: Sequence[Prompt]) -> Iterator[Seen | VideoReadError]:
     """Reads ahead what prompts show, one clip at a time.
 
@@ -53,13 +44,13 @@ def read_seen(loader: FrameLoader, prompts: Sequence[Prompt]) -> Iterator[Seen |
         `Iterator`: N times what a prompt shows, or why it cannot be read.
     """
     requests = [prompt.frames for prompt in prompts if prompt.frames is not None]
-    clips = {_name_clip(request): request.clip for request in requests}
+    clips = {request.clip_name: request.clip for request in requests}
     reads = loader.load(list(clips.values()))
     name: Any = None
     shown: dict[FrameRequest, Seen] = {}
     for request in requests:
-        if name != _name_clip(request):
-            name, read, shown = _name_clip(request), next(reads), {}
+        if name != request.clip_name:
+            name, read, shown = request.clip_name, next(reads), {}
         if isinstance(read, VideoReadError):
             yield read
             continue
@@ -67,11 +58,6 @@ def read_seen(loader: FrameLoader, prompts: Sequence[Prompt]) -> Iterator[Seen |
             frames = show_frames(read, request)
             shown[request] = Seen(frames, _hash_frames(frames))
         yield shown[request]
-
-
-def _name_clip(request: FrameRequest) -> tuple[FrameRequest, int]:
-    # A row's own bytes go by a name that another row may have as well.
-    return request.clip, id(request.content)
 
 
 def _hash_frames(frames: VideoFrames) -> str:
