@@ -208,6 +208,14 @@ def test_what_the_engine_is_asked(fake_vllm: list[FakeEngine], model: str) -> No
     assert len(fake_vllm) == 1
 
 
+def test_times_count_from_the_start_of_the_part_that_is_shown(
+    fake_vllm: list[FakeEngine], processors: list[Any], model: str
+) -> None:
+    VllmAnswerer(model).answer([look_at("a", start_seconds=0.25)])
+    (given,) = fake_vllm[0].calls[0][0]
+    assert given["multi_modal_data"]["video"][0][1]["frames_indices"] == [250, 1250, 2250, 3250]
+
+
 def test_frames_are_shown_as_they_are(fake_vllm: list[FakeEngine], processors: list[Any], model: str) -> None:
     answerer = VllmAnswerer(model)
     assert takes_frames(answerer)

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -55,7 +55,7 @@ def read_seen(loader: FrameLoader, prompts: Sequence[Prompt]) -> Iterator[Seen |
             yield read
             continue
         if request not in shown:
-            frames = show_frames(read, request)
+            frames = _count_from_start(show_frames(read, request), request)
             shown[request] = Seen(frames, _hash_frames(frames))
         yield shown[request]
 
@@ -89,6 +89,11 @@ def make_input(processor: Any, prompt: Prompt, seen: Seen, *, thinks: bool) -> d
         "multi_modal_uuids": {"video": [seen.digest]},
         "mm_processor_kwargs": {"do_sample_frames": False, "fps": find_rate(seen.frames)},
     }
+
+
+def _count_from_start(frames: VideoFrames, request: FrameRequest) -> VideoFrames:
+    """Frames whose times count from the start of the part that is shown, as they would in a file of that part alone."""
+    return replace(frames, pts_seconds=np.maximum(frames.pts_seconds - (request.start_seconds or 0.0), 0.0))
 
 
 def find_rate(frames: VideoFrames) -> float:
