@@ -92,7 +92,7 @@ def make_input(processor: Any, prompt: Prompt, seen: Seen, *, thinks: bool) -> d
 
 
 def _count_from_start(frames: VideoFrames, request: FrameRequest) -> VideoFrames:
-    """Frames whose times count from the start of the part that is shown, as they would in a file of that part alone."""
+    """Frames whose times count from the start of the part that is shown, as in a file of that part alone."""
     return replace(frames, pts_seconds=np.maximum(frames.pts_seconds - (request.start_seconds or 0.0), 0.0))
 
 
