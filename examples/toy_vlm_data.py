@@ -143,10 +143,10 @@ class Asker:
         toy_set (`ToySet`): to draw from.
         processor (`Qwen2_5_VLProcessor`): its tokenizer and chat template are used.
         questions_per_clip (`int`): asked of a clip at once.
-        seed (`int`): the same seed, the same groups.
+        seed (`int` or `str`): the same seed, the same groups.
     """
 
-    def __init__(self, toy_set: ToySet, processor: Any, *, questions_per_clip: int, seed: int) -> None:
+    def __init__(self, toy_set: ToySet, processor: Any, *, questions_per_clip: int, seed: int | str) -> None:
         self.toy_set = toy_set
         self.questions_per_clip = questions_per_clip
         self.tokenizer = processor.tokenizer.backend_tokenizer
@@ -154,8 +154,12 @@ class Asker:
         self.tail = processor.apply_chat_template(
             [{"role": "user", "content": "x"}], tokenize=False, add_generation_prompt=True
         ).split("x", 1)[1]
-        self.rng = random.Random(seed)
         self.text_rows = [row for rows in toy_set.rows for row in rows if row["needs"] == "text"]
+        self.restart(seed)
+
+    def restart(self, seed: int | str) -> None:
+        """Draws from now on as if it were made with this seed."""
+        self.rng = random.Random(seed)
         self._clips = self._draw_clips()
 
     def draw(self, views: Sequence[str], lesson: Lesson) -> Group:

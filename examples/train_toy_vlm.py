@@ -2,9 +2,9 @@
 
     python examples/train_toy_vlm.py --output toy_vlm
 
-takes about ten minutes on two cores. The folder then opens with `AutoProcessor` and `AutoModelForImageTextToText`; the
-table of accuracies and the same as a line of JSON go to stdout, progress to stderr. `docs/toy_vlm.md` tells why it
-learns. Needs `pip install "vidground-hf[models]"`.
+takes about half an hour on two cores, and goes on where it was cut off. The folder then opens with `AutoProcessor` and
+`AutoModelForImageTextToText`; the table of accuracies and the same as a line of JSON go to stdout, progress to stderr.
+`docs/toy_vlm.md` tells why it learns. Needs `pip install "vidground-hf[models]"`.
 """
 
 from __future__ import annotations
@@ -36,6 +36,7 @@ LEARNING_RATE = 3e-3
 NUM_WARMUP_STEPS = 50
 CLIPS_PER_STEP, QUESTIONS_PER_CLIP = 4, 8
 REPORT_STEPS = 50
+KEPT_STEPS = 100  # after so many steps the state of the training is kept, and clips are drawn afresh
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -64,11 +65,11 @@ class Sizes:
 
 
 FULL = Sizes(
-    num_watching_steps=700,
-    num_naming_steps=350,
-    num_answerable_steps=250,
-    num_mixed_steps=250,
-    num_clips=800,
+    num_watching_steps=900,
+    num_naming_steps=500,
+    num_answerable_steps=1200,
+    num_mixed_steps=500,
+    num_clips=1000,
     num_held_out=600,
 )
 QUICK = Sizes(
@@ -134,13 +135,19 @@ def train(rank: int, num_processes: int, sizes: Sizes, seed: int, folder: Path, 
     toy_set = make_training_set(folder / str(rank), TRAINING_SEED * (seed + 1) + 1000 * rank, sizes.num_clips)
     torch.manual_seed(seed)
     learner = Learner(make_model(processor.tokenizer), processor, Hints(96))
-    asker = Asker(toy_set, processor, questions_per_clip=QUESTIONS_PER_CLIP, seed=seed * num_processes + rank)
+    asker = Asker(toy_set, processor, questions_per_clip=QUESTIONS_PER_CLIP, seed=f"{seed} {rank}")
     optimizer = torch.optim.AdamW(learner.parameters(), lr=LEARNING_RATE, betas=(0.9, 0.98), weight_decay=0.0)
-    schedule = torch.optim.lr_scheduler.LambdaLR(
-        optimizer, lambda step: min((step + 1) / NUM_WARMUP_STEPS, (sizes.num_steps - step) / sizes.num_steps)
-    )
+    kept = output / f"training-{seed}-{sizes.num_steps}.pt"
+    first = resume(kept, learner, optimizer) if kept.exists() else 0
     seen: defaultdict[str, list[float]] = defaultdict(list)
-    for step in range(sizes.num_steps):
+    for step in range(first, sizes.num_steps):
+        if step % KEPT_STEPS == 0:
+            asker.restart(f"{seed} {rank} {step}")
+            if rank == 0 and step > first:
+                keep(kept, learner, optimizer, step)
+        for group in optimizer.param_groups:
+            rate = min((step + 1) / NUM_WARMUP_STEPS, (sizes.num_steps - step) / sizes.num_steps)
+            group["lr"] = LEARNING_RATE * rate
         optimizer.zero_grad()
         for views, lesson in plan_step(step, sizes, asker.rng):
             losses, right = learner(asker.draw(views, lesson))
@@ -150,14 +157,30 @@ def train(rank: int, num_processes: int, sizes: Sizes, seed: int, folder: Path, 
         share_gradients(learner, num_processes)
         torch.nn.utils.clip_grad_norm_(learner.parameters(), 1.0)
         optimizer.step()
-        schedule.step()
         if rank == 0 and (step + 1) % REPORT_STEPS == 0:
             shares = ", ".join(f"{name} {np.mean(values):.2f}" for name, values in sorted(seen.items()))
             print(f"step {step + 1} of {sizes.num_steps}; right: {shares or '-'}", file=sys.stderr, flush=True)
             seen.clear()
     if rank == 0:
         save(output, learner.model, processor)
+        kept.unlink(missing_ok=True)
     dist.destroy_process_group()
+
+
+def keep(path: Path, learner: Learner, optimizer: torch.optim.Optimizer, step: int) -> None:
+    """Keeps the state of a training that was cut off, for the same command to go on from."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    state = {"learner": learner.state_dict(), "optimizer": optimizer.state_dict(), "step": step}
+    torch.save(state, path.with_suffix(".partial"))
+    path.with_suffix(".partial").replace(path)
+
+
+def resume(path: Path, learner: Learner, optimizer: torch.optim.Optimizer) -> int:
+    """Puts back what was kept; returns the step to go on with."""
+    state = torch.load(path, weights_only=True)
+    learner.load_state_dict(state["learner"])
+    optimizer.load_state_dict(state["optimizer"])
+    return int(state["step"])
 
 
 def make_training_set(folder: Path, seed: int, num_clips: int) -> ToySet:
