@@ -16,10 +16,8 @@ import time
 from pathlib import Path
 from typing import Any
 
-from vidground_hf import load_answerer, make_toy_set, open_dataset
-from vidground_hf.ladder_curation import climb
+from vidground_hf import FrameBudget, climb, load_answerer, make_toy_set, open_dataset
 from vidground_hf.ladder_pages import format_ladder
-from vidground_hf.media import FrameBudget
 
 NUM_QUESTIONS_PER_CLIP = 5
 
