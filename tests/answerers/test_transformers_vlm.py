@@ -259,7 +259,7 @@ def test_the_likeliest_words_are_written(
         written = written[inputs["input_ids"].shape[1] :].tolist()
         is_finished = tokenizer.eos_token_id in written
         own = written[: written.index(tokenizer.eos_token_id)] if is_finished else written
-        assert answer.text == tokenizer.decode(own)
+        assert answer.text == tokenizer.decode(own, skip_special_tokens=True)
         assert answer.finish_reason == ("stop" if is_finished else "length")
         assert (answer.num_answer_tokens, answer.num_frames) == (len(own), SHAPES[prompt.frames.source][0])  # type: ignore[union-attr]
 
