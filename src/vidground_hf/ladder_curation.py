@@ -147,7 +147,7 @@ def climb(
     Example:
         >>> from vidground_hf.answerers import ConstantAnswerer
         >>> rows = [{"question": f"Which is it, {k}?", "options": ["this", "that"], "answer": "A"} for k in range(40)]
-        >>> climb(Dataset.from_list(rows), ConstantAnswerer("A"), views=["text"]).report["needs"]["unanswered"]
+        >>> climb(Dataset.from_list(rows), ConstantAnswerer("A"), views=["text"]).report["needs"]["text"]
         40
     """
     _check_settings(keep, on_error)
