@@ -7,7 +7,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-from vidground_hf.answerers.base import Answer
+from vidground_hf.answerers.base import Answer, collect_answers
 from vidground_hf.prompts import Prompt
 from vidground_hf.schema import LETTERS
 
@@ -51,9 +51,7 @@ class SimulatedModel:
         return {"device": "none"}
 
     def answer(self, prompts: Sequence[Prompt]) -> list[Answer]:
-        answers: dict[int, Answer] = {}
-        self.answer_each(prompts, answers.__setitem__)
-        return [answers[index] for index in range(len(prompts))]
+        return collect_answers(self, prompts)
 
     def answer_each(self, prompts: Sequence[Prompt], on_answer: Callable[[int, Answer], None]) -> None:
         for index, prompt in enumerate(prompts):

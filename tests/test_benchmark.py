@@ -16,7 +16,7 @@ import pytest
 from datasets import Dataset
 
 from tests.models import SimulatedModel
-from vidground_hf.answerers.base import Answer, ConstantAnswerer
+from vidground_hf.answerers.base import Answer, ConstantAnswerer, collect_answers
 from vidground_hf.benchmark import run_benchmark
 from vidground_hf.benchmark_asking import Showing, list_showings
 from vidground_hf.benchmark_report import draw_accuracy, format_benchmark, name_rows, render_readme
@@ -67,9 +67,7 @@ class SeeingModel:
         return {"processor": "stand-in", "max_pixels": 200704}
 
     def answer(self, prompts: Sequence[Prompt]) -> list[Answer]:
-        answers: dict[int, Answer] = {}
-        self.answer_each(prompts, answers.__setitem__)
-        return [answers[index] for index in range(len(prompts))]
+        return collect_answers(self, prompts)
 
     def answer_each(self, prompts: Sequence[Prompt], on_answer: Callable[[int, Answer], None]) -> None:
         for index, prompt in enumerate(prompts):
