@@ -252,3 +252,26 @@ def test_a_folder_is_named_by_its_images_in_their_order(tmp_path: Path) -> None:
     assert identify() == first
     (folder / "10.png").rename(folder / "1a.png")
     assert identify() != first
+
+
+def test_questions_that_show_the_same_frames_name_them_once(
+    clip: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    named: list[FrameRequest] = []
+
+    def count(request: FrameRequest, remember: Callable[[str, Callable[[], str]], str]) -> dict[str, object]:
+        named.append(request)
+        return identify_frames(request, remember)
+
+    monkeypatch.setattr("vidground_hf.cache.identify_frames", count)
+    held = [bytearray(clip.read_bytes()) for _ in range(2)]
+    held[1].extend(b" another file")
+    requests = [FrameRequest(source="one name", content=bytes(content)) for content in held]
+    prompts = [replace(look(clip, 8), question=f"{k}?", frames=request) for request in requests for k in range(3)]
+    with AnswerCache(tmp_path / "answers.sqlite") as cache:
+        keys = cache.make_keys(Watcher(8), prompts)
+    assert len(named) == 2
+    assert len(set(keys)) == 6
+    same = [replace(prompt, question="?") for prompt in prompts]
+    with AnswerCache(tmp_path / "answers.sqlite") as cache:
+        assert len(set(cache.make_keys(Watcher(8), same))) == 2

@@ -17,6 +17,7 @@ from typing import Any, Literal
 
 from vidground_hf.answerers.base import Answer, ModelAnswerer, check_seen
 from vidground_hf.fits import find_cache_dir
+from vidground_hf.media import FrameRequest
 from vidground_hf.media_identity import identify_frames
 from vidground_hf.mounts import find_network_mount
 from vidground_hf.prompts import Prompt
@@ -179,9 +180,15 @@ class AnswerCache:
         is_shown = any(prompt.frames is not None for prompt in prompts)
         # A model that reads text only cannot say how it looks.
         sees = {"answerer": dict(getattr(answerer, "visual_sampling", {}))} if is_shown else {}
+        shown: dict[tuple[FrameRequest, int], dict[str, Any]] = {}  # once for all questions that show the same
         keys = []
         for prompt in prompts:
-            frames = None if prompt.frames is None else sees | identify_frames(prompt.frames, self.remember)
+            frames = None
+            if prompt.frames is not None:
+                name = prompt.frames, id(prompt.frames.content)
+                if name not in shown:
+                    shown[name] = sees | identify_frames(prompt.frames, self.remember)
+                frames = shown[name]
             keys.append(make_key(answerer.id, sampling, prompt, frames))
         return keys
 
