@@ -21,7 +21,7 @@ from vidground_hf.deciding import RowRule, name_rule
 from vidground_hf.filtering import GroundFilter
 from vidground_hf.folders import write_report, write_shards, write_whole
 from vidground_hf.hub import Push, push_folder
-from vidground_hf.origin import find_origin, read_card_metadata
+from vidground_hf.origin import describe_source, read_card_metadata
 from vidground_hf.publishing import REPLACED, write_dataset
 from vidground_hf.report import build_report
 from vidground_hf.schema import View
@@ -170,9 +170,6 @@ def curate(
     """
     started = time.perf_counter()
     rows = join_splits(dataset)
-    named = {"id": None, "revision": None, **(source or {})}
-    if named["id"] is not None and Path(named["id"]).exists():  # two parts do not tell whose disk they were on
-        named["id"] = "/".join(Path(named["id"]).parts[-2:])
     ground_filter = GroundFilter(
         answerer, rule, samples=samples, seed=seed, shortcut_kinds=shortcut_kinds, view=view, adapter=adapter,
         columns=columns, media_root=media_root, on_error=on_error,
@@ -190,7 +187,7 @@ def curate(
         view=view,
         seed=seed,
         splits=rows["split"] if "split" in rows.column_names else None,
-        source={**named, **find_origin(rows), "fingerprint": rows._fingerprint},
+        source=describe_source(rows, source),
     )
     report |= {"columns": dict(columns) if columns else None, "command": None, **read_card_metadata(report["source"])}
     terms = find_terms(report)

@@ -25,7 +25,7 @@ from vidground_hf.ladder_checks import measure_kept, measure_wrong_videos
 from vidground_hf.ladder_needs import BLIND_NEEDS, NEED_COLUMNS, VISUAL_NEEDS, LadderRule
 from vidground_hf.ladder_report import PLANTED, build_ladder_report, compare_needs
 from vidground_hf.media import FrameBudget
-from vidground_hf.origin import find_origin, read_card_metadata
+from vidground_hf.origin import describe_source, read_card_metadata
 from vidground_hf.reading import read_examples
 from vidground_hf.report import find_leaks
 from vidground_hf.rows import append_columns
@@ -164,7 +164,7 @@ def climb(
         _check_clips(examples)
     labels = label_rows(ladder, examples, keys, on_error=on_error, progress=progress)
     marked = add_needs(rows, labels)
-    named = _name_source(rows, source)
+    named = describe_source(rows, source)
     report = build_ladder_report(ladder, labels, examples, found, keep=tuple(keep), source=named)
     report |= {
         "wrong_video": measure_wrong_videos(ladder, examples, num_control_rows),
@@ -196,13 +196,6 @@ def _check_clips(examples: Sequence[Example]) -> None:
             "folder with --media-root (media_root='...'). Or pass --on-error undecided (in Python "
             "on_error='undecided') to keep such rows as undecided"
         )
-
-
-def _name_source(rows: Dataset, source: Mapping[str, Any] | None) -> dict[str, Any]:
-    named = {"id": None, "revision": None, **(source or {})}
-    if named["id"] is not None and Path(named["id"]).exists():  # two parts do not tell whose disk they were on
-        named["id"] = "/".join(Path(named["id"]).parts[-2:])
-    return {**named, **find_origin(rows), "fingerprint": rows._fingerprint}
 
 
 def add_needs(rows: Dataset, labels: Labels) -> Dataset:

@@ -18,6 +18,23 @@ from huggingface_hub.errors import HFValidationError
 _COMMIT = re.compile(r"[0-9a-f]{40}")  # folders of local files have 64 digits
 
 
+def describe_source(rows: Dataset, source: Mapping[str, Any] | None) -> dict[str, Any]:
+    """What a report says of where its rows came from.
+
+    Args:
+        rows (`Dataset`): as loaded.
+        source (`Mapping`, *optional*): what the caller says of it, for example `id` and `revision`.
+
+    Returns:
+        `dict`: `id`, `revision` and `fingerprint`, and whatever else `source` has. Of a path two parts are left, which
+        do not tell whose disk it was on.
+    """
+    named = {"id": None, "revision": None, **(source or {})}
+    if named["id"] is not None and Path(named["id"]).exists():
+        named["id"] = "/".join(Path(named["id"]).parts[-2:])
+    return {**named, **find_origin(rows), "fingerprint": rows._fingerprint}
+
+
 def find_origin(rows: Dataset) -> dict[str, str]:
     """Finds the Hub dataset that rows were loaded from, by the folders of the caches they lie in.
 
