@@ -34,6 +34,11 @@ ENOUGH = {
 CUES_IN_OPTIONS = ("textual_shortcut", "inferential_elimination")
 Lesson = Literal["watch", "look_up", "name", "answerable", "all"]
 UNKNOWN = -100  # as PyTorch's cross entropy leaves a target out
+# What a question may ask for: a trait or the place of a thing, a move of it, a trait of a visitor, a number of traits.
+TOPICS = (
+    *("colour", "shape", "place", "direction first", "direction last", "count colour", "count shape"),
+    *(f"visitor {end} {trait}" for end in ("first", "last") for trait in ("colour", "shape")),
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -62,6 +67,7 @@ class Asked(NamedTuple):
         option_ends (`int64[R, 4]`, *optional*): `None` where no options are shown.
         gold (`int64[R]`): position of the right option as shown, `UNKNOWN` where the view does not tell.
         answers (`int64[R]`): the answer's position in `VISUAL_ANSWERS`, `UNKNOWN` where it cannot be seen.
+        topics (`int64[R]`): a position in `TOPICS`; `UNKNOWN` where the question is none of a clip's.
         mentions (`int64[M, 3]`): of each colour and shape in a question its row, its position in the row and its
             position in `VISUAL_ANSWERS`.
     """
@@ -72,6 +78,7 @@ class Asked(NamedTuple):
     ends: torch.Tensor
     gold: torch.Tensor
     answers: torch.Tensor
+    topics: torch.Tensor
     mentions: torch.Tensor
 
 
@@ -81,7 +88,7 @@ class Group(NamedTuple):
     Attributes:
         frames (`uint8[G, F, 56, 56, 3]`), cells (`int64[G, F, 4, 4]`): F is 0 without a clip.
         sights (`int64[G, 6]`): first visitor's colour and shape, last visitor's, numbers of different colours and
-            shapes of visitors less one; `UNKNOWN` where the view does not tell.
+            shapes of visitors, as positions in `VISUAL_ANSWERS`; `UNKNOWN` where the view does not tell.
         asked (`Asked`, *optional*): `None` where nothing is asked; else the same number of rows for each clip, those
             of a clip together.
     """
@@ -134,6 +141,19 @@ def is_answerable(row: dict[str, Any], view: str) -> bool:
     if view == "options_only":
         return row["shortcut_kind"] in CUES_IN_OPTIONS
     return view in ENOUGH[row["needs"]]
+
+
+def find_topic(row: dict[str, Any]) -> int:
+    """What a question asks for, as a position in `TOPICS`; `UNKNOWN` where a cue adds other words to it."""
+    if row["cued_option"] is not None or "category" not in row:
+        return UNKNOWN
+    words = row["question"].replace(",", " ").replace("?", " ").replace(".", " ").lower().split()
+    parts = [row["category"]]
+    if parts[0] in ("direction", "visitor"):
+        parts.append("first" if "first" in words else "last")
+    if parts[0] in ("visitor", "count"):
+        parts.append("colour" if {"colour", "colours"} & {*words} else "shape")
+    return TOPICS.index(" ".join(parts))
 
 
 class Asker:
@@ -205,16 +225,17 @@ class Asker:
 
     def _describe_visitors(self, clip: int, view: str) -> list[int]:
         shapes, colours = np.divmod(self.toy_set.visitors[clip] - 1, len(COLOURS))
-        ends = [colours[0], shapes[0], colours[-1], shapes[-1]] if view == "video" else [UNKNOWN] * 4
-        counts = [len(set(colours)) - 1, len(set(shapes)) - 1] if view in ENOUGH["video"] else [UNKNOWN] * 2
-        return [int(value) for value in (*ends, *counts)]
+        names = [COLOURS[colours[0]], SHAPES[shapes[0]], COLOURS[colours[-1]], SHAPES[shapes[-1]]]
+        names += [NUMBERS[len({*kinds}) - 1] for kinds in (colours.tolist(), shapes.tolist())]
+        is_told = [view == "video"] * 4 + [view in ENOUGH["video"]] * 2
+        return [VISUAL_ANSWERS.index(name) if told else UNKNOWN for name, told in zip(names, is_told, strict=True)]
 
     def _draw_rows(self, clip: int, view: str, lesson: Lesson) -> list[dict[str, Any]]:
         """Questions of a clip; half of those that text answers belong to other clips, and text still answers them."""
         if lesson == "look_up":
             return [self._make_look_up() for _ in range(self.questions_per_clip)]
-        if lesson == "name":  # these are a third as long
-            return self.rng.choices(self._list_named(clip, view), k=2 * self.questions_per_clip)
+        if lesson == "name":
+            return self.rng.choices(self._list_named(clip, view), k=self.questions_per_clip)
         rows = [row for row in self.toy_set.rows[clip] if lesson == "all" or is_answerable(row, view)]
         drawn = self.rng.sample(rows, min(len(rows), self.questions_per_clip))
         drawn += self.rng.choices(
@@ -243,7 +264,9 @@ class Asker:
         ids, encodings = self._encode(texts)
         ends = torch.tensor([len(encoding) - 1 for encoding in encodings])
         answers = torch.tensor([VISUAL_ANSWERS.index(row["answer"]) for row, _ in asked])
-        return Asked(ids, ends, None, ends, torch.full_like(ends, UNKNOWN), answers, _find_mentions(encodings, ends))
+        topics = torch.tensor([find_topic(row) for row, _ in asked])
+        gold = torch.full_like(ends, UNKNOWN)
+        return Asked(ids, ends, None, ends, gold, answers, topics, _find_mentions(encodings, ends))
 
     def _encode(self, texts: list[str]) -> tuple[torch.Tensor, list[Any]]:
         encodings = self.tokenizer.encode_batch(texts, add_special_tokens=False)
@@ -268,7 +291,8 @@ class Asker:
             gold = [row["options"][j] for j in order].index(row["answer"]) if is_answerable(row, view) else UNKNOWN
             is_seen = gold != UNKNOWN and row["cued_option"] is None
             answer = VISUAL_ANSWERS.index(row["answer"]) if is_seen else UNKNOWN
-            marks.append([question_end, *option_ends, len(encoding) - 1, gold, answer])
+            topic = UNKNOWN if view == "options_only" else find_topic(row)
+            marks.append([question_end, *option_ends, len(encoding) - 1, gold, answer, topic])
         columns = torch.tensor(marks)
         return Asked(
             ids,
@@ -277,6 +301,7 @@ class Asker:
             columns[:, 5],
             columns[:, 6],
             columns[:, 7],
+            columns[:, 8],
             _find_mentions(encodings, columns[:, 0]),
         )
 

@@ -9,6 +9,7 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
+import torch
 from tokenizers import Tokenizer
 from tokenizers.models import WordLevel
 from tokenizers.pre_tokenizers import Whitespace
@@ -89,14 +90,14 @@ def make_processor(texts: Iterable[str]) -> Any:
 
 
 def make_model(
-    tokenizer: Any, *, width: int = 96, num_language_layers: int = 6, num_vision_layers: int = 1
+    tokenizer: Any, *, width: int = 96, num_language_layers: int = 7, num_vision_layers: int = 1
 ) -> Qwen2_5_VLForConditionalGeneration:
-    """The model, with random weights.
+    """The model, with random weights; queries and keys begin equal, so that tokens alike attend to one another.
 
     Args:
         tokenizer (`PreTrainedTokenizerFast`): of the processor.
         width (`int`, *optional*, defaults to 96): of both halves; a multiple of 96.
-        num_language_layers (`int`, *optional*, defaults to 6), num_vision_layers (`int`, *optional*, defaults to 1).
+        num_language_layers (`int`, *optional*, defaults to 7), num_vision_layers (`int`, *optional*, defaults to 1).
 
     Returns:
         `Qwen2_5_VLForConditionalGeneration`.
@@ -140,7 +141,11 @@ def make_model(
         vision_end_token_id=ids["<|vision_end|>"],
         tie_word_embeddings=True,
     )
-    return Qwen2_5_VLForConditionalGeneration(config)
+    model = Qwen2_5_VLForConditionalGeneration(config)
+    with torch.no_grad():
+        for layer in model.model.language_model.layers:
+            layer.self_attn.k_proj.weight.copy_(layer.self_attn.q_proj.weight)
+    return model
 
 
 def save(folder: Path, model: Any, processor: Any) -> None:

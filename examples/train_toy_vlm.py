@@ -34,7 +34,9 @@ from vidground_hf.toy_world import generate_clips
 TRAINING_SEED = 10_000  # the first of a run's training sets; held-out sets have small ones
 LEARNING_RATE = 3e-3
 NUM_WARMUP_STEPS = 50
-CLIPS_PER_STEP, QUESTIONS_PER_CLIP = 4, 8
+CLIPS_PER_STEP, QUESTIONS_PER_CLIP = 4, 4
+LOOK_UP_STEPS = 250  # so long text only asks to find an option
+DECAY_SHARE = 0.3  # of the steps, the last ones, in which the learning rate falls to 0
 REPORT_STEPS = 50
 KEPT_STEPS = 100  # after so many steps the state of the training is kept, and clips are drawn afresh
 
@@ -44,8 +46,8 @@ class Sizes:
     """How much is trained on.
 
     Attributes:
-        num_watching_steps (`int`): first steps, which ask nothing but what stands where and when.
-        num_naming_steps (`int`): next ones, which ask for names, and for options in text alone.
+        num_watching_steps (`int`): first steps, which ask nothing of a clip but what stands where and when.
+        num_naming_steps (`int`): next ones, which ask for names.
         num_answerable_steps (`int`): next ones, which ask for options, but only what the view answers.
         num_mixed_steps (`int`): last ones, which ask anything.
         num_clips (`int`): for each process; ten questions each.
@@ -65,10 +67,10 @@ class Sizes:
 
 
 FULL = Sizes(
-    num_watching_steps=900,
-    num_naming_steps=500,
-    num_answerable_steps=1200,
-    num_mixed_steps=500,
+    num_watching_steps=150,
+    num_naming_steps=600,
+    num_answerable_steps=900,
+    num_mixed_steps=600,
     num_clips=1000,
     num_held_out=600,
 )
@@ -146,12 +148,12 @@ def train(rank: int, num_processes: int, sizes: Sizes, seed: int, folder: Path, 
             if rank == 0 and step > first:
                 keep(kept, learner, optimizer, step)
         for group in optimizer.param_groups:
-            rate = min((step + 1) / NUM_WARMUP_STEPS, (sizes.num_steps - step) / sizes.num_steps)
-            group["lr"] = LEARNING_RATE * rate
+            left = (sizes.num_steps - step) / sizes.num_steps
+            group["lr"] = LEARNING_RATE * min((step + 1) / NUM_WARMUP_STEPS, left / DECAY_SHARE, 1.0)
         optimizer.zero_grad()
         for views, lesson in plan_step(step, sizes, asker.rng):
-            losses, right = learner(asker.draw(views, lesson))
-            (sum(losses.values()) * len(views) / CLIPS_PER_STEP).backward()
+            loss, right = learner(asker.draw(views, lesson))
+            (loss * len(views) / CLIPS_PER_STEP).backward()
             if right is not None:
                 seen[f"{lesson} {views[0]}"].append(right)
         share_gradients(learner, num_processes)
@@ -198,25 +200,39 @@ def make_training_set(folder: Path, seed: int, num_clips: int) -> ToySet:
 
 
 def plan_step(step: int, sizes: Sizes, rng: random.Random) -> list[tuple[list[str], Lesson]]:
-    """What a step shows: whole clips, and in turn something cheaper."""
-    clips = rng.choices(("video", "shuffled_frames"), (3, 1), k=CLIPS_PER_STEP)
-    if step < sizes.num_watching_steps:
-        few = step < sizes.num_watching_steps // 3 and step % 2
-        return [(["single_frame"] * 12 if few else [*clips, *clips], "watch")]
-    step -= sizes.num_watching_steps
-    if step < sizes.num_naming_steps:
-        turns: list[tuple[list[str], Lesson]] = [
-            (["text"] * 4, "look_up"),
-            (["text"] * 2, "answerable"),
-            (["single_frame"] * 4, "look_up"),
-            (["single_frame"] * 4, "name"),
-        ]
-        return [(clips, "name"), turns[step % 4]]
-    lesson: Lesson = "answerable" if step < sizes.num_naming_steps + sizes.num_answerable_steps else "all"
-    if step % 2:
-        return [(clips, lesson), (["single_frame"] * 2, lesson)]
-    blind = ["text"] * 3 if lesson == "answerable" else rng.choices(("text", "options_only"), (4, 1), k=3)
-    return [(clips, lesson), (blind, lesson)]
+    """What a step shows: whole clips, every third time single frames instead; and text alone."""
+    text: tuple[list[str], Lesson] = (
+        ["text"] * 3,
+        "look_up" if step < LOOK_UP_STEPS or step % 3 == 0 else "answerable",
+    )
+    lesson = find_lesson(step, sizes)
+    num_clips = 2 * CLIPS_PER_STEP if lesson in ("watch", "name") else CLIPS_PER_STEP
+    clips = rng.choices(("video", "shuffled_frames"), (3, 1), k=num_clips)
+    frames = ["single_frame"] * CLIPS_PER_STEP
+    turn = step % 6
+    if lesson == "watch":
+        return [(frames if turn == 5 else clips, lesson), text]
+    shown = frames if turn in (2, 5) else clips
+    if lesson == "name":
+        return [(shown, lesson), text]
+    if lesson == "answerable":
+        return [(shown, "name" if turn in (0, 3) else lesson), *([text] if turn % 2 == 0 else [])]
+    blind = rng.choices(("text", "options_only"), (4, 1), k=2)
+    return [(shown, lesson), (blind, lesson)]
+
+
+def find_lesson(step: int, sizes: Sizes) -> Lesson:
+    """Which lesson a step belongs to."""
+    lengths: dict[Lesson, int] = {
+        "watch": sizes.num_watching_steps,
+        "name": sizes.num_naming_steps,
+        "answerable": sizes.num_answerable_steps,
+    }
+    for lesson, length in lengths.items():
+        if step < length:
+            return lesson
+        step -= length
+    return "all"
 
 
 def share_gradients(learner: Learner, num_processes: int) -> None:

@@ -5,6 +5,7 @@ import json
 import random
 import subprocess
 import sys
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -67,7 +68,7 @@ def make_small_model() -> tuple[Any, Any]:
     data, parts = load("toy_vlm_data"), load("toy_vlm_model")
     processor = parts.make_processor(data.show(row, range(4)) for row in (COUNT, PLACE, TEXT))
     torch.manual_seed(0)
-    return parts.make_model(processor.tokenizer, num_language_layers=2, num_vision_layers=1).eval(), processor
+    return parts.make_model(processor.tokenizer).eval(), processor
 
 
 @pytest.mark.parametrize("view", ["text", "single_frame", "shuffled_frames", "video"])
@@ -75,7 +76,7 @@ def test_questions_behind_one_pass_over_the_video_get_the_logits_of_whole_prompt
     data, training = load("toy_vlm_data"), load("toy_vlm_training")
     model, processor = make_small_model()
     asker = data.Asker(make_small_set(), processor, questions_per_clip=3, seed=0)
-    learner = training.Learner(model, processor, training.Hints(96, 1, 1, 1, 1))
+    learner = training.Learner(model, processor, training.Hints(96))
     heads: list[Any] = []
     model.lm_head.register_forward_hook(lambda module, inputs, output: heads.append(output.detach()))
     group = asker.draw([view, view], "all")
@@ -136,73 +137,155 @@ def test_what_is_to_be_known_of_a_group() -> None:
     assert [word for row, word in mentioned if row in counts] == ["red", "ring"] * 2
 
 
+@pytest.mark.parametrize(
+    ("category", "question", "topic"),
+    [
+        ("colour", "Which colour is the ring?", "colour"),
+        ("place", "Locate the first ring.", "place"),
+        ("direction", "Which way does the red thing move first?", "direction first"),
+        ("direction", "In what direction is the last jump of the ring?", "direction last"),
+        ("visitor", "Of the visitors, what colour comes first?", "visitor first colour"),
+        ("visitor", "What shape has the last of the visitors?", "visitor last shape"),
+        ("count", "How many colours do the visitors have, not counting the ring?", "count colour"),
+        ("count", "Count the shapes of the visitors.", "count shape"),
+    ],
+)
+def test_what_a_question_asks_for(category: str, question: str, topic: str) -> None:
+    data = load("toy_vlm_data")
+    row = COUNT | {"category": category, "question": question}
+    assert data.TOPICS[data.find_topic(row)] == topic
+    assert data.find_topic(row | {"cued_option": "red"}) == data.UNKNOWN
+
+
+def test_a_question_without_a_category_has_no_topic() -> None:
+    data = load("toy_vlm_data")
+    assert data.find_topic(COUNT) == data.UNKNOWN
+
+
 def test_a_whole_clip_tells_its_visitors_and_a_shuffled_one_their_number() -> None:
     data = load("toy_vlm_data")
     _, processor = make_small_model()
     asker = data.Asker(make_small_set(), processor, questions_per_clip=1, seed=0)
     unknown = data.UNKNOWN
     # Red, green, blue and yellow squares; a red circle, a red square, a red triangle and the red square again.
-    whole = [[0, 0, 3, 0, 3, 0], [0, 1, 0, 0, 0, 2]]
+    names = (("red", "square", "yellow", "square", "four", "one"), ("red", "circle", "red", "square", "one", "three"))
+    whole = [[data.VISUAL_ANSWERS.index(name) for name in clip] for clip in names]
     assert sorted(asker.draw(["video"] * 2, "all").sights.tolist()) == sorted(whole)
     shuffled = [[unknown] * 4 + sights[4:] for sights in whole]
     assert sorted(asker.draw(["shuffled_frames"] * 2, "all").sights.tolist()) == sorted(shuffled)
 
 
-def test_the_colours_and_shapes_of_frames_are_marked() -> None:
+def make_walk(last: str = "green circle") -> Any:
+    """A red ring that goes right, down and left; a blue cross that stays; green things that come and go."""
     cells = torch.zeros((1, 8, 4, 4), dtype=torch.long)
-    cells[0, 0, 1, 2] = CELL_NAMES.index("red ring")
-    cells[0, 1, 1, 2] = CELL_NAMES.index("blue cross")  # in none of the four frames that are looked at alone
-    cells[0, 7, 3, 0] = CELL_NAMES.index("green ring")
-    marks = load("toy_vlm_training").mark_traits(cells)
-    assert [frame.nonzero().flatten().tolist() for frame in marks[0]] == [[0, 11], [], [], [1, 11], [0, 1, 2, 9, 11]]
-    single = load("toy_vlm_training").mark_traits(cells[:, :1])
-    assert [frame.nonzero().flatten().tolist() for frame in single[0]] == [[0, 11], [0, 11]]
+    ring, cross, *visitors = (
+        CELL_NAMES.index(name)
+        for name in ("red ring", "blue cross", "green circle", "green square", "green diamond", last)
+    )
+    for frame in range(8):
+        phase = frame // 2
+        cells[0, frame, (1, 1, 2, 2)[phase], (0, 1, 1, 0)[phase]] = ring
+        cells[0, frame, 3, 3] = cross
+        cells[0, frame, 0, phase] = visitors[phase]
+    return cells
 
 
-def test_what_is_mentioned_is_found_where_it_stands() -> None:
-    training = load("toy_vlm_training")
-    data = load("toy_vlm_data")
-    model, processor = make_small_model()
-    learner = training.Learner(model, processor, training.Hints(96, 1, 1, 1, 1))
+def test_the_colours_and_shapes_seen_so_far_are_marked() -> None:
+    marks = load("toy_vlm_hints").mark_traits(make_walk())[0]
+    red, green, blue, square, circle, cross, diamond, ring = 0, 1, 2, 6, 7, 9, 10, 11
+
+    def seen(frame: int, cell: int) -> list[list[int]]:
+        return [kind.nonzero().flatten().tolist() for kind in marks[16 * frame + cell]]
+
+    assert marks.shape == (128, 2, 12)
+    assert seen(0, 0) == [[green, circle]] * 2
+    assert seen(0, 3) == [[green, circle]] * 2
+    first = [red, green, blue, circle, cross, ring]
+    assert seen(0, 15) == [first, first]
+    assert seen(2, 1) == [first, [red, green, blue, square, circle, cross, ring]]
+    assert seen(7, 15) == [first, [red, green, blue, square, circle, cross, diamond, ring]]
+    single = load("toy_vlm_hints").mark_traits(make_walk()[:, :1])[0, -1]
+    assert [kind.nonzero().flatten().tolist() for kind in single] == [first, first]
+
+
+def test_steps_turns_and_returns_of_things() -> None:
+    hints, unknown = load("toy_vlm_hints"), load("toy_vlm_data").UNKNOWN
+    cells = make_walk()
+    steps, returns = hints.find_steps(cells), hints.find_returns(cells)
+    turns = hints.find_turns(steps, returns)
+    way = [(frame, (1, 1, 2, 2)[frame // 2], (0, 1, 1, 0)[frame // 2]) for frame in range(8)]
+    right, down, left, nowhere, comes_last, neither = 1, 2, 3, 4, 8, 9
+    assert [int(steps[0][at]) for at in way] == [unknown, unknown, right, right, down, down, left, left]
+    assert [int(turns[0][at]) for at in way] == [unknown] * 2 + [right] * 2 + [neither] * 2 + [4 + left] * 2
+    assert [int(returns[0][at]) for at in way] == [unknown] * 2 + [1] * 6
+    assert steps[0, 2:, 3, 3].tolist() == [nowhere] * 6
+    assert turns[0, 2:, 3, 3].tolist() == [neither] * 6
+    visits = [(frame, 0, frame // 2) for frame in range(2, 8)]
+    assert [int(steps[0][at]) for at in visits] == [unknown] * 6
+    assert [int(returns[0][at]) for at in visits] == [0, 0, 0, 0, 1, 1]
+    assert [int(turns[0][at]) for at in visits] == [neither] * 6  # the circle that comes last was there first
+    other = make_walk(last="green triangle")
+    other_turns = hints.find_turns(hints.find_steps(other), hints.find_returns(other))
+    assert [int(other_turns[0][at]) for at in visits] == [neither] * 4 + [comes_last] * 2
+    empty = cells == 0
+    assert {int(value) for labels in (steps, turns, returns) for value in labels[empty]} == {unknown}
+
+
+def test_what_is_mentioned_is_found_where_it_stands_and_goes() -> None:
+    hints, data = load("toy_vlm_hints"), load("toy_vlm_data")
+    _, processor = make_small_model()
     asker = data.Asker(make_small_set(), processor, questions_per_clip=3, seed=0)
-    group = asker.draw(["video"], "all")
-    states = torch.zeros((*group.asked.ids.shape, 96))
+    group = asker.draw(["video"], "all")._replace(cells=make_walk())
+    readers = hints.Hints(12)
     with torch.no_grad():
-        learner.hints.whereabouts.weight.zero_()
-        bias = torch.zeros(4, 2, 4)
-        bias[:, 0, 0] = bias[:, 1, 0] = 50  # everything stands top left
-        learner.hints.whereabouts.bias.copy_(bias.flatten())
-        only_ring = group._replace(cells=torch.where(group.cells == CELL_NAMES.index("red ring"), group.cells, 0))
-        assert float(learner._grade_mentions(only_ring, states)["whereabouts"]) == pytest.approx(0, abs=1e-6)
-        both = float(learner._grade_mentions(group, states)["whereabouts"])
-        assert both > 1  # the cross stands elsewhere
-        nothing = group._replace(cells=torch.zeros_like(group.cells))
-        assert learner._grade_mentions(nothing, states) == {}
+        for reader in (readers.quarter, readers.heading):
+            reader.weight.zero_()
+        readers.quarter.bias.copy_(torch.tensor([0.0, 0, 0, 50]))  # what stays is at the bottom right
+        readers.heading.bias.copy_(
+            torch.tensor([0.0, 50, 0, 0, 0, 0, 0, 50])
+        )  # first to the right, at last to the left
+    states = torch.zeros((*group.asked.ids.shape, 12))
+    # The words are "red ring" and "cross": read what is right, the shape for the colour and the other way round.
+    for row, place, name in group.asked.mentions.tolist():
+        states[row, place, {0: 11, 11: 0, 9: 2}[name]] = 50
+
+    def name(read: Any) -> Any:
+        return torch.nn.functional.pad(read, (0, 14))  # of the 26 answers these are colours and shapes
+
+    with torch.no_grad():
+        losses = readers.grade_mentions(group, states, states, name)
+    assert {name: float(loss) for name, loss in losses.items()} == pytest.approx(
+        {"mentions": 0, "quarters": 0, "headings": 0}, abs=1e-6
+    )
+    wrong = readers.grade_mentions(group, -states, states, name)
+    assert float(wrong["mentions"]) > 50
+    shuffled = group._replace(sights=torch.full_like(group.sights, data.UNKNOWN))
+    assert "headings" not in readers.grade_mentions(shuffled, states, states, name)
+    assert readers.grade_mentions(group._replace(cells=torch.zeros_like(group.cells)), states, states, name) == {}
 
 
 def test_lessons_follow_one_another() -> None:
     script = load("train_toy_vlm")
     sizes = script.Sizes(
-        num_watching_steps=3,
-        num_naming_steps=4,
-        num_answerable_steps=4,
-        num_mixed_steps=4,
+        num_watching_steps=6,
+        num_naming_steps=6,
+        num_answerable_steps=6,
+        num_mixed_steps=6,
         num_clips=1,
         num_held_out=1,
     )
     plan = [script.plan_step(step, sizes, random.Random(0)) for step in range(sizes.num_steps)]
-    assert [lesson for step in plan[:3] for _, lesson in step] == ["watch"] * 3
-    del plan[:3]
-    assert [[lesson for _, lesson in step] for step in plan[:4]] == [
-        ["name", "look_up"],
-        ["name", "answerable"],
-        ["name", "look_up"],
-        ["name", "name"],
-    ]
-    assert {lesson for step in plan[4:8] for _, lesson in step} == {"answerable"}
-    assert {lesson for step in plan[8:] for _, lesson in step} == {"all"}
-    assert [step[1][0][0] for step in plan[:4]] == ["text", "text", "single_frame", "single_frame"]
-    assert {view for views, _ in plan[11] for view in views} <= {"video", "shuffled_frames", "single_frame"}
+    assert [[lesson for _, lesson in step] for step in plan[:6]] == [["watch", "look_up"]] * 6
+    assert [[lesson for _, lesson in step] for step in plan[6:12]] == [["name", "look_up"]] * 6
+    assert [step[0][1] for step in plan[12:18]] == ["name", *["answerable"] * 2] * 2
+    assert [[lesson for _, lesson in step] for step in plan[18:]] == [["all", "all"]] * 6
+    single = [k for k, step in enumerate(plan) if step[0][0][0] == "single_frame"]
+    assert single == [5, 8, 11, 14, 17, 20, 23]
+    assert [len(step[0][0]) for step in plan[4:9]] == [8, 4, 8, 8, 4]
+    assert {view for step in plan[18:] for view in step[1][0]} <= {"text", "options_only"}
+    long = replace(sizes, num_naming_steps=2 * script.LOOK_UP_STEPS)
+    late = [script.plan_step(script.LOOK_UP_STEPS + k, long, random.Random(0))[1][1] for k in range(6)]
+    assert sorted(late) == ["answerable"] * 4 + ["look_up"] * 2
 
 
 def test_frames_of_a_view() -> None:
