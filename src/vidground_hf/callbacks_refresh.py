@@ -17,8 +17,7 @@ from transformers import Trainer, TrainerCallback
 from vidground_hf.answerers.base import Answer
 from vidground_hf.deciding import judge_rows
 from vidground_hf.judging import make_trial, weigh_trials
-from vidground_hf.post_training import map_columns
-from vidground_hf.reading import read_examples
+from vidground_hf.post_training import is_trl, read_trl
 from vidground_hf.rewards import cut_thinking
 from vidground_hf.rules import Majority
 from vidground_hf.schema import Example, Verdict
@@ -100,8 +99,7 @@ class RefreshGrounding(TrainerCallback):
                 f"{type(trainer).__name__} has no row weights; RefreshGrounding goes with VideoGRPOTrainer"
             )
         rows = trainer.train_dataset
-        mapping = map_columns(rows.column_names) if isinstance(rows, Dataset) else None
-        if mapping is None:
+        if not (isinstance(rows, Dataset) and is_trl(rows)):
             raise ValueError(
                 "the trainer's train_dataset is not as to_trl makes it; pass to_trl(dataset) to the trainer"
             )
@@ -110,9 +108,7 @@ class RefreshGrounding(TrainerCallback):
         self.rule = Calibrated(alpha)
         self.weight = weight
         self.rows = rows.remove_columns([name for name in ("video", "images") if name in rows.column_names])
-        _, _, self.examples = read_examples(
-            self.rows, columns={key: mapping[key] for key in mapping if key != "video"}
-        )
+        self.examples = read_trl(self.rows)
         self.order = np.random.default_rng(seed).permutation(len(rows))
         self.record: dict[str, Refreshed] = {}
         self.num_refreshes = 0
@@ -183,8 +179,10 @@ class RefreshGrounding(TrainerCallback):
     def _ask(self, places: Sequence[int]) -> dict[int, list[str]]:
         """The policy's blind completions to some rows; every process asks a part."""
         accelerator = self.trainer.accelerator
-        # Each process asks at least one: a sharded policy answers only when all of them do.
-        mine = list(places[accelerator.process_index :: accelerator.num_processes]) or list(places[:1])
-        rows = [{**row, "video": None} for row in self.rows.select(mine)]
-        answers = self.trainer.sample_completions(rows, view="text", num_generations=self.num_tries)
+        mine = list(places[accelerator.process_index :: accelerator.num_processes])
+        # All processes ask as many, as the trainer wants it.
+        mine += list(places[:1]) * (-(-len(places) // accelerator.num_processes) - len(mine))
+        answers = self.trainer.sample_completions(
+            list(self.rows.select(mine)), view="text", num_generations=self.num_tries
+        )
         return dict(gather_object(list(zip(mine, answers, strict=True))))

@@ -17,7 +17,7 @@ from vidground_hf.judging import make_trial
 from vidground_hf.ladder_needs import BLIND_NEEDS
 from vidground_hf.media import FrameBudget
 from vidground_hf.orders import draw_orders
-from vidground_hf.post_training import map_columns, name_gold
+from vidground_hf.post_training import is_trl, name_gold, read_trl
 from vidground_hf.prompts import Prompt, make_prompt
 from vidground_hf.reading import read_examples
 from vidground_hf.schema import LETTERS, Example, View
@@ -82,8 +82,12 @@ def draw_rows(
     Raises:
         `ValueError`: when there are none, and for a `verdict_column` that is not there.
     """
-    mapping = columns if columns or adapter else map_columns(dataset.column_names)
-    _, _, examples = read_examples(dataset, adapter=adapter, columns=mapping, media_root=media_root, with_media=True)
+    if is_trl(dataset) and not (adapter or columns):
+        examples = read_trl(dataset, with_media=True)
+    else:
+        _, _, examples = read_examples(
+            dataset, adapter=adapter, columns=columns, media_root=media_root, with_media=True
+        )
     able = [index for index, example in enumerate(examples) if _can_ask(example)]
     if not able:
         raise ValueError(

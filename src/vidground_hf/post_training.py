@@ -10,6 +10,7 @@ import logging
 import random
 from collections import Counter
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -32,6 +33,9 @@ ROW_FEATURES = Features(
     }
 )
 """What every row has, besides `video`."""
+
+SPAN_COLUMNS = ("start_seconds", "end_seconds")
+"""What rows about a part of a video have besides: the half-open part that is shown."""
 
 ROW_COLUMNS = {"id": "id", "question": "question", "options": "options", "answer": "solution", "type": "problem_type"}
 """How `adapters.find_adapter` reads such rows again, where there is no `video`."""
@@ -65,11 +69,11 @@ def to_trl(
         `Dataset`: `prompt` (`list[dict]`, one message of the user), `question` (`str`), `options` (`list[str]`, as
         shown; empty for open-ended questions), `solution` (`str`: a letter, or the text where a letter would mean
         another option), `problem_type` (`str`), `id` (`str`, each once), and `video`: a path, an undecoded
-        `datasets.Video` cell, or `None`.
+        `datasets.Video` cell, or `None`; `start_seconds` and `end_seconds` where rows are about parts of videos.
 
     Raises:
         `TypeError`: for several splits or a streamed dataset.
-        `ValueError`: when no row can be scored, or rows are about parts of videos.
+        `ValueError`: when no row can be scored, or videos are folders of images.
 
     Example:
         >>> rows = Dataset.from_list([{"id": "7", "question": "Sky?", "options": ["red", "blue"], "answer": "B"}])
@@ -105,6 +109,11 @@ def to_trl(
         base = base.remove_columns([name for name in base.column_names if name == "video"])
         base = base.add_column("video", paths, feature=Value("string"))
     base = base.remove_columns(_list_stale(base.column_names, found, columns or {}))
+    for name in SPAN_COLUMNS:
+        seconds = [getattr(examples[index], name) for index in kept]
+        if any(second is not None for second in seconds):
+            base = base.remove_columns([other for other in base.column_names if other == name])
+            base = base.add_column(name, seconds, feature=Value("float64"))
     added = Dataset.from_dict({name: [row[name] for row in rows] for name in ROW_FEATURES}, ROW_FEATURES)
     return concatenate_datasets([added, base], axis=1)
 
@@ -120,11 +129,30 @@ def name_gold(options: Sequence[str], position: int) -> str:
     return letter if find_gold(letter, options, options) == position else options[position]
 
 
-def map_columns(names: Sequence[str]) -> dict[str, str] | None:
-    """How to read rows that `to_trl` made; `None` for others, which are read by their layout."""
-    if not {*ROW_COLUMNS.values(), "prompt"} <= set(names):
-        return None
-    return ROW_COLUMNS | ({"video": "video"} if "video" in names else {})
+def is_trl(dataset: Dataset) -> bool:
+    """Whether rows are as `to_trl` makes them."""
+    return {*ROW_FEATURES} <= set(dataset.column_names)
+
+
+def read_trl(dataset: Dataset, *, with_media: bool = False) -> list[Example]:
+    """Reads rows that `to_trl` made as examples, whose options stand as they are shown.
+
+    Args:
+        dataset (`Dataset`): N rows.
+        with_media (`bool`, *optional*, defaults to `False`): point at the bytes of videos that the rows hold.
+
+    Returns:
+        `list[Example]`: N.
+    """
+    names = [name for name in ("video", *SPAN_COLUMNS) if name in dataset.column_names]
+    rows = dataset.select_columns([*ROW_FEATURES, *names])
+    mapping = ROW_COLUMNS | ({"video": "video"} if "video" in names else {})
+    _, _, examples = read_examples(rows, columns=mapping, with_media=with_media)
+    for name in SPAN_COLUMNS:
+        if name in names:
+            pairs = zip(examples, rows[name], strict=True)
+            examples = [replace(example, **{name: seconds}) for example, seconds in pairs]
+    return examples
 
 
 def _make_row(example: Example, name: str, reasoning: bool, seed: int | None) -> dict[str, Any]:
@@ -158,15 +186,11 @@ def _name_rows(examples: Sequence[Example], keys: Sequence[bytes]) -> list[str]:
 
 
 def _check_clips(examples: Sequence[Example]) -> None:
-    parts = [
-        example.id
-        for example in examples
-        if (example.start_seconds, example.end_seconds, example.frame_rate) != (None, None, None)
-    ]
-    if parts:
+    folders = [example.id for example in examples if example.frame_rate is not None]
+    if folders:
         raise ValueError(
-            f"{len(parts)} rows are about a part of a video or a folder of images, the first is {parts[0]!r}; a "
-            "trainer shows whole videos, so cut them first"
+            f"the videos of {len(folders)} rows are folders of images, that of {folders[0]!r} first; trainers read "
+            "video files, so make some of them"
         )
 
 

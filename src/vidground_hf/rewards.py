@@ -27,6 +27,7 @@ LENGTH_BONUS = 0.2
 LENGTH_LEAST_ACCURACY = 0.1
 
 _FORMAT = re.compile(r"\s*<think>.*</think>\s*<answer>.*</answer>\s*", re.DOTALL)
+_MEDIA_COLUMNS = ("video", "images", "image")
 _TAGS = ("<think>", "</think>", "<answer>", "</answer>")
 _SECONDS = re.compile(r"\d+(?:\.\d+)?|\.\d+")
 
@@ -173,8 +174,8 @@ class LookReward:
     is nothing where the policy is right without looking, and a wrong one nothing. It is not a - b for all, because
     GRPO takes the mean of a group off its rewards, and b with it. Use it in place of `accuracy_reward`, not beside it:
     there right answers would still earn. Where rewards are scaled by the group's spread, 1 - b counts only where it is
-    0, or beside other rewards; with `scale_rewards="batch"` or `"none"` it weighs questions as well. Derivation:
-    `docs/design/post_training.md`.
+    0, or beside other rewards; with `scale_rewards="batch"` or `"none"` it weighs questions as well. A row that shows
+    nothing earns its accuracy. Derivation: `docs/design/post_training.md`.
 
     Off unless passed to a trainer. It costs `num_generations` more completions for every question to which one of the
     group is right: with 4 beside a group of 8 up to half as many again, without visual tokens under `"text"`; the
@@ -183,7 +184,8 @@ class LookReward:
     Args:
         num_generations (`int`, *optional*, defaults to 4): blind completions of a question, at least 1; where a group
             lies in two processes, each asks for as many. Our guess: the size of Video-R1's second group.
-        view (`str`, *optional*, defaults to `"text"`): `"text"`, or `"wrong_video"` for another row's clip.
+        view (`str`, *optional*, defaults to `"text"`): `"text"`, or `"wrong_video"` for another row's clip; then all
+            rows of a process are asked, which are about at least two clips.
 
     Raises:
         `ValueError`: for settings out of range.
@@ -195,7 +197,7 @@ class LookReward:
         ...         return [["A"] * num_generations for _ in rows]
         >>> look.attach(Knows())
         >>> columns = {"solution": ["A", "B"], "problem_type": ["multiple_choice"] * 2, "options": [["x", "y"]] * 2}
-        >>> look(["A", "B"], id=["1", "2"], prompts=["X or y?"] * 2, **columns)
+        >>> look(["A", "B"], id=["1", "2"], prompts=["X or y?"] * 2, video=["1.mp4", "2.mp4"], **columns)
         [0.0, 1.0]
     """
 
@@ -253,7 +255,8 @@ class LookReward:
             name: {"id": name, "prompt": _take_text(prompts[k]), **{key: cells[key][k] for key in cells}}
             for k, name in enumerate(id)
         }
-        earning = {name for name, score in zip(id, scores, strict=True) if score}
+        seeing = {name for name, row in rows.items() if any(row.get(key) for key in _MEDIA_COLUMNS)}
+        earning = {name for name, score in zip(id, scores, strict=True) if score and name in seeing}
         blind, num_asked = self._measure_blind(
             [row for name, row in rows.items() if name in earning], list(rows.values())
         )
@@ -270,10 +273,11 @@ class LookReward:
         """The blind accuracy of the rows that earn something, and how many completions this process asked for."""
         from accelerate.utils import gather_object  # type: ignore[import-untyped]
 
-        if not sum(gather_object([len(wanted)])):
+        most = max(gather_object([len(wanted)]))
+        if not most:
             return {}, 0
-        # A sharded policy answers only when all processes ask.
-        asked = wanted or rows[:1]
+        # All processes ask as many, as the trainer wants it. Another row's clip has to be among those that are asked.
+        asked = (wanted + rows[:1] * most)[:most] if self.view == "text" else rows
         answers = self.trainer.sample_completions(asked, view=self.view, num_generations=self.num_generations)
         found = []
         for row, texts in zip(asked, answers, strict=True):
