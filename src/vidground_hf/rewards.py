@@ -229,6 +229,7 @@ class LookReward:
         *,
         prompts: Sequence[Any],
         id: Sequence[str],  # noqa: A002  # the name of the column
+        completion_ids: Any = None,
         log_metric: Callable[[str, float], None] | None = None,
         **columns: Any,
     ) -> Rewards:
@@ -238,6 +239,7 @@ class LookReward:
             completions (`Sequence`): N, those of one row beside one another.
             prompts (`Sequence`): N; what the rows asked.
             id (`Sequence[str]`): N names of rows.
+            completion_ids (`Any`, *optional*): what TRL passes besides; not used.
             log_metric (`Callable`, *optional*): TRL's.
             columns: the other columns of the rows, N each.
 
