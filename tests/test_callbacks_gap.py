@@ -86,7 +86,8 @@ def score_saved(folder: Path, callback: BlindGapCallback) -> list[tuple[float | 
 def test_metrics_are_those_of_the_model_as_it_is(model_folder: Path, rows: Dataset, tmp_path: Path) -> None:
     trainer = make_trainer(model_folder, tmp_path)
     callback = follow(trainer, rows)
-    decoded, prepared = [], []
+    decoded: list[Any] = []
+    prepared: list[Any] = []
     trainer.train()
     logged = [line for line in trainer.state.log_history if "eval_gap" in line]
     assert [line["step"] for line in logged] == [2, 4]
@@ -106,7 +107,12 @@ def test_metrics_are_those_of_the_model_as_it_is(model_folder: Path, rows: Datas
 
     # Frames stay; what the weights made of them does not.
     engine = callback._live.visual
-    engine.load_frames = lambda requests: iter([decoded.append(requests) for _ in requests])
+
+    def load(requests: Any) -> Any:
+        decoded.extend(requests)
+        return iter(())
+
+    engine.load_frames = load
     engine.clips.encoder.encode = prepared.append
     with torch.no_grad():
         for weight in trainer.model.parameters():

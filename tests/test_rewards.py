@@ -56,7 +56,7 @@ def test_accuracy_goes_by_the_rows_own_type(row: dict[str, Any], completion: Any
 
 def test_rows_of_several_types_go_together() -> None:
     rows = [CHOICES, {"solution": "3", "problem_type": "numerical", "options": []}]
-    columns = {name: [row[name] for row in rows] for name in CHOICES}
+    columns: dict[str, Any] = {name: [row[name] for row in rows] for name in CHOICES}
     assert accuracy_reward(["B", "3"], **columns, trainer_state=None, log_extra=print) == [1.0, 1.0]
 
 
@@ -184,7 +184,7 @@ def test_what_cannot_be_scored_or_seen_is_not_asked() -> None:
     pytest.importorskip("accelerate", reason="gathers over processes; pip install 'vidground-hf[models]'")
     look = LookReward()
     look.attach(Policy({}))
-    columns = repeat(CHOICES, 2) | {"solution": ["yellow", "B"], "video": ["1.mp4", None]}
+    columns: dict[str, Any] = repeat(CHOICES, 2) | {"solution": ["yellow", "B"], "video": ["1.mp4", None]}
     assert look(["B", "B"], id=["1", "2"], prompts=["?", "?"], **columns) == [None, 1.0]
 
 
@@ -196,5 +196,5 @@ def test_settings_of_the_look_reward_are_checked() -> None:
     with pytest.raises(ValueError, match="str cannot be asked without the video; look_reward goes with VideoGRPOT"):
         LookReward().attach("trainer")
     with pytest.raises(RuntimeError, match=re.escape("call its attach(trainer) before trainer.train()")):
-        LookReward()(["A"], id=["1"], prompts=["?"], **repeat(CHOICES, 1))
+        LookReward()(["A"], id=["1"], prompts=["?"])
     assert LookReward().__name__ == "look_reward"
