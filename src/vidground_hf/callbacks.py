@@ -17,6 +17,9 @@ try:
 except ImportError as error:
     raise ImportError("a callback needs transformers: pip install 'vidground-hf[models]'") from error
 
+from vidground_hf.callbacks_gap import BlindGapCallback as BlindGapCallback
+from vidground_hf.callbacks_refresh import RefreshGrounding as RefreshGrounding
+
 # What a reader needs to train the same again: settings of every Trainer, then those of TRL's.
 _SETTINGS = (
     "learning_rate",
