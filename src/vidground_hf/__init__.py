@@ -18,6 +18,9 @@ if TYPE_CHECKING:
     from vidground_hf.benchmark import Benchmark as Benchmark
     from vidground_hf.benchmark import run_benchmark as run_benchmark
     from vidground_hf.cache import AnswerCache as AnswerCache
+    from vidground_hf.callbacks import GapCardCallback as GapCardCallback
+    from vidground_hf.callbacks_gap import BlindGapCallback as BlindGapCallback
+    from vidground_hf.callbacks_refresh import RefreshGrounding as RefreshGrounding
     from vidground_hf.curated import load_curated as load_curated
     from vidground_hf.curation import Curation as Curation
     from vidground_hf.curation import curate as curate
@@ -25,12 +28,20 @@ if TYPE_CHECKING:
     from vidground_hf.eval_results import write_eval_results as write_eval_results
     from vidground_hf.filtering import GroundFilter as GroundFilter
     from vidground_hf.gap import measure_gap as measure_gap
+    from vidground_hf.grpo import VideoGRPOTrainer as VideoGRPOTrainer
+    from vidground_hf.grpo_recipe import vidground_recipe as vidground_recipe
     from vidground_hf.ladder_curation import Climb as Climb
     from vidground_hf.ladder_curation import climb as climb
     from vidground_hf.loading import open_dataset as open_dataset
     from vidground_hf.media import FrameBudget as FrameBudget
     from vidground_hf.metric_loading import load_metric as load_metric
     from vidground_hf.model_cards import push_model_card as push_model_card
+    from vidground_hf.post_training import to_trl as to_trl
+    from vidground_hf.rewards import LookReward as LookReward
+    from vidground_hf.rewards import accuracy_reward as accuracy_reward
+    from vidground_hf.rewards import format_reward as format_reward
+    from vidground_hf.rewards import length_reward as length_reward
+    from vidground_hf.rewards import temporal_iou_reward as temporal_iou_reward
     from vidground_hf.rules import at_most as at_most
     from vidground_hf.rules import bias_at_least as bias_at_least
     from vidground_hf.rules import circular as circular
@@ -87,6 +98,17 @@ _HOMES = {
     "Example": "schema",
     "Verdict": "schema",
     "score_answer": "scoring",
+    "to_trl": "post_training",
+    "accuracy_reward": "rewards",
+    "format_reward": "rewards",
+    "length_reward": "rewards",
+    "temporal_iou_reward": "rewards",
+    "LookReward": "rewards",
+    "BlindGapCallback": "callbacks_gap",
+    "GapCardCallback": "callbacks",
+    "RefreshGrounding": "callbacks_refresh",
+    "VideoGRPOTrainer": "grpo",
+    "vidground_recipe": "grpo_recipe",
     "make_toy_set": "toy",
 }
 __all__ = sorted(_HOMES)
