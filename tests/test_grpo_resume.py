@@ -1,0 +1,141 @@
+from __future__ import annotations
+
+import json
+import os
+import socket
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+torch = pytest.importorskip("torch", reason="trains models; pip install 'vidground-hf[train]'")
+pytest.importorskip("trl", reason="trains models; pip install 'vidground-hf[train]'")
+
+from tests.grpo_trainers import WARNINGS, make_clips, make_rows, make_trainer
+
+pytestmark = [pytest.mark.filterwarnings(warning) for warning in WARNINGS]
+ROOT = Path(__file__).resolve().parents[1]
+
+
+class Recorder:
+    """A reward that writes down what it is given, and asks the policy blind on the way."""
+
+    __name__ = "recorder"
+
+    def __init__(self) -> None:
+        self.batches: list[Any] = []
+        self.trainer: Any = None
+
+    def __call__(self, prompts: Any, completions: Any, **columns: Any) -> list[float]:
+        rows = [{"prompt": prompt} for prompt in prompts[:1]]
+        blind = self.trainer.sample_completions(rows, view="text", num_generations=1)
+        self.batches.append((columns["id"], [completion[0]["content"] for completion in completions], blind))
+        return [float(len(completion[0]["content"]) % 3) for completion in completions]
+
+
+def train(folder: Path, clips: list[str], output: Path, resume: bool, **settings: Any) -> tuple[Any, Recorder]:
+    recorder = Recorder()
+    settings = {"max_steps": 4, "save_strategy": "steps", "save_steps": 1, "lr_scheduler_type": "linear"} | settings
+    trainer = make_trainer(
+        "qwen2_5_vl", folder, make_rows(clips, 6), reward_funcs=recorder, output_dir=output, **settings
+    )
+    recorder.trainer = trainer
+    if not resume:
+        trainer.row_weights = {"row1": 0.5}
+    trainer.train(resume_from_checkpoint=str(output / "checkpoint-0") if resume else None)
+    return trainer, recorder
+
+
+@pytest.mark.parametrize("stop", [2, 3], ids=["in the middle of an epoch", "after an epoch"])
+def test_a_resumed_run_goes_on_as_if_it_had_not_stopped(tmp_path: Path, stop: int) -> None:
+    """Six rows are three steps: the fourth belongs to the second epoch, whose order is another."""
+    clips = make_clips(tmp_path)
+    whole, record = train(tmp_path, clips, tmp_path / "whole", resume=False)
+    (tmp_path / "resumed").mkdir()
+    (tmp_path / "whole" / f"checkpoint-{stop}").rename(tmp_path / "resumed" / "checkpoint-0")
+
+    resumed, record_resumed = train(tmp_path, clips, tmp_path / "resumed", resume=True)
+
+    assert len(record.batches) == 4
+    assert record_resumed.batches == record.batches[stop:]
+    assert resumed.row_weights == {"row1": 0.5}
+    for value, other in zip(whole.model.parameters(), resumed.model.parameters(), strict=True):
+        assert torch.equal(value, other)
+
+
+def test_a_checkpoint_of_plain_trl_has_no_row_weights(tmp_path: Path) -> None:
+    clips = make_clips(tmp_path)
+    train(tmp_path, clips, tmp_path / "out", resume=False, max_steps=1)
+    checkpoint = (tmp_path / "out" / "checkpoint-1").rename(tmp_path / "out" / "checkpoint-0")
+    weights = checkpoint / "row_weights.json"
+    assert json.loads(weights.read_text()) == {"row1": 0.5}
+    weights.unlink()
+    trainer, _ = train(tmp_path, clips, tmp_path / "out", resume=True, max_steps=2)
+    assert trainer.row_weights == {}
+
+
+SCRIPT = """
+import json, sys
+from pathlib import Path
+import torch
+torch.set_num_threads(1)
+from tests.grpo_trainers import make_rows, make_trainer
+from vidground_hf.grpo import VideoGRPOTrainer
+
+class Written(VideoGRPOTrainer):
+    def _sample(self, prompts, num_generations):
+        super()._sample(prompts, num_generations)
+        first = self.accelerator.process_index * len(prompts)
+        return [[70 + (first + row) * 7 % 50, 80 + row, 90] for row in range(len(prompts))], None
+
+def reward(completions, **columns):
+    return [float(len(completion[0]["content"]) % 4) + int(row[3:]) * k % 3
+            for k, (completion, row) in enumerate(zip(completions, columns["id"]))]
+
+folder, size = Path(sys.argv[1]), int(sys.argv[2])
+clips = [str(folder / f"clip{k}.mp4") for k in range(3)]
+trainer = make_trainer("qwen2_5_vl", folder, make_rows(clips), trainer_class=Written, reward_funcs=reward,
+    per_device_train_batch_size=size, max_steps=2, shuffle_dataset=False, output_dir=folder / f"by{size}", optim="sgd",
+    learning_rate=0.01)
+trainer.train()
+blind = trainer.sample_completions(make_rows(clips, 2), view="text", num_generations=2)
+assert [len(group) for group in blind] == [2, 2]
+if trainer.accelerator.is_main_process:
+    found = [[log[key] for key in ("loss", "grad_norm", "reward")] for log in trainer.state.log_history if "loss" in log]
+    norm = sum(float(value.detach().double().square().sum()) for value in trainer.model.parameters())
+    (folder / f"by{size}.json").write_text(json.dumps([found, norm]))
+"""
+
+
+@pytest.mark.slow
+def test_two_processes_give_the_same_loss_as_one(tmp_path: Path) -> None:
+    clips = make_clips(tmp_path)
+    make_trainer("qwen2_5_vl", tmp_path, make_rows(clips))
+    script = tmp_path / "train.py"
+    script.write_text(SCRIPT)
+    assert run_processes(script, tmp_path, 8, 1) == [0]
+    assert run_processes(script, tmp_path, 4, 2) == [0, 0]
+    (alone, norm), (shared, shared_norm) = (json.loads((tmp_path / f"by{size}.json").read_text()) for size in (8, 4))
+    assert len(alone) == 2
+    assert any(abs(log[0]) > 1e-4 for log in alone)
+    for log, other in zip(alone, shared, strict=True):
+        assert log == pytest.approx(other, rel=1e-5, abs=1e-7)
+    assert norm == pytest.approx(shared_norm, rel=1e-7)
+
+
+def run_processes(script: Path, folder: Path, size: int, num_processes: int) -> list[int]:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port = probe.getsockname()[1]
+    shared = {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port), "WORLD_SIZE": str(num_processes)}
+    shared |= {"PYTHONPATH": f"{ROOT / 'src'}{os.pathsep}{ROOT}", "OMP_NUM_THREADS": "1", "CI": "1"}
+    command = [sys.executable, "-W", "ignore", str(script), str(folder), str(size)]
+    if num_processes == 1:
+        shared = {key: value for key, value in shared.items() if not key.startswith(("MASTER", "WORLD"))}
+    started = [
+        subprocess.Popen(command, env=os.environ | shared | ({"RANK": str(k), "LOCAL_RANK": str(k)} if num_processes > 1 else {}))
+        for k in range(num_processes)
+    ]
+    return [process.wait(timeout=240) for process in started]
