@@ -88,11 +88,11 @@ class Written(VideoGRPOTrainer):
     def _sample(self, prompts, num_generations):
         super()._sample(prompts, num_generations)
         first = self.accelerator.process_index * len(prompts)
-        return [[70 + (first + row) * 7 % 50, 80 + row, 90] for row in range(len(prompts))], None
+        places = range(first, first + len(prompts))
+        return [[70 + place * 7 % 50, 80 + place, 90][: 1 + place * 5 % 3] for place in places], None
 
 def reward(completions, **columns):
-    return [float(len(completion[0]["content"]) % 4) + int(row[3:]) * k % 3
-            for k, (completion, row) in enumerate(zip(completions, columns["id"]))]
+    return [float(len(completion[0]["content"]) % 4) for completion in completions]
 
 folder, size = Path(sys.argv[1]), int(sys.argv[2])
 clips = [str(folder / f"clip{k}.mp4") for k in range(3)]

@@ -224,6 +224,20 @@ class VideoGRPOTrainer(trl.GRPOTrainer):
             (folder / ROW_WEIGHTS_NAME).write_text(json.dumps(self.row_weights), encoding="utf-8")
         super()._save_checkpoint(model, trial)
 
+    def _load_from_checkpoint(self, checkpoint: str, model: Any = None) -> None:
+        # Some families are saved under other names than their parameters have. The Trainer leaves out weights whose
+        # names it does not find, so that the run would go on from the first weights (transformers issue 43701).
+        bare = self.accelerator.unwrap_model(self.model)
+        if self.is_fsdp_enabled or is_peft_model(bare):
+            super()._load_from_checkpoint(checkpoint, model)
+        else:
+            bare.load_state_dict(type(bare).from_pretrained(checkpoint, dtype=bare.dtype).state_dict())
+
+    def _load_best_model(self) -> None:
+        super()._load_best_model()
+        if not self.is_deepspeed_enabled:
+            self._load_from_checkpoint(self.state.best_model_checkpoint)
+
     def _get_train_sampler(self, dataset: Any = None) -> Any:
         self._train_sampler = super()._get_train_sampler(dataset)
         return self._train_sampler
