@@ -80,7 +80,11 @@ class PromptShower:
         Raises:
             `VideoReadError`: for a video that cannot be read; nothing is shown in its place.
             `SightError`: when a prompt does not show all of it.
+            `ValueError`: for a prompt that is no list of messages.
         """
+        for row in rows:
+            if isinstance(row["prompt"], str):
+                raise ValueError(f"row {row.get('id')!r} has a prompt of type str; pass a list of messages")
         media = [read_media(row, self.budget) for row in rows]
         self._read_frames([one for one in media if one is not None and one.request is not None])
         made: dict[tuple[str, Media | None], ShownPrompt] = {}
