@@ -6,12 +6,13 @@ What is shown is prepared in `grpo_prompts.py`.
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from typing import Any
 
 import torch
 
 from vidground_hf.grpo_prompts import ShownPrompt, SightError, collate, collate_types
+from vidground_hf.grpo_sharing import SharedClips
 
 
 class SeeingModel:
@@ -66,29 +67,32 @@ class SeeingModel:
 
 @contextmanager
 def watch_pixels(model: Any, prompts: Sequence[ShownPrompt]) -> Iterator[None]:
-    """Makes sure that the vision tower runs in this block, if any of the prompts has pixels.
+    """Has the vision tower run once for each different clip in this block, and makes sure that it does run.
 
     Args:
         model (`PreTrainedModel`): without wrappers.
         prompts (`Sequence[ShownPrompt]`): what it is shown.
 
     Raises:
-        `SightError`: when it did not run, or there is none.
+        `SightError`: when it did not run although prompts have pixels, or there is none.
     """
-    if not any(prompt.tensors for prompt in prompts):
+    num_shown = sum(bool(prompt.tensors) for prompt in prompts)
+    if not num_shown:
         yield
         return
     tower = model.get_encoder(modality="video")
     if tower is model:
         raise SightError(f"{type(model).__name__} has no vision tower that transformers knows; pixels cannot reach it")
     runs: list[bool] = []
-    handle = tower.register_forward_hook(lambda *details: runs.append(True))
-    try:
+    shared = SharedClips(prompts)
+    with ExitStack() as hooks:
+        if shared.is_useful:
+            hooks.callback(tower.register_forward_pre_hook(shared.cut, with_kwargs=True).remove)
+            hooks.callback(tower.register_forward_hook(shared.spread, with_kwargs=True).remove)
+        hooks.callback(tower.register_forward_hook(lambda *details: runs.append(True)).remove)
         yield
-    finally:
-        handle.remove()
     if not runs:
         raise SightError(
-            f"the pixels of {sum(bool(prompt.tensors) for prompt in prompts)} rows did not reach the model: its vision "
-            "tower did not run, so that it would be trained blind"
+            f"the pixels of {num_shown} rows did not reach the model: its vision tower did not run, so that it would "
+            "be trained blind"
         )
