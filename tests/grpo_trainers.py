@@ -22,7 +22,14 @@ IMAGE_PARTS = {
     "llava_onevision": "<image>",
     "internvl": "<IMG_CONTEXT>\n",
 }
-FIXED = {"use_cpu": True, "report_to": [], "disable_tqdm": True, "save_strategy": "no", "logging_steps": 1, "bf16": False}
+FIXED = {
+    "use_cpu": True,
+    "report_to": [],
+    "disable_tqdm": True,
+    "save_strategy": "no",
+    "logging_steps": 1,
+    "bf16": False,
+}
 SMALL = {"per_device_train_batch_size": 4, "num_generations": 2, "max_completion_length": 6, "learning_rate": 1e-2}
 WARNINGS = (
     "ignore:.*is_gradient_checkpointing.*:FutureWarning",
@@ -33,9 +40,7 @@ WARNINGS = (
 
 def make_clips(folder: Path, num_clips: int = 3) -> list[str]:
     """Videos of one size that differ in what they show and for how long."""
-    return [
-        str(make_video(folder / f"clip{k}.mp4", num_frames=20 + 40 * k, shape=(56, 84))) for k in range(num_clips)
-    ]
+    return [str(make_video(folder / f"clip{k}.mp4", num_frames=20 + 40 * k, shape=(56, 84))) for k in range(num_clips)]
 
 
 def make_rows(clips: Sequence[str], num_rows: int = 4) -> list[dict[str, Any]]:

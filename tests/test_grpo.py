@@ -54,9 +54,7 @@ class Watched(VideoGRPOTrainer):
     def _get_per_token_logps_and_entropies(
         self, model: Any, input_ids: Any, attention_mask: Any, logits_to_keep: int, **kwargs: Any
     ) -> Any:
-        found = super()._get_per_token_logps_and_entropies(
-            model, input_ids, attention_mask, logits_to_keep, **kwargs
-        )
+        found = super()._get_per_token_logps_and_entropies(model, input_ids, attention_mask, logits_to_keep, **kwargs)
         for row, (ids, mask) in enumerate(zip(input_ids, attention_mask, strict=True)):
             alone = score_alone(self._bare(model), self.processing_class, self.clips, ids, mask, logits_to_keep)
             self.num_tokens += len(alone)
@@ -91,6 +89,25 @@ def test_old_reference_and_current_log_probabilities_see_the_video(
     after = dict(trainer.model.named_parameters())
     moved = [name for name, value in before.items() if not torch.equal(value, after[name])]
     assert len(moved) >= len(before) - 2  # LLaVA-OneVision does not use the last layer of its vision tower
+
+
+def test_adapters_are_trained_and_switched_off_for_the_reference(folder: Path, clips: list[str]) -> None:
+    peft = pytest.importorskip("peft", reason="trains adapters; pip install 'vidground-hf[train]'")
+    Watched.clips = clips
+    trainer = make_trainer(
+        "qwen2_5_vl",
+        folder,
+        make_rows(clips),
+        trainer_class=Watched,
+        peft_config=peft.LoraConfig(r=2, target_modules=["q_proj", "qkv"], init_lora_weights=False),
+        beta=0.1,
+        max_steps=2,
+    )
+    trainer.train()
+    assert len(trainer.errors) == 4 * 4
+    assert max(trainer.errors) < TOLERANCE
+    assert min(trainer.vision_gradients) > 0
+    assert trainer.state.log_history[0]["kl"] > 0
 
 
 @pytest.mark.parametrize("family", FAMILIES)
@@ -137,9 +154,7 @@ def test_text_images_and_videos_mix(family: str, folder: Path, clips: list[str])
     assert trainer.state.log_history[0]["grad_norm"] > 0
 
 
-def test_a_clip_is_decoded_once_for_a_batch(
-    folder: Path, clips: list[str], monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_clip_is_decoded_once_for_a_batch(folder: Path, clips: list[str], monkeypatch: pytest.MonkeyPatch) -> None:
     read: list[str] = []
     read_video = frame_loading.read_video
     monkeypatch.setattr(frame_loading, "read_video", lambda *args: read.append(args[1]) or read_video(*args))
@@ -267,11 +282,15 @@ def test_ways_past_the_pixels_are_refused(name: str) -> None:
 
 def test_vllm_servers_are_refused(tmp_path: Path) -> None:
     args = trl.GRPOConfig(str(tmp_path), use_vllm=True, vllm_mode="server", activation_checkpointing=False, **FIXED)
-    with pytest.raises(ValueError, match=re.escape("vllm_mode = 'server' takes images only; pass vllm_mode='colocate'")):
+    with pytest.raises(
+        ValueError, match=re.escape("vllm_mode = 'server' takes images only; pass vllm_mode='colocate'")
+    ):
         VideoGRPOTrainer("model", args=args)
 
 
 def test_the_recipe_is_one_that_trl_takes(tmp_path: Path) -> None:
     recipe = vidground_recipe()
-    args = trl.GRPOConfig(str(tmp_path), per_device_train_batch_size=8, activation_checkpointing=False, **FIXED, **recipe)
+    args = trl.GRPOConfig(
+        str(tmp_path), per_device_train_batch_size=8, activation_checkpointing=False, **FIXED, **recipe
+    )
     assert {name: getattr(args, name) for name in recipe} == recipe

@@ -59,7 +59,9 @@ def test_a_path_its_bytes_and_its_cell_show_the_same(processor: Any, clips: list
     cells += [{"path": clips[0], "bytes": None}]
     shown = make_shower(processor).show([{"prompt": ask("What?"), "video": cell} for cell in cells])
     assert all(prompt.ids == shown[0].ids for prompt in shown)
-    assert all(torch.equal(prompt.tensors["pixel_values_videos"], shown[0].tensors["pixel_values_videos"]) for prompt in shown)
+    assert all(
+        torch.equal(prompt.tensors["pixel_values_videos"], shown[0].tensors["pixel_values_videos"]) for prompt in shown
+    )
     assert len({id(prompt) for prompt in shown}) == 2  # as a file, and as these bytes
 
 
@@ -93,7 +95,9 @@ def test_the_video_stands_before_the_text_of_the_last_user_message(processor: An
 def test_words_that_stand_for_pixels_are_refused(processor: Any, clips: list[str]) -> None:
     shower = make_shower(processor)
     for row in ({"video": clips[0]}, {"video": None}):
-        with pytest.raises(SightError, match=r"times '<\|video_pad\|>' where \d were expected; the chat template must"):
+        with pytest.raises(
+            SightError, match=r"times '<\|video_pad\|>' where \d were expected; the chat template must"
+        ):
             shower.show([{"prompt": ask("What is <|video_pad|>?"), **row}])
 
 
@@ -173,7 +177,9 @@ def test_views_of_rows() -> None:
         (4, None, None, ["x.png"]),
         (5, None, None, None),
     ]
-    with pytest.raises(ValueError, match="all rows of this call show the same, so none of them can be shown another's"):
+    with pytest.raises(
+        ValueError, match="all rows of this call show the same, so none of them can be shown another's"
+    ):
         view_rows(rows[:2], "wrong_video", BUDGET)
     with pytest.raises(ValueError, match="view = 'blind' is not known; pass 'video', 'text' or 'wrong_video'"):
         view_rows(rows, "blind", BUDGET)  # type: ignore[arg-type]

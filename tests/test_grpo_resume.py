@@ -65,6 +65,17 @@ def test_a_resumed_run_goes_on_as_if_it_had_not_stopped(tmp_path: Path, stop: in
         assert torch.equal(value, other)
 
 
+def test_the_best_checkpoint_is_restored_under_other_names(tmp_path: Path) -> None:
+    clips = make_clips(tmp_path)
+    first, _ = train(tmp_path, clips, tmp_path / "out", resume=False, max_steps=1)
+    best = [value.detach().clone() for value in first.model.parameters()]
+    trainer, _ = train(tmp_path, clips, tmp_path / "other", resume=False, max_steps=1, learning_rate=1e-3)
+    trainer.state.best_model_checkpoint = str(tmp_path / "out" / "checkpoint-1")
+    trainer._load_best_model()
+    for value, other in zip(trainer.model.parameters(), best, strict=True):
+        assert torch.equal(value, other)
+
+
 def test_a_checkpoint_of_plain_trl_has_no_row_weights(tmp_path: Path) -> None:
     clips = make_clips(tmp_path)
     train(tmp_path, clips, tmp_path / "out", resume=False, max_steps=1)
@@ -98,14 +109,14 @@ folder, size = Path(sys.argv[1]), int(sys.argv[2])
 clips = [str(folder / f"clip{k}.mp4") for k in range(3)]
 trainer = make_trainer("qwen2_5_vl", folder, make_rows(clips), trainer_class=Written, reward_funcs=reward,
     per_device_train_batch_size=size, max_steps=2, shuffle_dataset=False, output_dir=folder / f"by{size}", optim="sgd",
-    learning_rate=0.01)
+    learning_rate=0.001, beta=0.1)
 trainer.train()
 blind = trainer.sample_completions(make_rows(clips, 2), view="text", num_generations=2)
 assert [len(group) for group in blind] == [2, 2]
 if trainer.accelerator.is_main_process:
-    found = [[log[key] for key in ("loss", "grad_norm", "reward")] for log in trainer.state.log_history if "loss" in log]
-    norm = sum(float(value.detach().double().square().sum()) for value in trainer.model.parameters())
-    (folder / f"by{size}.json").write_text(json.dumps([found, norm]))
+    logs = [log for log in trainer.state.log_history if "loss" in log]
+    found = [[log[key] for key in ("loss", "kl", "grad_norm", "reward")] for log in logs]
+    (folder / f"by{size}.json").write_text(json.dumps(found))
 """
 
 
@@ -117,25 +128,23 @@ def test_two_processes_give_the_same_loss_as_one(tmp_path: Path) -> None:
     script.write_text(SCRIPT)
     assert run_processes(script, tmp_path, 8, 1) == [0]
     assert run_processes(script, tmp_path, 4, 2) == [0, 0]
-    (alone, norm), (shared, shared_norm) = (json.loads((tmp_path / f"by{size}.json").read_text()) for size in (8, 4))
+    alone, shared = (json.loads((tmp_path / f"by{size}.json").read_text()) for size in (8, 4))
     assert len(alone) == 2
-    assert any(abs(log[0]) > 1e-4 for log in alone)
+    assert alone[1][1] > 1e-4  # a step on, the distance from the reference tells whether pixels and gradients agree
     for log, other in zip(alone, shared, strict=True):
-        assert log == pytest.approx(other, rel=1e-5, abs=1e-7)
-    assert norm == pytest.approx(shared_norm, rel=1e-7)
+        assert log == pytest.approx(other, rel=1e-4, abs=1e-6)
 
 
 def run_processes(script: Path, folder: Path, size: int, num_processes: int) -> list[int]:
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         port = probe.getsockname()[1]
-    shared = {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port), "WORLD_SIZE": str(num_processes)}
-    shared |= {"PYTHONPATH": f"{ROOT / 'src'}{os.pathsep}{ROOT}", "OMP_NUM_THREADS": "1", "CI": "1"}
+    settings = {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port)} if num_processes > 1 else {}
+    settings |= {"WORLD_SIZE": str(num_processes), "OMP_NUM_THREADS": "1", "CI": "1"}
+    settings |= {"PYTHONPATH": f"{ROOT / 'src'}{os.pathsep}{ROOT}"}
     command = [sys.executable, "-W", "ignore", str(script), str(folder), str(size)]
-    if num_processes == 1:
-        shared = {key: value for key, value in shared.items() if not key.startswith(("MASTER", "WORLD"))}
-    started = [
-        subprocess.Popen(command, env=os.environ | shared | ({"RANK": str(k), "LOCAL_RANK": str(k)} if num_processes > 1 else {}))
-        for k in range(num_processes)
-    ]
-    return [process.wait(timeout=240) for process in started]
+    started = []
+    for number in range(num_processes):
+        own = {"RANK": str(number), "LOCAL_RANK": str(number)} if num_processes > 1 else {}
+        started.append(subprocess.Popen(command, env=os.environ | settings | own))
+    return [process.wait(timeout=600) for process in started]

@@ -210,9 +210,7 @@ class VideoGRPOTrainer(trl.GRPOTrainer):
         self, model: Any, input_ids: Any, attention_mask: Any, logits_to_keep: int, **kwargs: Any
     ) -> Any:
         seeing = SeeingModel(model, self._bare(model), self._batch, input_ids.shape[1] - logits_to_keep)
-        found = super()._get_per_token_logps_and_entropies(
-            seeing, input_ids, attention_mask, logits_to_keep, **kwargs
-        )
+        found = super()._get_per_token_logps_and_entropies(seeing, input_ids, attention_mask, logits_to_keep, **kwargs)
         seeing.check_done()
         return found
 
