@@ -11,12 +11,12 @@ import pytest
 torch = pytest.importorskip("torch", reason="trains models; pip install 'vidground-hf[train]'")
 trl = pytest.importorskip("trl", reason="trains models; pip install 'vidground-hf[train]'")
 
-from tests.grpo_trainers import FIXED, WARNINGS, ask, make_clips, make_rows, make_trainer, score_alone
-from tests.tiny_vlms import FAMILIES
-from vidground_hf import frame_loading, grpo_sight
-from vidground_hf.grpo import VideoGRPOTrainer
-from vidground_hf.grpo_prompts import SightError
-from vidground_hf.grpo_recipe import vidground_recipe
+from tests.grpo_trainers import FIXED, WARNINGS, ask, make_clips, make_rows, make_trainer, score_alone  # noqa: E402
+from tests.tiny_vlms import FAMILIES  # noqa: E402
+from vidground_hf import frame_loading, grpo_sight  # noqa: E402
+from vidground_hf.grpo import VideoGRPOTrainer  # noqa: E402
+from vidground_hf.grpo_prompts import SightError  # noqa: E402
+from vidground_hf.grpo_recipe import vidground_recipe  # noqa: E402
 
 pytestmark = [pytest.mark.filterwarnings(warning) for warning in WARNINGS]
 TOLERANCE = 1e-5
@@ -133,7 +133,7 @@ def test_text_images_and_videos_mix(family: str, folder: Path, clips: list[str])
     from PIL import Image
 
     image = Image.fromarray(np.arange(56 * 84 * 3, dtype=np.uint8).reshape(56, 84, 3))
-    rows = [
+    rows: list[dict[str, Any]] = [
         {"prompt": ask("One?"), "video": clips[0], "images": None, "id": "a"},
         {"prompt": ask("Two?"), "video": None, "images": [image], "id": "b"},
         {"prompt": ask("Three?"), "video": None, "images": None, "id": "c"},
@@ -157,7 +157,12 @@ def test_text_images_and_videos_mix(family: str, folder: Path, clips: list[str])
 def test_a_clip_is_decoded_once_for_a_batch(folder: Path, clips: list[str], monkeypatch: pytest.MonkeyPatch) -> None:
     read: list[str] = []
     read_video = frame_loading.read_video
-    monkeypatch.setattr(frame_loading, "read_video", lambda *args: read.append(args[1]) or read_video(*args))
+
+    def count(*arguments: Any) -> Any:
+        read.append(arguments[1])
+        return read_video(*arguments)
+
+    monkeypatch.setattr(frame_loading, "read_video", count)
     rows = make_rows(clips[:2], 3)
     rows += [{**rows[0], "prompt": ask("Something else about clip 0?")}]
     trainer = make_trainer("qwen2_5_vl", folder, rows, per_device_train_batch_size=8)
@@ -277,7 +282,7 @@ def test_rows_that_lost_their_videos_stop_the_run(
 @pytest.mark.parametrize("name", ["tools", "rollout_func", "environment_factory"])
 def test_ways_past_the_pixels_are_refused(name: str) -> None:
     with pytest.raises(ValueError, match=f"{name} goes past what rows show, so VideoGRPOTrainer does not take it"):
-        VideoGRPOTrainer("model", **{name: [print]})
+        VideoGRPOTrainer("model", **{name: [print]})  # type: ignore[arg-type]
 
 
 def test_vllm_servers_are_refused(tmp_path: Path) -> None:

@@ -9,14 +9,14 @@ import pytest
 
 torch = pytest.importorskip("torch", reason="prepares tensors; pip install 'vidground-hf[train]'")
 
-from tests.grpo_trainers import ask, make_clips, show_images
-from tests.tiny_vlms import FAMILIES
-from vidground_hf.grpo_media import read_media, view_rows
-from vidground_hf.grpo_prompts import PromptShower, ShownPrompt, SightError, collate, collate_types
-from vidground_hf.grpo_sight import SeeingModel, watch_pixels
-from vidground_hf.grpo_vllm import send_media
-from vidground_hf.media import FrameBudget
-from vidground_hf.video import VideoReadError
+from tests.grpo_trainers import ask, make_clips, show_images  # noqa: E402
+from tests.tiny_vlms import FAMILIES  # noqa: E402
+from vidground_hf.grpo_media import read_media, view_rows  # noqa: E402
+from vidground_hf.grpo_prompts import PromptShower, ShownPrompt, SightError, collate, collate_types  # noqa: E402
+from vidground_hf.grpo_sight import SeeingModel, watch_pixels  # noqa: E402
+from vidground_hf.grpo_vllm import send_media  # noqa: E402
+from vidground_hf.media import FrameBudget  # noqa: E402
+from vidground_hf.video import VideoReadError  # noqa: E402
 
 BUDGET = FrameBudget(num_frames=4)
 ARGUMENTS = ("input_ids", "pixel_values_videos", "video_grid_thw", "second_per_grid_ts", "mm_token_type_ids")
@@ -66,7 +66,7 @@ def test_a_path_its_bytes_and_its_cell_show_the_same(processor: Any, clips: list
 
 
 def test_rows_that_show_the_same_share_what_was_prepared(processor: Any, clips: list[str]) -> None:
-    row = {"prompt": ask("What?"), "video": clips[0]}
+    row: dict[str, Any] = {"prompt": ask("What?"), "video": clips[0]}
     first, again, part, other = make_shower(processor).show(
         [row, {**row, "id": "b"}, {**row, "end_seconds": 0.4}, {**row, "prompt": ask("Who?")}]
     )
@@ -77,7 +77,7 @@ def test_rows_that_show_the_same_share_what_was_prepared(processor: Any, clips: 
 
 
 def test_the_video_stands_before_the_text_of_the_last_user_message(processor: Any, clips: list[str]) -> None:
-    messages = [
+    messages: list[dict[str, Any]] = [
         {"role": "system", "content": "Think."},
         {"role": "user", "content": "Hello"},
         {"role": "assistant", "content": [{"type": "text", "text": "Hi", "image": None}]},
@@ -94,7 +94,8 @@ def test_the_video_stands_before_the_text_of_the_last_user_message(processor: An
 
 def test_words_that_stand_for_pixels_are_refused(processor: Any, clips: list[str]) -> None:
     shower = make_shower(processor)
-    for row in ({"video": clips[0]}, {"video": None}):
+    rows: list[dict[str, Any]] = [{"video": clips[0]}, {"video": None}]
+    for row in rows:
         with pytest.raises(
             SightError, match=r"times '<\|video_pad\|>' where \d were expected; the chat template must"
         ):
@@ -121,12 +122,12 @@ def test_frames_that_the_processor_leaves_out_are_an_error(
     monkeypatch.setattr(
         shower, "_process", lambda text, videos, **about: process(text, videos=[videos[0][:2]], do_sample_frames=False)
     )
-    with pytest.raises(SightError, match="the processor took 2 of 4 frames of '.*clip0.mp4'"):
+    with pytest.raises(SightError, match=re.escape(f"the processor took 2 of 4 frames of {clips[0]!r}")):
         shower.show([{"prompt": ask("What?"), "video": clips[0]}])
 
 
 def test_a_video_that_cannot_be_read_stops(processor: Any, tmp_path: Path) -> None:
-    with pytest.raises(VideoReadError, match="missing.mp4"):
+    with pytest.raises(VideoReadError, match=re.escape("missing.mp4")):
         make_shower(processor).show([{"prompt": ask("What?"), "video": str(tmp_path / "missing.mp4")}])
 
 
@@ -158,7 +159,7 @@ def test_other_videos_are_refused() -> None:
 
 
 def test_views_of_rows() -> None:
-    rows = [
+    rows: list[dict[str, Any]] = [
         {"video": "a.mp4", "start_seconds": 1.0, "id": 0},
         {"video": "a.mp4", "start_seconds": 1.0, "id": 1},
         {"video": "b.mp4", "id": 2},

@@ -13,7 +13,7 @@ import pytest
 torch = pytest.importorskip("torch", reason="trains models; pip install 'vidground-hf[train]'")
 pytest.importorskip("trl", reason="trains models; pip install 'vidground-hf[train]'")
 
-from tests.grpo_trainers import WARNINGS, make_clips, make_rows, make_trainer
+from tests.grpo_trainers import WARNINGS, make_clips, make_rows, make_trainer  # noqa: E402
 
 pytestmark = [pytest.mark.filterwarnings(warning) for warning in WARNINGS]
 ROOT = Path(__file__).resolve().parents[1]
@@ -92,8 +92,8 @@ import json, sys
 from pathlib import Path
 import torch
 torch.set_num_threads(1)
-from tests.grpo_trainers import make_rows, make_trainer
-from vidground_hf.grpo import VideoGRPOTrainer
+from tests.grpo_trainers import make_rows, make_trainer  # noqa: E402
+from vidground_hf.grpo import VideoGRPOTrainer  # noqa: E402
 
 class Written(VideoGRPOTrainer):
     def _sample(self, prompts, num_generations):

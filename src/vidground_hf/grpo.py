@@ -34,8 +34,8 @@ TRL_RANGE = ("1.16", "1.17")
 """The first version of TRL that this was tested with, and the first that it was not."""
 if not Version(TRL_RANGE[0]) <= Version(version("trl")) < Version(TRL_RANGE[1]):
     raise ImportError(
-        f"VideoGRPOTrainer reaches into TRL and was tested with trl>={TRL_RANGE[0]},<{TRL_RANGE[1]}; {version('trl')} is "
-        f"installed: pip install 'trl>={TRL_RANGE[0]},<{TRL_RANGE[1]}'"
+        f"VideoGRPOTrainer reaches into TRL and was tested with trl>={TRL_RANGE[0]},<{TRL_RANGE[1]}; "
+        f"{version('trl')} is installed: pip install 'trl>={TRL_RANGE[0]},<{TRL_RANGE[1]}'"
     )
 
 ROW_WEIGHTS_NAME = "row_weights.json"
@@ -46,11 +46,12 @@ _REFUSED = ("tools", "rollout_func", "environment_factory")
 class VideoGRPOTrainer(trl.GRPOTrainer):
     """Trains a vision-language model with GRPO on rows with videos, images or text alone, in any mixture.
 
-    Rows have a `prompt` (messages), and `video` (path, URL, bytes, or a cell of a `datasets.Video` column; a part of it
-    with `start_seconds` and `end_seconds`), or `images` or `image`, or neither. It is shown before the text of the last
-    user message. Other columns go to the rewards. Each clip of a batch is decoded once, as the budget says, in
-    `args.dataloader_num_workers` processes. What a row shows goes with its completions through generation and through
-    the old, the reference and the current log-probabilities; a batch whose pixels do not reach the model stops the run.
+    Rows have a `prompt` (messages), and `video` (path, URL, bytes, or a cell of a `datasets.Video` column; a part of
+    it with `start_seconds` and `end_seconds`), or `images` or `image`, or neither. It is shown before the text of the
+    last user message. Other columns go to the rewards. Each clip of a batch is decoded once, as the budget says, in
+    `args.dataloader_num_workers` processes, and goes through the vision tower once in each call of the model. What a
+    row shows goes with its completions through generation and through the old, the reference and the current
+    log-probabilities; a batch whose pixels do not reach the model stops the run.
 
     A checkpoint resumes exactly where a new generation starts after it, which is at every step unless
     `num_iterations` or `steps_per_generation` makes completions last longer.
@@ -108,8 +109,8 @@ class VideoGRPOTrainer(trl.GRPOTrainer):
         )
         if not self._is_vlm:
             raise ValueError(
-                f"{type(self.processing_class).__name__} takes text only; pass the model's AutoProcessor, or train with "
-                "trl.GRPOTrainer"
+                f"{type(self.processing_class).__name__} takes text only; pass the model's AutoProcessor, or train "
+                "with trl.GRPOTrainer"
             )
         self.shower = PromptShower(
             self.processing_class,
@@ -162,7 +163,7 @@ class VideoGRPOTrainer(trl.GRPOTrainer):
 
     def _set_signature_columns_if_needed(self) -> None:
         super()._set_signature_columns_if_needed()
-        self._signature_columns = list(dict.fromkeys([*self._signature_columns, "id", *MEDIA_COLUMNS]))
+        self._signature_columns: list[str] = list(dict.fromkeys([*self._signature_columns, "id", *MEDIA_COLUMNS]))
 
     def _generate_and_score_completions(self, inputs: list[dict[str, Any]]) -> dict[str, Any]:
         mode = "train" if self.model.training else "eval"
@@ -272,8 +273,9 @@ class VideoGRPOTrainer(trl.GRPOTrainer):
     def _suppress_placeholders(self) -> None:
         """Keeps sampled text free of placeholders: each would ask for pixels that nobody has."""
         config = self._bare(self.model).config
-        found = {getattr(config, name, None) for name in ("image_token_id", "video_token_id")} - {None}
-        tokens = sorted(found | set(self.generation_kwargs.get("suppress_tokens") or []))
+        found = (getattr(config, name, None) for name in ("image_token_id", "video_token_id"))
+        given = self.generation_kwargs.get("suppress_tokens") or []
+        tokens = sorted({int(token) for token in (*found, *given) if token is not None})
         self.generation_kwargs["suppress_tokens"] = tokens
         self.generation_config.suppress_tokens = tokens
 

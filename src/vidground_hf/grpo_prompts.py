@@ -139,8 +139,9 @@ class PromptShower:
             token = str(getattr(self.processor, name, None))
             if text.count(token) != count:
                 raise SightError(
-                    f"the prompt has {text.count(token)} times {token!r} where {count} were expected; the chat template "
-                    f"must show each video and image once, and the words of a prompt must not hold it: {text[:200]!r}"
+                    f"the prompt has {text.count(token)} times {token!r} where {count} were expected; the chat "
+                    "template must show each video and image once, and the words of a prompt must not hold it: "
+                    f"{text[:200]!r}"
                 )
 
     def _process_video(self, text: str, media: Media) -> tuple[dict[str, Any], dict[str, Any]]:
@@ -208,8 +209,8 @@ def _join(key: str, parts: Sequence[torch.Tensor]) -> torch.Tensor:
         return torch.cat(list(parts))
     if key == "pixel_values_videos":
         raise SightError(
-            f"this model takes clips of one length in a batch, these have {sorted(widths)} frames; use clips that give "
-            "the full number of frames, or a batch of one prompt"
+            f"this model takes clips of one length in a batch, these have {sorted(widths)} frames; use clips that "
+            "give the full number of frames, or a batch of one prompt"
         )
     most = max(widths)  # models leave out what is padded with zeros
     return torch.cat([torch.nn.functional.pad(part, _pad_second(part, most)) for part in parts])

@@ -10,7 +10,7 @@ from typing import Any
 from vidground_hf.media import FrameBudget
 
 TRAINING_FRAMES = FrameBudget(fps=2.0, max_frames=16, size=128 * 28 * 28)
-"""What a clip is shown with in training: two frames a second, at most 16, of at most 128 tokens of 28 x 28 pixels each.
+"""What a clip is shown with in training: two frames a second, at most 16, each of at most 128 squares of 28 x 28 pixels.
 
 Those of Video-R1's training script (arXiv 2503.21776, `max_pixels` and `nframes` of its training set-up), whose data
 VidGround (arXiv 2604.05117) filters. That VidGround trains with the same is our guess.

@@ -23,10 +23,10 @@ class SharedClips:
         prompts (`Sequence[ShownPrompt]`): of the rows of a call, in order.
 
     Example:
-        >>> clips = [ShownPrompt([1], [0], {"pixel_values": torch.full((2, 1, 1, 1), k)}, {"video": []}) for k in (3., 4.)]
+        >>> pixels = [torch.full((2, 1, 1, 1), number) for number in (3.0, 4.0)]
+        >>> clips = [ShownPrompt([1], [0], {"pixel_values": part}, {"video": []}) for part in pixels]
         >>> shared = SharedClips([clips[0], clips[1], clips[0]])
-        >>> tensors = torch.cat([clips[k].tensors["pixel_values"] for k in (0, 1, 0)])
-        >>> cut, _ = shared.cut(None, (tensors,), {})
+        >>> cut, _ = shared.cut(None, (torch.cat([pixels[0], pixels[1], pixels[0]]),), {})
         >>> cut[0].flatten().tolist(), shared.spread(None, cut, {}, cut[0]).flatten().tolist()
         ([3.0, 3.0, 4.0, 4.0], [3.0, 3.0, 4.0, 4.0, 3.0, 3.0])
     """

@@ -52,16 +52,16 @@ class SeeingModel:
         """
         if self.num_seen != len(self.prompts):
             raise SightError(
-                f"the model was called with {self.num_seen} of {len(self.prompts)} rows; this version of TRL calls it in "
-                "a way that is not known, so that pixels may not reach it"
+                f"the model was called with {self.num_seen} of {len(self.prompts)} rows; this version of TRL calls it "
+                "in a way that is not known, so that pixels may not reach it"
             )
 
     def _check_tokens(self, input_ids: torch.Tensor, prompts: Sequence[ShownPrompt]) -> None:
         for row, prompt in zip(input_ids[:, : self.prompt_length].tolist(), prompts, strict=True):
             if row[len(row) - len(prompt.ids) :] != prompt.ids:
                 raise SightError(
-                    "a row of the batch holds another prompt than the one whose pixels go with it; they were reordered "
-                    "apart, and training would show rows the wrong videos"
+                    "a row of the batch holds another prompt than the one whose pixels go with it; they were "
+                    "reordered apart, and training would show rows the wrong videos"
                 )
 
 

@@ -20,7 +20,8 @@ def send_media(generate: Callable[..., Any]) -> Callable[..., Any]:
 
     Example:
         >>> echo = send_media(lambda prompts: prompts)
-        >>> echo([{"prompt_token_ids": [1], "multi_modal_data": {"image": {"video": ["frames"]}}}])[0]["multi_modal_data"]
+        >>> (sent,) = echo([{"prompt_token_ids": [1], "multi_modal_data": {"image": {"video": ["frames"]}}}])
+        >>> sent["multi_modal_data"]
         {'video': ['frames']}
     """
 
