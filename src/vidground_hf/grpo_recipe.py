@@ -10,10 +10,10 @@ from typing import Any
 from vidground_hf.media import FrameBudget
 
 TRAINING_FRAMES = FrameBudget(fps=2.0, max_frames=16, size=128 * 28 * 28)
-"""What a clip is shown with in training: two frames a second, at most 16, each of at most 128 squares of 28 x 28 pixels.
+"""What a clip is shown with in training: two frames a second, at most 16, each of at most 128 * 28 * 28 pixels.
 
-Those of Video-R1's training script (arXiv 2503.21776, `max_pixels` and `nframes` of its training set-up), whose data
-VidGround (arXiv 2604.05117) filters. That VidGround trains with the same is our guess.
+Those of Video-R1's training (arXiv 2503.21776, its released code), whose data VidGround (arXiv 2604.05117) filters.
+That VidGround trains with the same is our guess.
 """
 
 
@@ -25,7 +25,7 @@ def vidground_recipe() -> dict[str, Any]:
     | `loss_type` | `"dapo"` | VidGround: token-level loss; DAPO (arXiv 2503.14476), section 3.3 |
     | `epsilon`, `epsilon_high` | 0.2, 0.28 | VidGround: asymmetric clipping; the values are DAPO's, section 4.1 |
     | `beta` | 0.0 | DAPO, section 2.3: no KL term |
-    | `num_generations` | 8 | Video-R1, section 4.1 and its training script |
+    | `num_generations` | 8 | Video-R1's training script |
     | `learning_rate` | 1e-6 | Video-R1's training script; DAPO, section 4.1 |
     | `lr_scheduler_type`, `weight_decay`, `max_grad_norm` | cosine, 0.01, 5.0 | Video-R1's training script |
     | `max_completion_length` | 768 | Video-R1's training script |
