@@ -14,7 +14,7 @@ trl = pytest.importorskip("trl", reason="trains models; pip install 'vidground-h
 from tests.grpo_trainers import FIXED, WARNINGS, ask, make_clips, make_rows, make_trainer, score_alone  # noqa: E402
 from tests.tiny_vlms import FAMILIES  # noqa: E402
 from vidground_hf import frame_loading, grpo_sight  # noqa: E402
-from vidground_hf.grpo import VideoGRPOTrainer  # noqa: E402
+from vidground_hf.grpo import VideoGRPOTrainer, check_trl  # noqa: E402
 from vidground_hf.grpo_prompts import SightError  # noqa: E402
 from vidground_hf.grpo_recipe import vidground_recipe  # noqa: E402
 
@@ -33,7 +33,8 @@ def clips(folder: Path) -> list[str]:
 
 
 @pytest.fixture(autouse=True)
-def _one_thread() -> Iterator[None]:
+def _one_thread(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    monkeypatch.setenv("CI", "1")  # TRL sends usage figures otherwise
     num_threads = torch.get_num_threads()
     torch.set_num_threads(1)
     yield
@@ -291,6 +292,14 @@ def test_vllm_servers_are_refused(tmp_path: Path) -> None:
         ValueError, match=re.escape("vllm_mode = 'server' takes images only; pass vllm_mode='colocate'")
     ):
         VideoGRPOTrainer("model", args=args)
+
+
+@pytest.mark.parametrize("installed", ["1.15.9", "1.17.0", "2.0"])
+def test_other_versions_of_trl_are_refused(installed: str) -> None:
+    told = f"trl {installed} is installed; VideoGRPOTrainer was tested with trl>=1.16,<1.17: pip install"
+    with pytest.raises(ImportError, match=re.escape(told)):
+        check_trl(installed)
+    check_trl("1.16.5")
 
 
 def test_the_recipe_is_one_that_trl_takes(tmp_path: Path) -> None:

@@ -19,6 +19,11 @@ pytestmark = [pytest.mark.filterwarnings(warning) for warning in WARNINGS]
 ROOT = Path(__file__).resolve().parents[1]
 
 
+@pytest.fixture(autouse=True)
+def _send_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("CI", "1")  # TRL sends usage figures otherwise
+
+
 class Recorder:
     """A reward that writes down what it is given, and asks the policy blind on the way."""
 

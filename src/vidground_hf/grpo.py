@@ -32,11 +32,29 @@ from vidground_hf.media import FrameBudget
 
 TRL_RANGE = ("1.16", "1.17")
 """The first version of TRL that this was tested with, and the first that it was not."""
-if not Version(TRL_RANGE[0]) <= Version(version("trl")) < Version(TRL_RANGE[1]):
-    raise ImportError(
-        f"VideoGRPOTrainer reaches into TRL and was tested with trl>={TRL_RANGE[0]},<{TRL_RANGE[1]}; "
-        f"{version('trl')} is installed: pip install 'trl>={TRL_RANGE[0]},<{TRL_RANGE[1]}'"
-    )
+
+
+def check_trl(installed: str) -> None:
+    """Refuses versions of TRL that were not tested: the trainer overrides methods that TRL does not promise.
+
+    Args:
+        installed (`str`): the version.
+
+    Raises:
+        `ImportError`: for one out of `TRL_RANGE`.
+
+    Example:
+        >>> check_trl("1.16.2")
+    """
+    first, end = TRL_RANGE
+    if not Version(first) <= Version(installed) < Version(end):
+        raise ImportError(
+            f"trl {installed} is installed; VideoGRPOTrainer was tested with trl>={first},<{end}: "
+            f"pip install 'trl>={first},<{end}'"
+        )
+
+
+check_trl(version("trl"))
 
 ROW_WEIGHTS_NAME = "row_weights.json"
 _SHOWN = "shown_prompts"
@@ -224,18 +242,22 @@ class VideoGRPOTrainer(trl.GRPOTrainer):
         super()._save_checkpoint(model, trial)
 
     def _load_from_checkpoint(self, checkpoint: str, model: Any = None) -> None:
-        # Some families are saved under other names than their parameters have. The Trainer leaves out weights whose
-        # names it does not find, so that the run would go on from the first weights (transformers issue 43701).
-        bare = self.accelerator.unwrap_model(self.model)
-        if self.is_fsdp_enabled or is_peft_model(bare):
+        if not self._load_weights(checkpoint):
             super()._load_from_checkpoint(checkpoint, model)
-        else:
-            bare.load_state_dict(type(bare).from_pretrained(checkpoint, dtype=bare.dtype).state_dict())
 
     def _load_best_model(self) -> None:
         super()._load_best_model()
-        if not self.is_deepspeed_enabled:
-            self._load_from_checkpoint(self.state.best_model_checkpoint)
+        self._load_weights(self.state.best_model_checkpoint)
+
+    def _load_weights(self, checkpoint: str) -> bool:
+        """Loads weights by whatever names they are saved under, unless they are an adapter's or sharded."""
+        bare = self.accelerator.unwrap_model(self.model)
+        if self.is_fsdp_enabled or self.is_deepspeed_enabled or is_peft_model(bare):
+            return False
+        # The Trainer itself leaves out weights whose names it does not find, and goes on from the first ones
+        # (transformers issue 43701).
+        bare.load_state_dict(type(bare).from_pretrained(checkpoint, dtype=bare.dtype).state_dict())
+        return True
 
     def _get_train_sampler(self, dataset: Any = None) -> Any:
         self._train_sampler = super()._get_train_sampler(dataset)
