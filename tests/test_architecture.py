@@ -53,7 +53,7 @@ FLOORS = [
         "environment",
         "media_identity",
     },
-    {"cache", "set_rules", "progress", "benchmark_layouts", "grpo_media", "grpo_recipe", "grpo_vllm"},
+    {"cache", "set_rules", "progress", "benchmark_layouts", "grpo_checks", "grpo_media", "grpo_recipe", "grpo_vllm"},
     {"benchmark_settings", "layouts", "judging", "rule_parsing", "toy", "figures", "gap", "pairing"},
     {"adapters", "deciding", "pages", "hub_errors", "grpo_prompts"},
     {"asking", "hub", "reading", "wrong_videos", "grpo_sharing"},

@@ -14,7 +14,8 @@ trl = pytest.importorskip("trl", reason="trains models; pip install 'vidground-h
 from tests.grpo_trainers import FIXED, WARNINGS, ask, make_clips, make_rows, make_trainer, score_alone  # noqa: E402
 from tests.tiny_vlms import FAMILIES  # noqa: E402
 from vidground_hf import frame_loading, grpo_sight  # noqa: E402
-from vidground_hf.grpo import VideoGRPOTrainer, check_trl  # noqa: E402
+from vidground_hf.grpo import VideoGRPOTrainer  # noqa: E402
+from vidground_hf.grpo_checks import check_trl  # noqa: E402
 from vidground_hf.grpo_prompts import SightError  # noqa: E402
 from vidground_hf.grpo_recipe import vidground_recipe  # noqa: E402
 
@@ -199,8 +200,9 @@ def test_cells_of_a_video_column_stay_encoded(folder: Path, clips: list[str]) ->
     import datasets
 
     rows = datasets.Dataset.from_list(make_rows(clips)).cast_column("video", datasets.Video())
-    trainer = make_trainer("qwen2_5_vl", folder, rows)
+    trainer = make_trainer("qwen2_5_vl", folder, rows, eval_dataset={"held out": rows})
     assert trainer.train_dataset[0]["video"] == {"path": clips[0], "bytes": None}
+    assert trainer.eval_dataset["held out"][1]["video"] == {"path": clips[1], "bytes": None}
     trainer.train()
 
 

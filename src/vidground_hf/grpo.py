@@ -13,52 +13,26 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from packaging.version import Version
 
 try:
     import trl
     from accelerate.utils import is_peft_model
-    from datasets import Video
     from transformers.trainer_utils import PREFIX_CHECKPOINT_DIR
 except ImportError as error:
     raise ImportError("VideoGRPOTrainer needs TRL: pip install 'vidground-hf[train]'") from error
 
-from vidground_hf.grpo_media import MEDIA_COLUMNS, Row, RowView, view_rows
+from vidground_hf.grpo_checks import check_arguments, check_trl
+from vidground_hf.grpo_media import MEDIA_COLUMNS, Row, RowView, keep_encoded, view_rows
 from vidground_hf.grpo_prompts import PromptShower, ShownPrompt, collate
 from vidground_hf.grpo_recipe import TRAINING_FRAMES
 from vidground_hf.grpo_sight import SeeingModel, watch_pixels
 from vidground_hf.grpo_vllm import send_media
 from vidground_hf.media import FrameBudget
 
-TRL_RANGE = ("1.16", "1.17")
-"""The first version of TRL that this was tested with, and the first that it was not."""
-
-
-def check_trl(installed: str) -> None:
-    """Refuses versions of TRL that were not tested: the trainer overrides methods that TRL does not promise.
-
-    Args:
-        installed (`str`): the version.
-
-    Raises:
-        `ImportError`: for one out of `TRL_RANGE`.
-
-    Example:
-        >>> check_trl("1.16.2")
-    """
-    first, end = TRL_RANGE
-    if not Version(first) <= Version(installed) < Version(end):
-        raise ImportError(
-            f"trl {installed} is installed; VideoGRPOTrainer was tested with trl>={first},<{end}: "
-            f"pip install 'trl>={first},<{end}'"
-        )
-
-
 check_trl(version("trl"))
 
 ROW_WEIGHTS_NAME = "row_weights.json"
 _SHOWN = "shown_prompts"
-_REFUSED = ("tools", "rollout_func", "environment_factory")
 
 
 class VideoGRPOTrainer(trl.GRPOTrainer):
@@ -112,7 +86,7 @@ class VideoGRPOTrainer(trl.GRPOTrainer):
         frame_budget: FrameBudget = TRAINING_FRAMES,
         **kwargs: Any,
     ) -> None:
-        _check_arguments(args, kwargs)
+        check_arguments(args, kwargs)
         self.row_weights: dict[str, float] = {}
         self._batch_rows: Sequence[Row] = []
         self._batch: list[ShownPrompt] = []  # what each row shows whose log-probabilities are computed next
@@ -121,8 +95,8 @@ class VideoGRPOTrainer(trl.GRPOTrainer):
             model,
             reward_funcs,
             args=args,
-            train_dataset=_keep_encoded(train_dataset),
-            eval_dataset=_keep_encoded(eval_dataset),
+            train_dataset=keep_encoded(train_dataset),
+            eval_dataset=keep_encoded(eval_dataset),
             **kwargs,
         )
         if not self._is_vlm:
@@ -300,21 +274,3 @@ class VideoGRPOTrainer(trl.GRPOTrainer):
         tokens = sorted({int(token) for token in (*found, *given) if token is not None})
         self.generation_kwargs["suppress_tokens"] = tokens
         self.generation_config.suppress_tokens = tokens
-
-
-def _check_arguments(args: Any, kwargs: dict[str, Any]) -> None:
-    for name in _REFUSED:
-        if kwargs.get(name):
-            raise ValueError(f"{name} goes past what rows show, so VideoGRPOTrainer does not take it; leave it out")
-    if args is not None and args.use_vllm and args.vllm_mode == "server":
-        raise ValueError("vllm_mode = 'server' takes images only; pass vllm_mode='colocate', or use_vllm=False")
-
-
-def _keep_encoded(dataset: Any) -> Any:
-    """The same rows with videos as paths or bytes, which `datasets` would open."""
-    if isinstance(dataset, dict):
-        return type(dataset)({name: _keep_encoded(part) for name, part in dataset.items()})
-    features = getattr(dataset, "features", None) or {}
-    if isinstance(features.get("video"), Video) and features["video"].decode:
-        return dataset.cast_column("video", Video(decode=False))
-    return dataset

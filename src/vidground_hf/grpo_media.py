@@ -11,6 +11,8 @@ from collections.abc import Hashable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
+from datasets import Video
+
 from vidground_hf.media import FrameBudget, FrameRequest
 from vidground_hf.video_sources import unwrap_cell
 
@@ -112,6 +114,23 @@ def view_rows(rows: Sequence[Row], view: RowView, budget: FrameBudget) -> list[R
         row if media is None else {**row, **{key: wrong[media].get(key) for key in MEDIA_COLUMNS}}
         for row, media in zip(rows, shown, strict=True)
     ]
+
+
+def keep_encoded(dataset: Any) -> Any:
+    """The same rows with videos as paths or bytes, where `datasets` would open them.
+
+    Args:
+        dataset (`Dataset`, `IterableDataset` or `dict` of these, *optional*): rows with or without a `video` column.
+
+    Returns:
+        The same type.
+    """
+    if isinstance(dataset, dict):
+        return type(dataset)({name: keep_encoded(part) for name, part in dataset.items()})
+    features = getattr(dataset, "features", None) or {}
+    if isinstance(features.get("video"), Video) and features["video"].decode:
+        return dataset.cast_column("video", Video(decode=False))
+    return dataset
 
 
 def _name_video(video: Any, row: Row, budget: FrameBudget) -> Media:
