@@ -190,6 +190,7 @@ def test_evaluation_between_two_steps_of_one_generation(folder: Path, clips: lis
         eval_strategy="steps",
         eval_steps=1,
         per_device_eval_batch_size=2,
+        activation_checkpointing=True,
     )
     trainer.train()
     assert "eval_reward" in trainer.state.log_history[1]

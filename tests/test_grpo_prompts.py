@@ -11,6 +11,7 @@ torch = pytest.importorskip("torch", reason="prepares tensors; pip install 'vidg
 
 from tests.grpo_trainers import ask, make_clips, show_images  # noqa: E402
 from tests.tiny_vlms import FAMILIES  # noqa: E402
+from vidground_hf import grpo_prompts  # noqa: E402
 from vidground_hf.grpo_media import read_media, view_rows  # noqa: E402
 from vidground_hf.grpo_prompts import PromptShower, ShownPrompt, SightError, collate, collate_types  # noqa: E402
 from vidground_hf.grpo_sight import SeeingModel, watch_pixels  # noqa: E402
@@ -74,6 +75,20 @@ def test_rows_that_show_the_same_share_what_was_prepared(processor: Any, clips: 
     assert not torch.equal(first.tensors["pixel_values_videos"], part.tensors["pixel_values_videos"])
     assert torch.equal(first.tensors["pixel_values_videos"], other.tensors["pixel_values_videos"])
     assert first.ids != other.ids
+
+
+def test_prepared_prompts_are_kept_up_to_a_size(
+    processor: Any, clips: list[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    rows = [{"prompt": ask("What?"), "video": clip} for clip in clips]
+    shower = make_shower(processor)
+    first = shower.show(rows)
+    assert [id(prompt) for prompt in shower.show(rows[::-1])] == [id(prompt) for prompt in first[::-1]]
+    monkeypatch.setattr(grpo_prompts, "_MAX_PROMPT_BYTES", first[0].num_bytes)
+    shower = make_shower(processor)
+    first, again = shower.show(rows), shower.show(rows)
+    assert first[0] is not again[0]
+    assert torch.equal(first[0].tensors["pixel_values_videos"], again[0].tensors["pixel_values_videos"])
 
 
 def test_the_video_stands_before_the_text_of_the_last_user_message(processor: Any, clips: list[str]) -> None:

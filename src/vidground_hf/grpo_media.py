@@ -8,7 +8,7 @@ from __future__ import annotations
 import hashlib
 import os
 from collections.abc import Hashable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any, Literal
 
 from datasets import Video
@@ -148,12 +148,11 @@ def _name_video(video: Any, row: Row, budget: FrameBudget) -> Media:
         )
     request = FrameRequest(
         source=path,
-        content=content,
         start_seconds=row.get("start_seconds"),
         end_seconds=row.get("end_seconds"),
         budget=budget,
     )
-    return Media((request, digest), request=request)
+    return Media((request, digest), request=replace(request, content=content))
 
 
 def _digest_image(image: Any) -> Hashable:

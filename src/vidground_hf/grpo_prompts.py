@@ -6,7 +6,7 @@ The model is not run here; `grpo_sight.py` hands the tensors to it.
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Hashable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -14,12 +14,16 @@ import numpy as np
 import torch
 
 from vidground_hf.answerers.transformers_clips import _count_frames, _describe_times, _read_times
+from vidground_hf.answerers.transformers_kept import Recent
 from vidground_hf.answerers.transformers_loading import be_quiet
 from vidground_hf.frame_loading import FrameLoader
 from vidground_hf.grpo_media import Media, Row, read_media
-from vidground_hf.media import FrameBudget
+from vidground_hf.media import FrameBudget, FrameRequest
 from vidground_hf.video import VideoFrames, VideoReadError
 
+# Our guess: a small set is prepared once in a run, of a large one the last batches are kept.
+_MAX_PROMPT_BYTES = 1 << 30
+_MAX_FRAME_BYTES = 1 << 28
 _TEXT_KEYS = frozenset({"input_ids", "attention_mask", "token_type_ids", "mm_token_type_ids", "video_metadata"})
 
 
@@ -44,6 +48,11 @@ class ShownPrompt:
     tensors: Mapping[str, torch.Tensor]
     vllm_media: Mapping[str, Any] = field(repr=False)
 
+    @property
+    def num_bytes(self) -> int:
+        """What it takes in memory, about."""
+        return sum(tensor.nbytes for tensor in self.tensors.values()) + 16 * len(self.ids)
+
 
 class PromptShower:
     """Prepares rows: decodes each clip once, runs the processor once for each different prompt.
@@ -66,7 +75,8 @@ class PromptShower:
     ) -> None:
         self.processor, self.render, self.arguments = processor, render, frozenset(arguments)
         self.budget, self.num_workers = budget, num_workers
-        self._frames: dict[Media, VideoFrames] = {}  # of the last rows with videos: other views of them come next
+        self._prompts: Recent[ShownPrompt] = Recent(_MAX_PROMPT_BYTES)
+        self._frames: Recent[VideoFrames] = Recent(_MAX_FRAME_BYTES)  # the same clip under other words comes next
 
     def show(self, rows: Sequence[Row]) -> list[ShownPrompt]:
         """Prepares rows.
@@ -82,40 +92,47 @@ class PromptShower:
             `SightError`: when a prompt does not show all of it.
             `ValueError`: for a prompt that is no list of messages.
         """
+        asked: dict[tuple[str, Hashable], tuple[Row, Media | None]] = {}
+        names = []
         for row in rows:
             if isinstance(row["prompt"], str):
                 raise ValueError(f"row {row.get('id')!r} has a prompt of type str; pass a list of messages")
-        media = [read_media(row, self.budget) for row in rows]
-        self._read_frames([one for one in media if one is not None and one.request is not None])
-        made: dict[tuple[str, Media | None], ShownPrompt] = {}
-        names = [(json.dumps(row["prompt"], sort_keys=True), one) for row, one in zip(rows, media, strict=True)]
-        for name, row, one in zip(names, rows, media, strict=True):
-            if name not in made:
-                made[name] = self._prepare(row["prompt"], one)
-        return [made[name] for name in names]
+            media = read_media(row, self.budget)
+            names.append((json.dumps(row["prompt"], sort_keys=True), media.name if media else None))
+            asked.setdefault(names[-1], (row, media))
+        shown = {name: kept for name in asked if (kept := self._prompts.get(name)) is not None}
+        missing = {name: found for name, found in asked.items() if name not in shown}
+        frames = self._read_frames([media for _, media in missing.values() if media is not None])
+        for name, (row, media) in missing.items():
+            shown[name] = self._prepare(row["prompt"], media, frames.get(media))
+            self._prompts.put(name, shown[name], shown[name].num_bytes)
+        return [shown[name] for name in names]
 
-    def _read_frames(self, media: Sequence[Media]) -> None:
-        """Has the frames of these, and of no others."""
-        found = {one: self._frames[one] for one in media if one in self._frames}
-        missing = [one for one in dict.fromkeys(media) if one not in found]
+    def _read_frames(self, media: Sequence[Media]) -> dict[Media | None, VideoFrames]:
+        """The frames of each video."""
+        videos = [one for one in dict.fromkeys(media) if one.request is not None]
+        found: dict[Media | None, VideoFrames] = {
+            one: kept for one in videos if (kept := self._frames.get(one.name)) is not None
+        }
+        missing = [one for one in videos if one not in found]
         with FrameLoader(self.num_workers if missing else 0) as loader:
             requests = [one.request for one in missing if one.request is not None]
             for one, loaded in zip(missing, loader.load(requests), strict=True):
                 if isinstance(loaded, VideoReadError):
                     raise loaded
                 found[one] = loaded
-        if found:
-            self._frames = found
+                self._frames.put(one.name, loaded, loaded.data.nbytes)
+        return found
 
-    def _prepare(self, messages: Sequence[Row], media: Media | None) -> ShownPrompt:
+    def _prepare(self, messages: Sequence[Row], media: Media | None, frames: VideoFrames | None) -> ShownPrompt:
         text = self.render(_place_media(messages, media))
         self._check_text(text, media)
         if media is None:
             found, vllm_media = self._process(text), {}
-        elif media.request is None:
+        elif frames is None or media.request is None:
             found, vllm_media = self._process(text, images=[list(media.images)]), {"image": list(media.images)}
         else:
-            found, vllm_media = self._process_video(text, media)
+            found, vllm_media = self._process_video(text, frames, media.request)
         ids = found["input_ids"][0].tolist()
         has_types = "mm_token_type_ids" in found and "mm_token_type_ids" in self.arguments
         types = found["mm_token_type_ids"][0].tolist() if has_types else [0] * len(ids)
@@ -144,10 +161,9 @@ class PromptShower:
                     f"{text[:200]!r}"
                 )
 
-    def _process_video(self, text: str, media: Media) -> tuple[dict[str, Any], dict[str, Any]]:
-        frames, request = self._frames[media], media.request
-        if request is None:
-            raise ValueError("not a video")
+    def _process_video(
+        self, text: str, frames: VideoFrames, request: FrameRequest
+    ) -> tuple[dict[str, Any], dict[str, Any]]:
         times, num_seconds = _read_times(frames, request)
         # Fewer frames than go into one patch: some processors refuse them, others repeat the last one as this does.
         patch = int(getattr(self.processor.video_processor, "temporal_patch_size", None) or 1)
