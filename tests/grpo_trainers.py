@@ -32,7 +32,7 @@ FIXED = {
 }
 SMALL = {"per_device_train_batch_size": 4, "num_generations": 2, "max_completion_length": 6, "learning_rate": 1e-2}
 WARNINGS = (
-    "ignore:.*is_gradient_checkpointing.*:FutureWarning",
+    "ignore:.*gradient_checkpointing.*:FutureWarning",
     "ignore:.*does not have many workers.*",
     "ignore:'pin_memory' argument is set as true:UserWarning",
 )
