@@ -16,7 +16,7 @@ import torch
 
 try:
     import trl
-    from accelerate.utils import is_peft_model  # type: ignore[import-untyped]
+    from accelerate.utils import is_peft_model
     from transformers.trainer_utils import PREFIX_CHECKPOINT_DIR
 except ImportError as error:
     raise ImportError("VideoGRPOTrainer needs TRL: pip install 'vidground-hf[train]'") from error

@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 import torch
 
-from vidground_hf.answerers.transformers_clips import _count_frames, _describe_times, _read_times
+from vidground_hf.answerers.transformers_clips import count_frames, describe_times, read_times
 from vidground_hf.answerers.transformers_kept import Recent
 from vidground_hf.answerers.transformers_loading import be_quiet
 from vidground_hf.frame_loading import FrameLoader
@@ -164,17 +164,17 @@ class PromptShower:
     def _process_video(
         self, text: str, frames: VideoFrames, request: FrameRequest
     ) -> tuple[dict[str, Any], dict[str, Any]]:
-        times, num_seconds = _read_times(frames, request)
+        times, num_seconds = read_times(frames, request)
         # Fewer frames than go into one patch: some processors refuse them, others repeat the last one as this does.
         patch = int(getattr(self.processor.video_processor, "temporal_patch_size", None) or 1)
         num_missing = max(0, patch - len(frames.data))
         data = np.concatenate([frames.data, *[frames.data[-1:]] * num_missing])
-        about = _describe_times(times + times[-1:] * num_missing, num_seconds)
+        about = describe_times(times + times[-1:] * num_missing, num_seconds)
         about |= {"height": data.shape[1], "width": data.shape[2]}
         found = self._process(
             text, videos=[data], video_metadata=[about], do_sample_frames=False, input_data_format="channels_last"
         )
-        num_taken = _count_frames(found, patch)
+        num_taken = count_frames(found, patch)
         if not 0 <= num_taken - len(frames.data) < patch:
             raise SightError(f"the processor took {num_taken} of {len(frames.data)} frames of {request.source!r}")
         return found, {"video": [(data, about)]}

@@ -273,7 +273,7 @@ class LookReward:
 
     def _measure_blind(self, wanted: list[dict[str, Any]], rows: list[dict[str, Any]]) -> tuple[dict[str, float], int]:
         """The blind accuracy of the rows that earn something, and how many completions this process asked for."""
-        from accelerate.utils import gather_object  # type: ignore[import-untyped]
+        from accelerate.utils import gather_object
 
         most = max(gather_object([len(wanted)]))
         if not most:

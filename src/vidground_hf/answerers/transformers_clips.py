@@ -63,7 +63,7 @@ class ClipEncoder:
         self.processor = processor
         self.layout = _render(loaded, processor, reasoning)
         head, _, tail = self.layout.partition(SENTINEL)
-        ids = self._process(np.zeros((2, 56, 56, 3), np.uint8), _describe_times([0.0, 1.0], 2.0))["input_ids"]
+        ids = self._process(np.zeros((2, 56, 56, 3), np.uint8), describe_times([0.0, 1.0], 2.0))["input_ids"]
         before, gap = _split_ids(loaded.tokenizer, ids[0].numpy(), head, tail)
         self.texts = TextEncoder(loaded.tokenizer, gap, tail, before=before)
 
@@ -79,12 +79,12 @@ class ClipEncoder:
         """
         data = frames.data
         num_frames = len(data)
-        times, num_seconds = _read_times(frames, request)
+        times, num_seconds = read_times(frames, request)
         # Fewer frames than go into one patch: some processors refuse them, others repeat the last one as this does.
         num_missing = max(0, self._temporal_patch - num_frames)
         data = np.concatenate([data, *[data[-1:]] * num_missing])
-        found = self._process(data, _describe_times(times + times[-1:] * num_missing, num_seconds))
-        num_taken = _count_frames(found, self._temporal_patch)
+        found = self._process(data, describe_times(times + times[-1:] * num_missing, num_seconds))
+        num_taken = count_frames(found, self._temporal_patch)
         if not 0 <= num_taken - num_frames < self._temporal_patch:
             raise ClipError(f"the processor took {num_taken} frames of {num_frames}; its answer would not be counted")
         ids, sample = found["input_ids"][0].numpy(), self.texts.sample
@@ -156,7 +156,7 @@ def _split_ids(tokenizer: Any, ids: Ids, head: str, tail: str) -> tuple[Ids, str
     raise ModelError("the model's tokenizer reads the text behind a video otherwise than alone; it cannot be used")
 
 
-def _read_times(frames: VideoFrames, request: FrameRequest) -> tuple[list[float], float]:
+def read_times(frames: VideoFrames, request: FrameRequest) -> tuple[list[float], float]:
     """When frames are shown, in seconds from the start of the part asked for, and how long that part is."""
     start = request.start_seconds or 0.0
     times = np.maximum(frames.pts_seconds - start, 0.0).tolist()
@@ -165,7 +165,7 @@ def _read_times(frames: VideoFrames, request: FrameRequest) -> tuple[list[float]
     return times, min(ends, default=last)
 
 
-def _describe_times(times: list[float], num_seconds: float) -> dict[str, Any]:
+def describe_times(times: list[float], num_seconds: float) -> dict[str, Any]:
     return {
         "fps": float(_TICKS_PER_SECOND),
         "frames_indices": [round(time * _TICKS_PER_SECOND) for time in times],
@@ -174,7 +174,7 @@ def _describe_times(times: list[float], num_seconds: float) -> dict[str, Any]:
     }
 
 
-def _count_frames(found: Mapping[str, Any], temporal_patch: int) -> int:
+def count_frames(found: Mapping[str, Any], temporal_patch: int) -> int:
     """How many frames are in a processor's tensors, padding included."""
     if (grid := found.get("video_grid_thw")) is not None:
         return int(grid[:, 0].sum()) * temporal_patch
