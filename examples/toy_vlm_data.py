@@ -31,8 +31,15 @@ ENOUGH = {
     "video": ("shuffled_frames", "video"),
     "order": ("video",),
 }
+# Of these, what nothing cheaper answers.
+NEEDED = {
+    "text": ("text",),
+    "single_frame": ("single_frame",),
+    "shuffled_frames": ("video",),
+    "video": ("order", "video"),
+}
 CUES_IN_OPTIONS = ("textual_shortcut", "inferential_elimination")
-Lesson = Literal["watch", "look_up", "name", "answerable", "all"]
+Lesson = Literal["watch", "look_up", "name", "choose", "all"]
 UNKNOWN = -100  # as PyTorch's cross entropy leaves a target out
 # What a question may ask for: a trait or the place of a thing, a move of it, a trait of a visitor, a number of traits.
 TOPICS = (
@@ -196,15 +203,20 @@ class Asker:
         )
 
     def _draw_clip(self, view: str, lesson: Lesson) -> int:
-        """The next clip; of which something can be named, where that is the lesson."""
+        """The next clip that the lesson has questions about."""
         clip = next(self._clips)
-        while lesson == "name" and not self._list_named(clip, view):
+        while not self._list_rows(clip, view, lesson):
             clip = next(self._clips)
         return clip
 
-    def _list_named(self, clip: int, view: str) -> list[dict[str, Any]]:
-        """Questions about a clip that a view answers and no cue does."""
-        return [row for row in self.toy_set.rows[clip] if is_answerable(row, view) and row["cued_option"] is None]
+    def _list_rows(self, clip: int, view: str, lesson: Lesson) -> list[dict[str, Any]]:
+        """The questions about a clip that a lesson asks under a view."""
+        rows = self.toy_set.rows[clip]
+        if lesson == "name":
+            return [row for row in rows if is_answerable(row, view) and row["cued_option"] is None]
+        if lesson == "choose":
+            return self.text_rows if view == "text" else [row for row in rows if row["needs"] in NEEDED[view]]
+        return rows
 
     def _draw_clips(self) -> Iterator[int]:
         while True:
@@ -231,16 +243,10 @@ class Asker:
         return [VISUAL_ANSWERS.index(name) if told else UNKNOWN for name, told in zip(names, is_told, strict=True)]
 
     def _draw_rows(self, clip: int, view: str, lesson: Lesson) -> list[dict[str, Any]]:
-        """Questions of a clip; half of those that text answers belong to other clips, and text still answers them."""
+        """Questions of a lesson; half of those that text answers are other clips', and text still answers them."""
         if lesson == "look_up":
             return [self._make_look_up() for _ in range(self.questions_per_clip)]
-        if lesson == "name":
-            return self.rng.choices(self._list_named(clip, view), k=self.questions_per_clip)
-        rows = [row for row in self.toy_set.rows[clip] if lesson == "all" or is_answerable(row, view)]
-        drawn = self.rng.sample(rows, min(len(rows), self.questions_per_clip))
-        drawn += self.rng.choices(
-            self.text_rows if lesson == "answerable" else rows, k=self.questions_per_clip - len(drawn)
-        )
+        drawn = self.rng.choices(self._list_rows(clip, view, lesson), k=self.questions_per_clip)
         is_swapped = [row["needs"] == "text" and self.rng.random() < 0.5 for row in drawn]
         return [self.rng.choice(self.text_rows) if swap else row for row, swap in zip(drawn, is_swapped, strict=True)]
 

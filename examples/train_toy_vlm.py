@@ -48,7 +48,7 @@ class Sizes:
     Attributes:
         num_watching_steps (`int`): first steps, which ask nothing of a clip but what stands where and when.
         num_naming_steps (`int`): next ones, which ask for names.
-        num_answerable_steps (`int`): next ones, which ask for options, but only what the view answers.
+        num_choosing_steps (`int`): next ones, which ask for options of what no cheaper view answers.
         num_mixed_steps (`int`): last ones, which ask anything.
         num_clips (`int`): for each process; ten questions each.
         num_held_out (`int`): questions of the table.
@@ -56,26 +56,26 @@ class Sizes:
 
     num_watching_steps: int
     num_naming_steps: int
-    num_answerable_steps: int
+    num_choosing_steps: int
     num_mixed_steps: int
     num_clips: int
     num_held_out: int
 
     @property
     def num_steps(self) -> int:
-        return self.num_watching_steps + self.num_naming_steps + self.num_answerable_steps + self.num_mixed_steps
+        return self.num_watching_steps + self.num_naming_steps + self.num_choosing_steps + self.num_mixed_steps
 
 
 FULL = Sizes(
     num_watching_steps=150,
     num_naming_steps=600,
-    num_answerable_steps=900,
+    num_choosing_steps=800,
     num_mixed_steps=600,
     num_clips=1000,
     num_held_out=600,
 )
 QUICK = Sizes(
-    num_watching_steps=4, num_naming_steps=8, num_answerable_steps=4, num_mixed_steps=4, num_clips=20, num_held_out=30
+    num_watching_steps=4, num_naming_steps=8, num_choosing_steps=4, num_mixed_steps=4, num_clips=20, num_held_out=30
 )
 
 
@@ -203,7 +203,7 @@ def plan_step(step: int, sizes: Sizes, rng: random.Random) -> list[tuple[list[st
     """What a step shows: whole clips, every third time single frames instead; and text alone."""
     text: tuple[list[str], Lesson] = (
         ["text"] * 3,
-        "look_up" if step < LOOK_UP_STEPS or step % 3 == 0 else "answerable",
+        "look_up" if step < LOOK_UP_STEPS or step % 3 == 0 else "choose",
     )
     lesson = find_lesson(step, sizes)
     num_clips = 2 * CLIPS_PER_STEP if lesson in ("watch", "name") else CLIPS_PER_STEP
@@ -215,7 +215,7 @@ def plan_step(step: int, sizes: Sizes, rng: random.Random) -> list[tuple[list[st
     shown = frames if turn in (2, 5) else clips
     if lesson == "name":
         return [(shown, lesson), text]
-    if lesson == "answerable":
+    if lesson == "choose":
         return [(shown, "name" if turn in (0, 3) else lesson), *([text] if turn % 2 == 0 else [])]
     blind = rng.choices(("text", "options_only"), (4, 1), k=2)
     return [(shown, lesson), (blind, lesson)]
@@ -226,7 +226,7 @@ def find_lesson(step: int, sizes: Sizes) -> Lesson:
     lengths: dict[Lesson, int] = {
         "watch": sizes.num_watching_steps,
         "name": sizes.num_naming_steps,
-        "answerable": sizes.num_answerable_steps,
+        "choose": sizes.num_choosing_steps,
     }
     for lesson, length in lengths.items():
         if step < length:

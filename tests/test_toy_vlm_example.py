@@ -269,7 +269,7 @@ def test_lessons_follow_one_another() -> None:
     sizes = script.Sizes(
         num_watching_steps=6,
         num_naming_steps=6,
-        num_answerable_steps=6,
+        num_choosing_steps=6,
         num_mixed_steps=6,
         num_clips=1,
         num_held_out=1,
@@ -277,7 +277,7 @@ def test_lessons_follow_one_another() -> None:
     plan = [script.plan_step(step, sizes, random.Random(0)) for step in range(sizes.num_steps)]
     assert [[lesson for _, lesson in step] for step in plan[:6]] == [["watch", "look_up"]] * 6
     assert [[lesson for _, lesson in step] for step in plan[6:12]] == [["name", "look_up"]] * 6
-    assert [step[0][1] for step in plan[12:18]] == ["name", *["answerable"] * 2] * 2
+    assert [step[0][1] for step in plan[12:18]] == ["name", *["choose"] * 2] * 2
     assert [[lesson for _, lesson in step] for step in plan[18:]] == [["all", "all"]] * 6
     single = [k for k, step in enumerate(plan) if step[0][0][0] == "single_frame"]
     assert single == [5, 8, 11, 14, 17, 20, 23]
@@ -285,7 +285,7 @@ def test_lessons_follow_one_another() -> None:
     assert {view for step in plan[18:] for view in step[1][0]} <= {"text", "options_only"}
     long = replace(sizes, num_naming_steps=2 * script.LOOK_UP_STEPS)
     late = [script.plan_step(script.LOOK_UP_STEPS + k, long, random.Random(0))[1][1] for k in range(6)]
-    assert sorted(late) == ["answerable"] * 4 + ["look_up"] * 2
+    assert sorted(late) == ["choose"] * 4 + ["look_up"] * 2
 
 
 def test_frames_of_a_view() -> None:

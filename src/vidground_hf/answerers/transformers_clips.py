@@ -166,6 +166,7 @@ def read_times(frames: VideoFrames, request: FrameRequest) -> tuple[list[float],
 
 
 def describe_times(times: list[float], num_seconds: float) -> dict[str, Any]:
+    """What the processor is told of frames: a clock of whole ticks, and when each is shown."""
     return {
         "fps": float(_TICKS_PER_SECOND),
         "frames_indices": [round(time * _TICKS_PER_SECOND) for time in times],
