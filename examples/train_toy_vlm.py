@@ -36,7 +36,7 @@ LEARNING_RATE = 3e-3
 NUM_WARMUP_STEPS = 50
 CLIPS_PER_STEP, QUESTIONS_PER_CLIP = 4, 4
 LOOK_UP_STEPS = 250  # so long text only asks to find an option
-DECAY_SHARE = 0.3  # of the steps, the last ones, in which the learning rate falls to 0
+DECAY_SHARE = 0.25  # of the steps, the last ones, in which the learning rate falls to 0
 REPORT_STEPS = 50
 KEPT_STEPS = 100  # after so many steps the state of the training is kept, and clips are drawn afresh
 
@@ -69,8 +69,8 @@ class Sizes:
 FULL = Sizes(
     num_watching_steps=150,
     num_naming_steps=600,
-    num_choosing_steps=800,
-    num_mixed_steps=600,
+    num_choosing_steps=900,
+    num_mixed_steps=500,
     num_clips=1000,
     num_held_out=600,
 )
@@ -200,7 +200,7 @@ def make_training_set(folder: Path, seed: int, num_clips: int) -> ToySet:
 
 
 def plan_step(step: int, sizes: Sizes, rng: random.Random) -> list[tuple[list[str], Lesson]]:
-    """What a step shows: whole clips, every third time single frames instead; and text alone."""
+    """What a step shows: whole clips, now and then single frames instead; and text alone."""
     text: tuple[list[str], Lesson] = (
         ["text"] * 3,
         "look_up" if step < LOOK_UP_STEPS or step % 3 == 0 else "choose",
@@ -212,11 +212,12 @@ def plan_step(step: int, sizes: Sizes, rng: random.Random) -> list[tuple[list[st
     turn = step % 6
     if lesson == "watch":
         return [(frames if turn == 5 else clips, lesson), text]
+    if lesson == "choose":
+        shown = frames if turn == 5 else clips
+        return [(shown, "name" if turn == 0 else lesson), *([text] if turn % 2 == 0 else [])]
     shown = frames if turn in (2, 5) else clips
     if lesson == "name":
         return [(shown, lesson), text]
-    if lesson == "choose":
-        return [(shown, "name" if turn in (0, 3) else lesson), *([text] if turn % 2 == 0 else [])]
     blind = rng.choices(("text", "options_only"), (4, 1), k=2)
     return [(shown, lesson), (blind, lesson)]
 

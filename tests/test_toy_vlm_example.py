@@ -277,10 +277,10 @@ def test_lessons_follow_one_another() -> None:
     plan = [script.plan_step(step, sizes, random.Random(0)) for step in range(sizes.num_steps)]
     assert [[lesson for _, lesson in step] for step in plan[:6]] == [["watch", "look_up"]] * 6
     assert [[lesson for _, lesson in step] for step in plan[6:12]] == [["name", "look_up"]] * 6
-    assert [step[0][1] for step in plan[12:18]] == ["name", *["choose"] * 2] * 2
+    assert [step[0][1] for step in plan[12:18]] == ["name", *["choose"] * 5]
     assert [[lesson for _, lesson in step] for step in plan[18:]] == [["all", "all"]] * 6
     single = [k for k, step in enumerate(plan) if step[0][0][0] == "single_frame"]
-    assert single == [5, 8, 11, 14, 17, 20, 23]
+    assert single == [5, 8, 11, 17, 20, 23]
     assert [len(step[0][0]) for step in plan[4:9]] == [8, 4, 8, 8, 4]
     assert {view for step in plan[18:] for view in step[1][0]} <= {"text", "options_only"}
     long = replace(sizes, num_naming_steps=2 * script.LOOK_UP_STEPS)
