@@ -246,7 +246,9 @@ class Asker:
         """Questions of a lesson; half of those that text answers are other clips', and text still answers them."""
         if lesson == "look_up":
             return [self._make_look_up() for _ in range(self.questions_per_clip)]
-        drawn = self.rng.choices(self._list_rows(clip, view, lesson), k=self.questions_per_clip)
+        rows = self._list_rows(clip, view, lesson)
+        drawn = self.rng.sample(rows, min(len(rows), self.questions_per_clip))
+        drawn += self.rng.choices(rows, k=self.questions_per_clip - len(drawn))
         is_swapped = [row["needs"] == "text" and self.rng.random() < 0.5 for row in drawn]
         return [self.rng.choice(self.text_rows) if swap else row for row, swap in zip(drawn, is_swapped, strict=True)]
 
