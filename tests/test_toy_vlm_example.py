@@ -246,8 +246,8 @@ def test_what_is_mentioned_is_found_where_it_stands_and_goes() -> None:
         )  # first to the right, at last to the left
     states = torch.zeros((*group.asked.ids.shape, 12))
     # The words are "red ring" and "cross": read what is right, the shape for the colour and the other way round.
-    for row, place, name in group.asked.mentions.tolist():
-        states[row, place, {0: 11, 11: 0, 9: 2}[name]] = 50
+    for row, place, word in group.asked.mentions.tolist():
+        states[row, place, {0: 11, 11: 0, 9: 2}[word]] = 50
 
     def name(read: Any) -> Any:
         return torch.nn.functional.pad(read, (0, 14))  # of the 26 answers these are colours and shapes
