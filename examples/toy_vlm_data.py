@@ -31,13 +31,6 @@ ENOUGH = {
     "video": ("shuffled_frames", "video"),
     "order": ("video",),
 }
-# Of these, what nothing cheaper answers.
-NEEDED = {
-    "text": ("text",),
-    "single_frame": ("single_frame",),
-    "shuffled_frames": ("video",),
-    "video": ("order", "video"),
-}
 CUES_IN_OPTIONS = ("textual_shortcut", "inferential_elimination")
 Lesson = Literal["watch", "look_up", "name", "choose", "all"]
 UNKNOWN = -100  # as PyTorch's cross entropy leaves a target out
@@ -214,8 +207,10 @@ class Asker:
         rows = self.toy_set.rows[clip]
         if lesson == "name":
             return [row for row in rows if is_answerable(row, view) and row["cued_option"] is None]
+        if lesson == "choose" and view == "text":
+            return self.text_rows
         if lesson == "choose":
-            return self.text_rows if view == "text" else [row for row in rows if row["needs"] in NEEDED[view]]
+            return [row for row in rows if row["needs"] != "text" and is_answerable(row, view)]
         return rows
 
     def _draw_clips(self) -> Iterator[int]:

@@ -48,7 +48,7 @@ class Sizes:
     Attributes:
         num_watching_steps (`int`): first steps, which ask nothing of a clip but what stands where and when.
         num_naming_steps (`int`): next ones, which ask for names.
-        num_choosing_steps (`int`): next ones, which ask for options of what no cheaper view answers.
+        num_choosing_steps (`int`): next ones, which ask for options of what the view answers and text does not.
         num_mixed_steps (`int`): last ones, which ask anything.
         num_clips (`int`): for each process; ten questions each.
         num_held_out (`int`): questions of the table.
@@ -69,8 +69,8 @@ class Sizes:
 FULL = Sizes(
     num_watching_steps=150,
     num_naming_steps=600,
-    num_choosing_steps=900,
-    num_mixed_steps=500,
+    num_choosing_steps=1000,
+    num_mixed_steps=400,
     num_clips=1000,
     num_held_out=600,
 )
