@@ -2,9 +2,9 @@
 
     python examples/train_toy_vlm.py --output toy_vlm
 
-takes about a quarter of an hour on two cores, and goes on where it was cut off. The folder then opens with `AutoProcessor` and
-`AutoModelForImageTextToText`; the table of accuracies and the same as a line of JSON go to stdout, progress to stderr.
-`docs/toy_vlm.md` tells why it learns. Needs `pip install "vidground-hf[models]"`.
+takes about a quarter of an hour on two cores, and goes on where it was cut off. The folder then opens with
+`AutoProcessor` and `AutoModelForImageTextToText`; the table of accuracies and the same as a line of JSON go to stdout,
+progress to stderr. `docs/toy_vlm.md` tells why it learns. Needs `pip install "vidground-hf[models]"`.
 """
 
 from __future__ import annotations
