@@ -210,7 +210,7 @@ class Asker:
         if lesson == "choose" and view == "text":
             return self.text_rows
         if lesson == "choose":
-            return [row for row in rows if row["needs"] != "text" and is_answerable(row, view)]
+            return [row for row in rows if row["needs"] == ("order" if view == "video" else "single_frame")]
         return rows
 
     def _draw_clips(self) -> Iterator[int]:

@@ -36,7 +36,7 @@ LEARNING_RATE = 3e-3
 NUM_WARMUP_STEPS = 50
 CLIPS_PER_STEP, QUESTIONS_PER_CLIP = 4, 4
 LOOK_UP_STEPS = 250  # so long text only asks to find an option
-DECAY_SHARE = 0.25  # of the steps, the last ones, in which the learning rate falls to 0
+DECAY_SHARE = 0.6  # of the steps, the last ones, in which the learning rate falls to 0
 REPORT_STEPS = 50
 KEPT_STEPS = 100  # after so many steps the state of the training is kept, and clips are drawn afresh
 
@@ -48,7 +48,7 @@ class Sizes:
     Attributes:
         num_watching_steps (`int`): first steps, which ask nothing of a clip but what stands where and when.
         num_naming_steps (`int`): next ones, which ask for names.
-        num_choosing_steps (`int`): next ones, which ask for options of what the view answers and text does not.
+        num_choosing_steps (`int`): next ones, which ask for options: of clips about order, of single frames what they tell.
         num_mixed_steps (`int`): last ones, which ask anything.
         num_clips (`int`): for each process; ten questions each.
         num_held_out (`int`): questions of the table.
@@ -69,8 +69,8 @@ class Sizes:
 FULL = Sizes(
     num_watching_steps=150,
     num_naming_steps=600,
-    num_choosing_steps=1000,
-    num_mixed_steps=400,
+    num_choosing_steps=600,
+    num_mixed_steps=500,
     num_clips=1000,
     num_held_out=600,
 )
@@ -213,7 +213,7 @@ def plan_step(step: int, sizes: Sizes, rng: random.Random) -> list[tuple[list[st
     if lesson == "watch":
         return [(frames if turn == 5 else clips, lesson), text]
     if lesson == "choose":
-        shown = frames if turn == 5 else clips
+        shown = frames if turn == 5 else clips if turn == 0 else ["video"] * CLIPS_PER_STEP
         return [(shown, "name" if turn == 0 else lesson), *([text] if turn % 2 == 0 else [])]
     shown = frames if turn in (2, 5) else clips
     if lesson == "name":
