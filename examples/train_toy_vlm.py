@@ -48,7 +48,7 @@ class Sizes:
     Attributes:
         num_watching_steps (`int`): first steps, which ask nothing of a clip but what stands where and when.
         num_naming_steps (`int`): next ones, which ask for names.
-        num_choosing_steps (`int`): next ones, which ask for options: of clips about order, of single frames what they tell.
+        num_choosing_steps (`int`): next ones, which ask for options: about order, or about one frame.
         num_mixed_steps (`int`): last ones, which ask anything.
         num_clips (`int`): for each process; ten questions each.
         num_held_out (`int`): questions of the table.
