@@ -51,7 +51,7 @@ class Hints(nn.Module):
         self.step = nn.Linear(width, len(DIRECTIONS) + 1)
         self.is_back = nn.Linear(width, 1)
         self.turn = nn.Linear(width, 2 * len(DIRECTIONS) + 2)
-        self.traits = nn.Linear(width, NUM_TRAITS)
+        self.traits = nn.Linear(width, 3 * NUM_TRAITS)
         self.quarter = nn.Linear(width, 4)
         self.heading = nn.Linear(width, 2 * len(DIRECTIONS))
         self.topic = nn.Linear(width, len(TOPICS))
@@ -76,11 +76,11 @@ class Hints(nn.Module):
         time, row, column = (grid.expand(cells.shape).flatten() for grid in grids)
         found = self.place(states[PLACE_LAYER][is_visual]).split([GRID_CELLS, GRID_CELLS, MAX_FRAMES], dim=1)
         losses["places"] = sum(cross_entropy(f, t) for f, t in zip(found, (row, column, time), strict=True))
-        late = states[TURN_LAYER][is_visual].view(len(cells), -1, visual.shape[1])
-        marks = mark_traits(cells[:, 0].flatten(1))[:, None].expand(*late.shape[:2], -1)
-        losses["traits"] = binary_cross_entropy_with_logits(self.traits(late), marks)
+        late = states[TURN_LAYER][is_visual]
+        marks = mark_traits(cells).flatten(0, 1)
+        losses["traits"] = binary_cross_entropy_with_logits(self.traits(late), marks.flatten(1))
         if cells.shape[1] > 2:
-            losses |= self._grade_motion(cells, states[MATCH_LAYER][is_visual], late.flatten(0, 1))
+            losses |= self._grade_motion(cells, states[MATCH_LAYER][is_visual], late)
         if (group.sights != UNKNOWN).any():
             # Each of the last cells says one of them: a question then needs but look at the right cell.
             reports = states[REPORT_LAYER][is_visual].view(len(cells), -1, visual.shape[1])
@@ -203,15 +203,21 @@ def find_returns(cells: torch.Tensor) -> torch.Tensor:
     return torch.where(looks > 0, is_back, UNKNOWN).view_as(cells)
 
 
-def mark_traits(looks: torch.Tensor) -> torch.Tensor:
-    """Which colours and shapes things have.
+def mark_traits(cells: torch.Tensor) -> torch.Tensor:
+    """Which colours and shapes were seen up to each cell, as the model reads them: frame after frame, row after row.
 
     Args:
-        looks (`int64[G, N]`): positions in `CELL_NAMES`.
+        cells (`int64[G, F, 4, 4]`): positions in `CELL_NAMES`.
 
     Returns:
-        `float[G, 12]`: 1 for those that any thing has.
+        `float[G, F * 16, 3, 12]`: 1 where it was seen: in the first frame; later, on a thing that was not there two
+        frames ago or before; on one that was.
     """
+    looks = cells.flatten(2)
     traits = torch.stack([(looks - 1) % len(COLOURS), (looks - 1) // len(COLOURS) + len(COLOURS)], -1)
-    marks = one_hot(traits.clamp(min=0), NUM_TRAITS).amax(2) * (looks > 0)[..., None]
-    return marks.amax(1).float()
+    marks = one_hot(traits.clamp(min=0), NUM_TRAITS).amax(3) * (looks > 0)[..., None]
+    is_first = torch.zeros_like(looks)
+    is_first[:, 0] = 1
+    is_back = find_returns(cells).flatten(2)
+    kinds = torch.stack([is_first, is_back == 0, is_back == 1], -1)
+    return (marks[..., None, :] * kinds[..., None]).flatten(1, 2).cummax(1).values.float()

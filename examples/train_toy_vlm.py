@@ -71,7 +71,7 @@ FULL = Sizes(
     num_watching_steps=150,
     num_naming_steps=600,
     num_choosing_steps=600,
-    num_mixed_steps=600,
+    num_mixed_steps=650,
     num_look_up_steps=250,
     num_clips=1000,
     num_held_out=600,
@@ -229,7 +229,7 @@ def plan_step(step: int, sizes: Sizes, rng: random.Random) -> list[tuple[list[st
     if lesson == "name":
         return [(shown, lesson), text]
     blind = rng.choices(("text", "options_only"), (4, 1), k=2)
-    return [(shown, lesson), (blind, lesson)]
+    return [(shown, lesson), *([(blind, lesson)] if turn % 2 == 0 else [])]
 
 
 def find_lesson(step: int, sizes: Sizes) -> Lesson:
