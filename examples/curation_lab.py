@@ -62,7 +62,7 @@ STANDARD = LabSizes(
     num_seeds=6,
     num_clips=200,
     num_held_out_clips=160,
-    num_letter_steps=150,
+    num_letter_steps=100,
     num_steps=100,
     mark_steps=25,
 )
@@ -82,7 +82,7 @@ FULL = LabSizes(
     num_seeds=20,
     num_clips=200,
     num_held_out_clips=160,
-    num_letter_steps=150,
+    num_letter_steps=100,
     num_steps=200,
     mark_steps=25,
 )
