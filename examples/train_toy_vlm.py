@@ -2,7 +2,7 @@
 
     python examples/train_toy_vlm.py --output toy_vlm
 
-takes ten minutes on two cores, and goes on where it was cut off. The folder then opens with
+takes about eleven minutes on two cores, and goes on where it was cut off. The folder then opens with
 `AutoProcessor` and `AutoModelForImageTextToText`; the table of accuracies and the same as a line of JSON go to stdout,
 progress to stderr. `docs/toy_vlm.md` tells why it learns. Needs `pip install "vidground-hf[models]"`.
 """
@@ -70,8 +70,8 @@ class Sizes:
 FULL = Sizes(
     num_watching_steps=150,
     num_naming_steps=600,
-    num_choosing_steps=550,
-    num_mixed_steps=500,
+    num_choosing_steps=600,
+    num_mixed_steps=650,
     num_look_up_steps=250,
     num_clips=1000,
     num_held_out=600,
@@ -97,7 +97,6 @@ def main() -> None:
             train, (arguments.processes, sizes, arguments.seed, Path(folder), arguments.output), arguments.processes
         )
         held_out = make_set(Path(folder) / "held_out", arguments.seed, sizes.num_held_out // 5, 5)
-    torch.set_num_threads(arguments.processes)
     table, counts = measure(arguments.output, held_out, arguments.seed)
     print(format_accuracies(table, counts))
     result = {
