@@ -45,7 +45,7 @@ def test_the_loss_is_that_of_trl() -> None:
     asked, logits = make_asked()
     chosen, advantages, _ = policy.sample_group(asked, None, torch.Generator().manual_seed(0))
     loss = policy.compute_loss(asked.log_probs, chosen, advantages)
-    loss.backward()
+    loss.backward(retain_graph=True)
     grad, logits.grad = logits.grad.clone(), None
     rewards = (chosen == asked.right[:, None]).float()
     assert 0 < rewards.mean() < 1
