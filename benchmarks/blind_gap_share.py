@@ -2,9 +2,8 @@
 
 The model of `grpo_step.py` (Qwen2.5-VL, 6.2 million parameters, random weights, one thread) is trained on toy clips,
 one prompt and eight completions of 32 tokens a step, and evaluated every so many steps. `eval_dataset` is one row, so
-that next to nothing else is done in an evaluation.
-finding out of how it is asked took in the first evaluation, whose price is not known before. Figures are by the
-clock: run it on a machine with nothing else to do. Prints one JSON line.
+that next to nothing else is done in an evaluation. The first evaluation has to find out what asking takes, and is not
+bounded. Figures are by the clock: run it on a machine with nothing else to do. Prints one JSON line.
 `python benchmarks/blind_gap_share.py [STEPS] [STEPS_PER_EVALUATION]`
 """
 

@@ -103,7 +103,7 @@ def main(script_args: ScriptArguments, training_args: GRPOConfig, model_args: Mo
         "attn_implementation": model_args.attn_implementation,
         "dtype": model_args.dtype,
     } | (training_args.model_init_kwargs or {})
-    if not script_args.blind_gap:
+    if not num_held_out:
         training_args.eval_strategy = "no"
     budget = replace(TRAINING_FRAMES, max_frames=script_args.max_frames)
     rewards = [LookReward() if name == "look" else REWARDS[name] for name in script_args.rewards]
@@ -122,7 +122,7 @@ def main(script_args: ScriptArguments, training_args: GRPOConfig, model_args: Mo
             reward.attach(trainer)
     if script_args.refresh_every:
         trainer.add_callback(RefreshGrounding(trainer, script_args.refresh_every))
-    gap = BlindGapCallback(trainer, held_out, budget=budget) if num_held_out else None
+    gap = BlindGapCallback(trainer, held_out) if num_held_out else None
     if gap is not None:
         trainer.add_callback(gap)
 

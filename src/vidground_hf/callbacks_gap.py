@@ -60,7 +60,8 @@ class BlindGapCallback(TrainerCallback):
             asks 16 whatever they take, because that is not known before, and where `metric_for_best_model` is one of
             these metrics each does; any other evaluation is left out where 16 do not fit. Compare evaluations of one
             `eval_gap_num_rows`. Outside training nothing is bounded.
-        budget (`FrameBudget`, *optional*): what is shown of a clip; defaults to its defaults.
+        budget (`FrameBudget`, *optional*): what is shown of a clip; defaults to what a `VideoGRPOTrainer` shows in
+            training, and to its own defaults beside other trainers.
         verdict_column (`str`, *optional*): `"is_visually_grounded"` or `"needs"`; defaults to the first that is there.
         adapter, columns, media_root: how rows are read, as in `curate`.
         seed (`int`, *optional*, defaults to 0): of the rows and the orders of their options.
@@ -109,6 +110,9 @@ class BlindGapCallback(TrainerCallback):
             raise ValueError(
                 f"the rows to ask are a {type(found).__name__}; pass one Dataset, not streamed, as dataset="
             )
+        shower = getattr(trainer, "shower", None)
+        if budget is None and shower is not None:
+            budget = shower.budget
         self.rows = draw_rows(
             found, num_rows, budget=budget, verdict_column=verdict_column, adapter=adapter, columns=columns,
             media_root=media_root, seed=seed,
