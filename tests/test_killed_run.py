@@ -62,7 +62,7 @@ def ask_and_tell(self, prompts):
     return ask(self, prompts)
 LiveModel.ask = ask_and_tell
 
-rows = to_trl(open_dataset(folder / "toy"), media_root=str(folder))
+rows = to_trl(open_dataset(folder / "toy"), media_root=str(folder / "toy"))
 trainer = make_trainer("qwen2_5_vl", folder, rows.select(range(20)), reward_funcs=reward, output_dir=output,
     eval_dataset=rows.select(range(2)), eval_strategy="steps", eval_steps=3, save_strategy="steps", save_steps=4,
     max_steps=9, per_device_eval_batch_size=2)
