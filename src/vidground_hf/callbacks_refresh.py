@@ -128,8 +128,11 @@ class RefreshGrounding(TrainerCallback):
         metrics = self.refresh(state.global_step)
         # The trainer writes this with its state into every checkpoint.
         state.stateful_callbacks[_STATE_KEY] = {"num_refreshes": self.num_refreshes, "record": dict(self.record)}
-        # Not the trainer's own `log`, which would empty what it gathers between two of its logs.
+        # Not the trainer's own `log`, which would empty what it gathers between two of its logs; and a log takes back
+        # that this step is to be logged.
+        should_log = control.should_log
         Trainer.log(self.trainer, metrics | {"refresh_grounding/seconds": perf_counter() - start})
+        control.should_log = should_log
 
     def refresh(self, step: int) -> dict[str, float]:
         """Asks the next rows and sets their weights.
