@@ -130,19 +130,14 @@ def make_sets(folder: Path, sizes: LabSizes) -> None:
 def make_base(folder: Path, base: str, sizes: LabSizes, *, quick: bool, num_processes: int) -> None:
     """Makes a base model and asks it blind, unless that has been done."""
     home = find_home(folder, base)
-    seed = int(base.split()[-1])
-    seeing = folder / f"seeing_{seed}"
+    seed, with_cues = int(base.split()[-1]), base.startswith("cues")
+    seeing = home / "seeing"
     if not (seeing / "config.json").exists():
-        make_seeing_model(seeing, seed, quick=quick, num_processes=num_processes)
+        make_seeing_model(seeing, seed, with_cues=with_cues, quick=quick, num_processes=num_processes)
     if not (home / "model" / "config.json").exists():
         letters = read_toy_set(folder / "letters")
         teach_letters(
-            seeing,
-            home / "model",
-            letters,
-            with_cues=base.startswith("cues"),
-            num_steps=sizes.num_letter_steps,
-            seed=seed,
+            seeing, home / "model", letters, with_cues=with_cues, num_steps=sizes.num_letter_steps, seed=seed
         )
     if not (home / "kept.json").exists():
         (home / "runs").mkdir(exist_ok=True)

@@ -19,22 +19,25 @@ from toy_vlm_training import Learner
 from train_toy_vlm import FULL, QUICK, train
 from transformers import AutoModelForImageTextToText, AutoProcessor
 
-NUM_CHOOSING_STEPS = 200  # found by trying: with none, GRPO has nothing to begin with; docs/curation_lab.md
+NUM_CHOOSING_STEPS = 250  # found by trying: with none, GRPO has nothing to begin with; docs/curation_lab.md
 CUE_LEARNING_RATE = 1e-3
 CLIPS_PER_STEP, QUESTIONS_PER_CLIP = 8, 4
 
 
-def make_seeing_model(output: Path, seed: int, *, quick: bool, num_processes: int) -> None:
-    """Trains a model that watches, names and begins to choose; text alone only asks it to find an option.
+def make_seeing_model(output: Path, seed: int, *, with_cues: bool, quick: bool, num_processes: int) -> None:
+    """Trains a model that watches, names and begins to choose.
 
     Args:
         output (`Path`): gets the model; a training that was cut off goes on.
         seed (`int`): of its sets and weights.
+        with_cues (`bool`): without, text alone only asks it to find an option.
         quick (`bool`): learns nothing, in seconds.
         num_processes (`int`): of one thread each.
     """
     sizes = QUICK if quick else replace(FULL, num_choosing_steps=NUM_CHOOSING_STEPS)
-    sizes = replace(sizes, num_mixed_steps=0, num_look_up_steps=sizes.num_steps)
+    sizes = replace(sizes, num_mixed_steps=0)
+    if not with_cues:
+        sizes = replace(sizes, num_look_up_steps=sizes.num_steps)
     with tempfile.TemporaryDirectory() as folder:
         torch.multiprocessing.spawn(train, (num_processes, sizes, seed, Path(folder), output), num_processes)
 
