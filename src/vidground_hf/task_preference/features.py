@@ -119,7 +119,7 @@ def stack_features(
     if not fits or num_times != [shape[0] for shape in shapes]:
         raise ValueError(
             f"Got grids of shapes {shapes} with {num_times} times and {len(durations_seconds)} durations; allowed "
-            "is one row or more, each a grid [T, H, W, D] of the same D, T times and a duration. Give all three per row."
+            "is one row or more, each a grid [T, H, W, D] of the same D, T times and a duration. Give all three."
         )
     size = [max(shape[axis] for shape in shapes) for axis in range(3)]
     padded = [_pad(grid, [*size, grid.shape[3]]) for grid in grids]

@@ -166,8 +166,8 @@ class FeatureGate(nn.Module):
         if got != wanted:
             raise ValueError(
                 f"Got states of shape {tuple(states.shape)} and features of shape {tuple(features.grid.shape)}; "
-                f"allowed are states [N, {wanted[1]}] and features [N, T, H, W, {wanted[2]}] of the same N. Select the rows "
-                "that a state stands for, or make the head with these widths."
+                f"allowed are states [N, {wanted[1]}] and features [N, T, H, W, {wanted[2]}] of the same N. "
+                "Select the rows that a state stands for, or make the head with these widths."
             )
 
 

@@ -61,7 +61,7 @@ class RegionHead(nn.Module):
         self.kind = kind
         if kind == "state":
             hidden = state_width // 2
-            self.mlp = nn.Sequential(nn.Linear(state_width, hidden), nn.ReLU(), nn.Linear(hidden, 4))
+            self.state_in, self.corners = nn.Linear(state_width, hidden), nn.Linear(hidden, 4)
         else:
             self.gate = FeatureGate(state_width, feature_width, width)
             self.mix = EncoderLayer(width, num_heads=4)
@@ -85,8 +85,8 @@ class RegionHead(nn.Module):
             ValueError: for states and features that do not fit the head or one another.
         """
         if self.kind == "state":
-            boxes: Tensor = self.mlp(states.type_as(self.mlp[0].bias)).float()
-            return boxes
+            boxes: Tensor = self.corners(self.state_in(states.to(self.state_in.weight.dtype)).relu())
+            return boxes.float()
         cells, _ = self.gate(states, features)
         num_rows, num_frames = cells.shape[:2]
         cells = cells.flatten(2, 3).flatten(0, 1)
