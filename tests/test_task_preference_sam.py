@@ -14,7 +14,7 @@ from vidground_hf.task_preference.losses import WEIGHTS, grade_masks, grade_prom
 from vidground_hf.task_preference.mask_sam import SamMaskHead  # noqa: E402
 from vidground_hf.task_preference.mask_video import propagate_mask  # noqa: E402
 
-SIZE, STATE, PROMPT = 64, 24, 32
+SIZE, STATE, PROMPT = 64, 24, 128  # memories are 64 wide in the code of the video model, and prompts wider
 NAMES = ("Sam2", "EdgeTam", "Sam3Tracker")
 
 
@@ -72,7 +72,7 @@ def make_video_model() -> Any:
         memory_attention_feed_forward_hidden_size=32,
         memory_attention_rope_feat_sizes=[SIZE // 16, SIZE // 16],
         memory_encoder_hidden_size=PROMPT,
-        memory_encoder_output_channels=8,
+        memory_encoder_output_channels=64,
         mask_downsampler_embed_dim=PROMPT,
         memory_fuser_embed_dim=PROMPT,
         memory_fuser_intermediate_dim=32,
