@@ -1,4 +1,4 @@
-"""Task preference: a vision-language model learns to look by heads for moments, boxes and masks.
+"""Task preference optimization: a vision-language model that learns to look from spans, boxes and masks.
 
-The public names; what each does is in the modules.
+Needs the `models` extra (torch, transformers); `import vidground_hf` does not load it.
 """
