@@ -85,7 +85,7 @@ def write_masks(masks: NDArray[np.bool_], seconds: Sequence[float]) -> str:
     for mask, second in zip(masks, seconds, strict=True):
         box = find_box(mask)
         if box is not None:
-            parts.append(f"{second:.1f} s: {write_box(np.array(box) / [width, height, width, height])}")
+            parts.append(f"{second:.1f} s: {write_box((np.array(box) / [width, height, width, height]).tolist())}")
     return "; ".join(parts) or "not to be seen"
 
 

@@ -170,9 +170,7 @@ def read_rows(
     rejected: list[BadRowError] = []
     for one in source:
         try:
-            made = [_root_media(row, media_root) for row in read_row(one)]
-            for row in made:
-                _check_masks(row)
+            made = [_measure_masks(_root_media(row, media_root)) for row in read_row(one)]
         except BadRowError as error:
             rejected.append(error)
         else:
@@ -241,17 +239,19 @@ def _check_mask(row: TaskRow) -> None:
     if not any(row.masks):
         row.reject("no frame has a mask")
     times = row.mask_seconds
-    if not all(map(math.isfinite, times)) or any(
-        later <= sooner for sooner, later in itertools.pairwise(times)
-    ):
+    if not all(map(math.isfinite, times)) or any(later <= sooner for sooner, later in itertools.pairwise(times)):
         row.reject("the times of its masks do not grow")
     if times[0] < 0 or (row.duration_seconds is not None and times[-1] > row.duration_seconds):
         row.reject(f"masks from {times[0]} to {times[-1]} s are not inside the clip of {row.duration_seconds} s")
 
 
-def _check_masks(row: TaskRow) -> None:
-    """Decodes the masks of a row, which takes a millisecond or so each."""
-    sizes, is_seen = set(), False
+def _measure_masks(row: TaskRow) -> TaskRow:
+    """The row with the size of its masks. Decodes them, which takes a millisecond or so each."""
+    if not row.masks:
+        return row
+    given = row.width_px is not None and row.height_px is not None
+    sizes: set[tuple[int | None, int | None]] = {(row.height_px, row.width_px)} if given else set()
+    is_seen = False
     for mask in filter(None, row.masks):
         try:
             size, area = measure_mask(mask, row.width_px, row.height_px)
@@ -259,11 +259,12 @@ def _check_masks(row: TaskRow) -> None:
             row.reject(f"a mask cannot be read: {error}")
         sizes.add(size)
         is_seen = is_seen or area > 0
-    given = {(row.height_px, row.width_px)} if row.width_px is not None and row.height_px is not None else set()
-    if len(sizes | given) > 1:
-        row.reject(f"its masks and frames have different sizes (height, width): {sorted(sizes | given)}")
-    if row.masks and not is_seen:
+    if len(sizes) > 1:
+        row.reject(f"its masks and frames have different sizes (height, width): {sorted(map(str, sizes))}")
+    if not is_seen:
         row.reject("its masks are empty in every frame")
+    ((height, width),) = sizes
+    return replace(row, width_px=width, height_px=height)
 
 
 def _root_media(row: TaskRow, root: str | os.PathLike[str] | None) -> TaskRow:
