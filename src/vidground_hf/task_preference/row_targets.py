@@ -45,7 +45,7 @@ def make_targets(rows: Sequence[TaskRow], media: Sequence[ShownMedia | None]) ->
     return Targets(
         moment_rows=torch.tensor(places["moment"], dtype=torch.long),
         spans=[normalize_spans(rows[place], shown[place].duration_seconds) for place in places["moment"]],
-        saliency=[_sum_ratings(row) for row in moments],
+        saliency=[_mean_ratings(row) for row in moments],
         saliency_seconds=[_find_clip_middles(row) for row in moments],
         box_rows=torch.tensor(places["box"], dtype=torch.long),
         boxes=torch.stack(boxes) if boxes else torch.zeros(0, 4),
@@ -108,8 +108,8 @@ def _read_mask(row: TaskRow, text: str | None) -> NDArray[np.bool_] | None:
         row.reject(f"a mask cannot be read: {error}")
 
 
-def _sum_ratings(row: TaskRow) -> Tensor | None:
-    return torch.tensor(row.ratings, dtype=torch.float32).sum(dim=1) if row.ratings else None
+def _mean_ratings(row: TaskRow) -> Tensor | None:
+    return torch.tensor(row.ratings, dtype=torch.float32).mean(dim=1) if row.ratings else None
 
 
 def _find_clip_middles(row: TaskRow) -> Tensor | None:

@@ -16,8 +16,8 @@ class TaskBalancedSampler(Sampler[int]):
     """Draws rows so that each task has its share of every step, however many rows it has.
 
     Each task's rows are gone through in a fresh order again and again, and no row comes a second time before all
-    others of its task have come once, over the borders of epochs too. What comes at a place depends on the seed and the
-    epoch only, so that skipping to a place, as a resumed `Trainer` does, gives what an unbroken run would have got.
+    others of its task have come once, over the borders of epochs too. What comes at a place depends on nothing but
+    seed and epoch, so that skipping to a place, as a resumed `Trainer` does, gives what an unbroken run would have got.
 
     Args:
         tasks (`Sequence[str]`): N, of each row.

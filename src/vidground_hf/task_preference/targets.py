@@ -31,8 +31,8 @@ class Targets:
     Attributes:
         moment_rows (`int64[Nm]`): rows of the batch, growing.
         spans (`list` of Nm `float32[S, 2]`): start and end in [0, 1] of the clip's true duration, S at least 1.
-        saliency (`list` of Nm `float32[C]` or `None`): rating of each clip of the video, the sum over its annotators,
-            in [0, 12] for the three of QVHighlights; `None` for a set without ratings.
+        saliency (`list` of Nm `float32[C]` or `None`): rating of each clip of the video, the mean of its annotators,
+            in [0, 4] for QVHighlights; `None` for a set without ratings.
         saliency_seconds (`list` of Nm `float32[C]` or `None`): the middle of each of these clips.
         box_rows (`int64[Nb]`): rows of the batch, growing.
         boxes (`float32[Nb, 4]`): left, top, right, bottom in [0, 1] of width and height.
