@@ -27,6 +27,8 @@ class TaskPreferenceConfig(PreTrainedConfig):
         moment_head (`dict`, *optional*): keyword arguments of `TemporalHead`.
         box_head (`dict`, *optional*): keyword arguments of `RegionHead`.
         mask_head (`dict`, *optional*): keyword arguments of `ConvMaskHead`; none with a SAM.
+        mask_loss (`str`, *optional*, defaults to `"bce"`): what masks are trained with: `"bce"` or `"focal"` on pixels,
+            or, with a SAM, `"prompts"`, the published distillation of its prompts of boxes.
         moment_feature_width (`int`, *optional*): of precomputed features that the temporal head reads instead of the
             model's own.
         loss_weights (`dict[str, float]`, *optional*): of loss terms by name, where they differ from `losses.WEIGHTS`.
@@ -34,7 +36,7 @@ class TaskPreferenceConfig(PreTrainedConfig):
         lora (`dict`, *optional*): rank and so on, where the language model has a LoRA; `adapters_lora.add_lora` sets it.
 
     Raises:
-        `ValueError`: for an unknown task, or one without its tokens.
+        `ValueError`: for an unknown task, one without its tokens, or a mask loss that there is not.
 
     Example:
         >>> config = TaskPreferenceConfig(tasks=["box"], trigger_token_ids={"box": 9}, task_token_ids={"box": 10})
@@ -56,6 +58,7 @@ class TaskPreferenceConfig(PreTrainedConfig):
     moment_head: dict[str, Any] | None = None
     box_head: dict[str, Any] | None = None
     mask_head: dict[str, Any] | None = None
+    mask_loss: str = "bce"
     moment_feature_width: int | None = None
     loss_weights: dict[str, float] | None = None
     vlm_generation: dict[str, Any] | None = None
@@ -70,3 +73,9 @@ class TaskPreferenceConfig(PreTrainedConfig):
             ids = getattr(self, name) or {}
             if missing := [task for task in self.tasks if task not in ids]:
                 raise ValueError(f"{name} = {ids} lacks {missing[0]!r}; pass what tokens.add_task_tokens returns")
+        allowed = ("bce", "focal") if self.sam_config is None else ("bce", "focal", "prompts")
+        if self.mask_loss not in allowed:
+            raise ValueError(
+                f"mask_loss = {self.mask_loss!r} is not there for this mask head; pass one of {', '.join(allowed)} "
+                "('prompts' needs a SAM)"
+            )

@@ -1,0 +1,102 @@
+"""The region head: one box that a task state asks for.
+
+Masks and losses are not here.
+"""
+
+from __future__ import annotations
+
+from typing import Literal, get_args
+
+import torch
+from torch import Tensor, nn
+
+from vidground_hf.task_preference.features import VisionFeatures, encode_waves
+from vidground_hf.task_preference.heads_layers import (
+    EncoderLayer,
+    FeatureGate,
+    OutputLinear,
+    init_head_weights,
+    softmax_valid,
+)
+
+RegionKind = Literal["vision", "state"]
+
+
+class RegionHead(nn.Module):
+    """Finds the box that a task state asks for.
+
+    `"vision"`: the cells of the grid, gated by the state, each say how far the box reaches from them to all four
+    sides and how sure they are; the answer is the mean of their boxes, weighted by a softmax over all cells of all
+    frames. So it is a box inside the picture whatever the weights are. In a clip the frame is the one the head has
+    learned to look at (cells know their time): train it on boxes of one kind of frame, say the first.
+
+    `"state"`: the published head, a two-layer perceptron with ReLU on the state alone. Its numbers may leave [0, 1]
+    and their order; clamp them where a box is needed.
+
+    Args:
+        state_width (`int`): of the task state.
+        feature_width (`int`): of the vision features; unused by `"state"`.
+        kind (`str`, *optional*, defaults to `"vision"`): `"vision"` or `"state"`.
+        width (`int`, *optional*, defaults to 128): of the vision head, a multiple of 4; our guess. The published one
+            is half the state's width, and `"state"` takes that.
+
+    Raises:
+        ValueError: for another kind, or a width that is no multiple of 4.
+
+    Example:
+        >>> from vidground_hf.task_preference.features import stack_features
+        >>> head = RegionHead(8, 4, width=16)
+        >>> features = stack_features([torch.ones(1, 2, 2, 4)], [torch.zeros(1)], [0.0])
+        >>> tuple(head(torch.ones(1, 8), features).shape)
+        (1, 4)
+    """
+
+    def __init__(self, state_width: int, feature_width: int, *, kind: RegionKind = "vision", width: int = 128) -> None:
+        super().__init__()
+        if kind not in get_args(RegionKind) or width % 4:
+            raise ValueError(
+                f"Got {kind=} and {width=}; allowed are 'vision' (sees the features) and 'state' (the published head) "
+                "and a width that is a multiple of 4. Pass those."
+            )
+        self.kind = kind
+        if kind == "state":
+            hidden = state_width // 2
+            self.state_in, self.corners = nn.Linear(state_width, hidden), nn.Linear(hidden, 4)
+        else:
+            self.gate = FeatureGate(state_width, feature_width, width)
+            self.mix = EncoderLayer(width, num_heads=4)
+            self.norm = nn.LayerNorm(width)
+            self.score = nn.Linear(width, 1, bias=False)
+            self.reach = OutputLinear(width, 4)
+        self.width = width
+        self.apply(init_head_weights)
+
+    def forward(self, states: Tensor, features: VisionFeatures) -> Tensor:
+        """Finds boxes.
+
+        Args:
+            states (`Tensor`): `float[N, state_width]`.
+            features (`VisionFeatures`): N rows; `"state"` does not read them.
+
+        Returns:
+            `float32[N, 4]`: left, top, right, bottom; of `"vision"` in [0, 1] and in order.
+
+        Raises:
+            ValueError: for states and features that do not fit the head or one another.
+        """
+        if self.kind == "state":
+            boxes: Tensor = self.corners(self.state_in(states.to(self.state_in.weight.dtype)).relu())
+            return boxes.float()
+        cells, _ = self.gate(states, features)
+        num_rows, num_frames = cells.shape[:2]
+        cells = cells.flatten(2, 3).flatten(0, 1)
+        is_valid = features.is_valid.flatten(2).flatten(0, 1)
+        places = features.positions()[..., :2].flatten(2, 3)
+        waves = encode_waves(places, self.width // 2).flatten(0, 1).to(cells.dtype)
+        cells = self.norm(self.mix(cells, waves, is_valid)).unflatten(0, (num_rows, num_frames)).flatten(1, 2)
+        weights = softmax_valid(self.score(cells)[..., 0], features.is_valid.flatten(1))
+        reach = self.reach(cells).float().sigmoid()
+        places = places.flatten(1, 2)
+        # A share of the way from the cell to each side of the picture cannot leave it.
+        corners = torch.cat([places * (1 - reach[..., :2]), places + (1 - places) * reach[..., 2:]], dim=-1)
+        return (weights[..., None] * corners).sum(1)

@@ -1,0 +1,313 @@
+"""A vision-language model with heads: the language model writes, and at its task tokens the heads find what it means.
+
+Generation is in `generation.py`, losses in `grading.py`, LoRA in `adapters_lora.py`.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, Self
+
+import torch
+from torch import Tensor, nn
+from transformers import AutoModelForImageTextToText, AutoModelForMaskGeneration, GenerationConfig, PreTrainedModel
+from transformers.utils import ModelOutput
+
+from vidground_hf.task_preference.configuration import TASKS, TaskPreferenceConfig
+from vidground_hf.task_preference.features import VisionFeatures
+from vidground_hf.task_preference.generation import TaskPreferenceAnswer, write_answers
+from vidground_hf.task_preference.grading import grade_heads, grade_text
+from vidground_hf.task_preference.heads import (
+    ConvMaskHead,
+    MaskOutput,
+    RegionHead,
+    SamMaskHead,
+    TemporalHead,
+    TemporalOutput,
+    init_head_weights,
+)
+from vidground_hf.task_preference.losses import WEIGHTS
+from vidground_hf.task_preference.media_facts import MediaFacts
+from vidground_hf.task_preference.targets import Targets
+from vidground_hf.task_preference.tokens import add_task_tokens, find_states, fit_embeddings
+from vidground_hf.task_preference.vision import lay_out, look
+
+
+@dataclass
+class TaskPreferenceOutput(ModelOutput):
+    """What `TaskPreferenceModel.forward` gives for B rows.
+
+    Attributes:
+        loss (`Tensor`, *optional*): the weighted sum of `losses`.
+        losses (`dict[str, Tensor]`, *optional*): `"dialogue"` and the terms of `losses.py`, each a mean over its own
+            targets.
+        logits (`Tensor`): `float[B, T, V]`.
+        states (`dict[str, Tensor]`): of each task, `float[N, C]`: the last hidden states at its N task tokens.
+        rows (`dict[str, Tensor]`): of each task, `int64[N]`: the rows of the batch that they are in.
+        moment (`TemporalOutput`, *optional*): of the N moment requests, as `box` and `mask` of theirs; `None` without any.
+        box (`Tensor`, *optional*): `float32[N, 4]`.
+        mask (`MaskOutput`, *optional*).
+    """
+
+    loss: Tensor | None = None
+    losses: dict[str, Tensor] | None = None
+    logits: Tensor | None = None
+    states: dict[str, Tensor] | None = None
+    rows: dict[str, Tensor] | None = None
+    moment: TemporalOutput | None = None
+    box: Tensor | None = None
+    mask: MaskOutput | None = None
+
+
+class TaskPreferenceModel(PreTrainedModel):
+    """Any vision-language model of `AutoModelForImageTextToText`, with heads for moments, boxes and masks.
+
+    The vision tower runs once for a batch; the language model and the heads share what it gives.
+
+    Args:
+        config (`TaskPreferenceConfig`): the settings.
+        vlm (`PreTrainedModel`, *optional*): the model to wrap; made from `config.vlm_config` when left out.
+        sam (`PreTrainedModel`, *optional*): the frozen SAM; made from `config.sam_config`, if there is one, when left out.
+
+    Example:
+        >>> from transformers import AutoModelForImageTextToText, AutoProcessor
+        >>> processor = AutoProcessor.from_pretrained("Qwen/Qwen2.5-VL-3B-Instruct")  # doctest: +SKIP
+        >>> vlm = AutoModelForImageTextToText.from_pretrained("Qwen/Qwen2.5-VL-3B-Instruct")  # doctest: +SKIP
+        >>> model = TaskPreferenceModel.from_vlm(vlm, processor)  # doctest: +SKIP
+    """
+
+    config_class = TaskPreferenceConfig
+    config: TaskPreferenceConfig
+    main_input_name = "input_ids"
+    input_modalities = ("image", "video", "text")
+    # Every loss is divided by its own count; the trainer then divides by the accumulation steps.
+    accepts_loss_kwargs = False
+    supports_gradient_checkpointing = True
+    _supports_sdpa = True
+    _supports_flash_attn = True
+    _supports_flex_attn = True
+    _supports_attention_backend = True
+
+    def __init__(self, config: TaskPreferenceConfig, vlm: Any = None, sam: Any = None) -> None:
+        super().__init__(config)
+        self.vlm = vlm if vlm is not None else AutoModelForImageTextToText.from_config(config.vlm_config)
+        width = config.vlm_config.get_text_config().hidden_size
+        heads: dict[str, nn.Module] = {}
+        if "moment" in config.tasks:
+            heads["moment"] = TemporalHead(width, config.moment_feature_width or width, **config.moment_head or {})
+        if "box" in config.tasks:
+            heads["box"] = RegionHead(width, width, **config.box_head or {})
+        if "mask" in config.tasks and config.sam_config is not None:
+            heads["mask"] = SamMaskHead(width, sam or AutoModelForMaskGeneration.from_config(config.sam_config))
+        elif "mask" in config.tasks:
+            heads["mask"] = ConvMaskHead(width, width, **config.mask_head or {})
+        self.heads = nn.ModuleDict(heads)
+        # Whatever the type of the rest: boxes and spans are computed in float32, and small weights move by small steps.
+        mask = "heads.mask.adapter" if config.sam_config is not None else "heads.mask"
+        self._keep_in_fp32_modules_strict = ["heads.moment", "heads.box", mask]
+        self.post_init()
+        if vlm is None and config.vlm_generation is not None:
+            self.vlm.generation_config = GenerationConfig.from_dict(config.vlm_generation)
+
+    @classmethod
+    def from_vlm(
+        cls,
+        vlm: Any,
+        processor: Any,
+        *,
+        tasks: Sequence[str] = TASKS,
+        sam: Any = None,
+        moment_feature_width: int | None = None,
+        moment_head: Mapping[str, Any] | None = None,
+        box_head: Mapping[str, Any] | None = None,
+        mask_head: Mapping[str, Any] | None = None,
+        mask_loss: str = "bce",
+        loss_weights: Mapping[str, float] | None = None,
+    ) -> Self:
+        """Wraps a model: adds the tokens of the tasks to it and to its processor, and heads with fresh weights.
+
+        Args:
+            vlm (`PreTrainedModel`): of `AutoModelForImageTextToText`; it becomes part of this one and is changed.
+            processor (`ProcessorMixin`): of the model; its tokenizer gets the new tokens. Save it beside the model.
+            tasks (`Sequence[str]`, *optional*): some of `TASKS`; all when left out.
+            sam (`Sam2Model`, `EdgeTamModel` or `Sam3TrackerModel`, *optional*): draws masks, frozen; without it a light
+                convolutional head does.
+            moment_feature_width (`int`, *optional*): of precomputed features that go to the temporal head instead of
+                the model's own.
+            moment_head (`Mapping`, *optional*): keyword arguments of `TemporalHead`.
+            box_head (`Mapping`, *optional*): of `RegionHead`.
+            mask_head (`Mapping`, *optional*): of `ConvMaskHead`.
+            mask_loss (`str`, *optional*, defaults to `"bce"`): `"bce"` or `"focal"`, or, with a SAM, `"prompts"`: what
+                the published code trains masks with.
+            loss_weights (`Mapping[str, float]`, *optional*): of loss terms by name, where they differ from
+                `losses.WEIGHTS`; `"dialogue"` is 1.
+
+        Returns:
+            `TaskPreferenceModel`: with the model's own weights and fresh heads.
+
+        Raises:
+            `ValueError`: for settings that do not fit.
+        """
+        tokens = add_task_tokens(processor.tokenizer, tasks)
+        fit_embeddings(vlm, len(processor.tokenizer), [*tokens.triggers.values(), *tokens.states.values()])
+        config = cls.config_class(
+            vlm_config=vlm.config,
+            sam_config=None if sam is None else sam.config,
+            tasks=list(tasks),
+            trigger_token_ids=tokens.triggers,
+            task_token_ids=tokens.states,
+            moment_feature_width=moment_feature_width,
+            moment_head=dict(moment_head or {}),
+            box_head=dict(box_head or {}),
+            mask_head=dict(mask_head or {}),
+            mask_loss=mask_loss,
+            loss_weights=dict(loss_weights or {}),
+        )
+        return cls(config, vlm, sam)
+
+    def forward(
+        self,
+        input_ids: Tensor,
+        attention_mask: Tensor | None = None,
+        labels: Tensor | None = None,
+        targets: Targets | None = None,
+        media: Sequence[MediaFacts | None] | None = None,
+        features: VisionFeatures | None = None,
+        sam_pixel_values: Tensor | None = None,
+        **inputs: Any,
+    ) -> TaskPreferenceOutput:
+        """Reads rows, and has the heads answer at their task tokens.
+
+        Args:
+            input_ids (`Tensor`): `int64[B, T]`, padded on either side.
+            attention_mask (`Tensor`, *optional*): `int64[B, T]`.
+            labels (`Tensor`, *optional*): `int64[B, T]`, -100 where nothing is to be learned.
+            targets (`Targets`, *optional*): one for each task token, in the order of the rows and, in a row, of the text.
+            media (`Sequence[MediaFacts | None]`, *optional*): B; needed where there are task tokens.
+            features (`VisionFeatures`, *optional*): B rows for the temporal head, where it reads precomputed ones.
+            sam_pixel_values (`Tensor`, *optional*): `float[B, 3, S, S]`, by SAM's processor, of the image or the first
+                frame that is shown; needed where a SAM draws masks.
+            inputs: all else that the model's processor gives.
+
+        Returns:
+            `TaskPreferenceOutput`: with a loss where there are labels or targets.
+
+        Raises:
+            `ValueError`: for task tokens without what their heads need, or targets that do not go with them.
+        """
+        seen, rest = look(self.vlm, {"input_ids": input_ids, "attention_mask": attention_mask, **inputs})
+        written = self.vlm(**rest, use_cache=False, output_hidden_states=-1)
+        places = find_states(input_ids, self.config.task_token_ids or {})
+        states = {task: written.hidden_states[-1][place] for task, place in places.items()}
+        rows = {task: place[0] for task, place in places.items()}
+        vision = None
+        if media is not None and any(len(own) for own in rows.values()):
+            vision = lay_out(self.config.vlm_config, rest, seen, media)
+        found = self.run_heads(states, rows, vision, features, sam_pixel_values)
+        output = TaskPreferenceOutput(logits=written.logits, states=states, rows=rows, **found)
+        losses = {} if labels is None else {"dialogue": grade_text(written.logits, labels)}
+        if targets is not None:
+            shown = {"moment": features if features is not None else vision, "box": vision, "mask": vision}
+            losses |= grade_heads(self.heads, self.config.mask_loss, output, targets, shown)
+        if losses:
+            weights = {"dialogue": 1.0, **WEIGHTS, **(self.config.loss_weights or {})}
+            output.losses = losses
+            output.loss = torch.stack([weights[name] * value for name, value in losses.items()]).sum()
+            if self.training:
+                output.loss = output.loss + self._touch_unused(found, has_vision=bool(seen))
+        return output
+
+    def run_heads(
+        self,
+        states: Mapping[str, Tensor],
+        rows: Mapping[str, Tensor],
+        vision: VisionFeatures | None,
+        features: VisionFeatures | None = None,
+        sam_pixel_values: Tensor | None = None,
+    ) -> dict[str, Any]:
+        """Has the heads answer.
+
+        Args:
+            states (`Mapping[str, Tensor]`): of each task, `float[N, C]`.
+            rows (`Mapping[str, Tensor]`): of each task, `int64[N]`, whose media the state asks about.
+            vision (`VisionFeatures`, *optional*), features (`VisionFeatures`, *optional*): B rows, the model's own and
+                precomputed ones for the temporal head.
+            sam_pixel_values (`Tensor`, *optional*): `float[B, 3, S, S]`.
+
+        Returns:
+            `dict[str, Any]`: of each task that is asked for, what its head gives.
+
+        Raises:
+            `ValueError`: where a head lacks what it needs.
+        """
+        found: dict[str, Any] = {}
+        for task, own in rows.items():
+            if not len(own):
+                continue
+            if task == "mask" and self.config.sam_config is not None:
+                if sam_pixel_values is None:
+                    raise ValueError(f"rows {own.tolist()} ask for masks of a SAM; pass sam_pixel_values")
+                found[task] = self.heads[task](states[task], sam_pixel_values[own])
+                continue
+            shown = self._pick_features(task, own, vision, features)
+            found[task] = self.heads[task](states[task], shown.select(own))
+        return found
+
+    def _pick_features(
+        self, task: str, rows: Tensor, vision: VisionFeatures | None, features: VisionFeatures | None
+    ) -> VisionFeatures:
+        is_precomputed = task == "moment" and self.config.moment_feature_width is not None
+        shown, name = (features, "features") if is_precomputed else (vision, "media, and pixels in the inputs")
+        if shown is None:
+            raise ValueError(f"rows {rows.tolist()} ask for a {task}, and there is nothing to look at; pass {name}")
+        is_blind = ~shown.is_valid.flatten(1).any(1)[rows]
+        if is_blind.any():
+            raise ValueError(
+                f"rows {rows[is_blind].tolist()} ask for a {task} and show no video or image; pass its facts in media, "
+                "or leave these rows out"
+            )
+        return shown
+
+    def _touch_unused(self, found: Mapping[str, Any], *, has_vision: bool) -> Tensor:
+        """Zero, with a gradient path to what this batch did not use.
+
+        So every process of a distributed run has gradients of the same parameters, whichever tasks its rows are of.
+        """
+        unused = [weight for task, head in self.heads.items() if task not in found for weight in head.parameters()]
+        if not has_vision:
+            language = (self.vlm.get_decoder(), self.vlm.get_output_embeddings())
+            known = {id(weight) for part in language for weight in part.parameters()}
+            unused += [weight for weight in self.vlm.parameters() if id(weight) not in known]
+        zeros = [0.0 * weight.flatten()[:1].float().sum() for weight in unused if weight.requires_grad]
+        return torch.stack(zeros).sum() if zeros else torch.zeros((), device=self.device)
+
+    @torch.no_grad()
+    def generate(self, **inputs: Any) -> list[TaskPreferenceAnswer]:
+        """Answers a batch of requests, whatever they ask for; see `generation.write_answers`."""
+        return write_answers(self, **inputs)
+
+    def get_input_embeddings(self) -> nn.Module:
+        """Those of the wrapped model."""
+        layer: nn.Module = self.vlm.get_input_embeddings()
+        return layer
+
+    def get_output_embeddings(self) -> nn.Module:
+        """Those of the wrapped model."""
+        layer: nn.Module = self.vlm.get_output_embeddings()
+        return layer
+
+    def save_pretrained(self, save_directory: str | os.PathLike[str], **settings: Any) -> None:
+        """Saves everything: the wrapped model with its generation settings, and the heads.
+
+        Args:
+            save_directory (`str` or `os.PathLike`): a folder; it is made where it is missing.
+            settings: as `PreTrainedModel.save_pretrained` takes them.
+        """
+        self.config.vlm_generation = self.vlm.generation_config.to_dict()
+        super().save_pretrained(save_directory, **settings)
+
+    @torch.no_grad()
+    def _init_weights(self, module: nn.Module) -> None:
+        init_head_weights(module)
