@@ -93,6 +93,7 @@ class TaskPreferenceModel(PreTrainedModel):
     def __init__(self, config: TaskPreferenceConfig, vlm: Any = None, sam: Any = None) -> None:
         super().__init__(config)
         self.vlm = vlm if vlm is not None else AutoModelForImageTextToText.from_config(config.vlm_config)
+        config.vlm_config = self.vlm.config  # one object, so that neither goes out of date
         width = config.vlm_config.get_text_config().hidden_size
         heads: dict[str, nn.Module] = {}
         if "moment" in config.tasks:
@@ -153,8 +154,8 @@ class TaskPreferenceModel(PreTrainedModel):
         tokens = add_task_tokens(processor.tokenizer, tasks)
         fit_embeddings(vlm, len(processor.tokenizer), [*tokens.triggers.values(), *tokens.states.values()])
         config = cls.config_class(
-            vlm_config=vlm.config,
-            sam_config=None if sam is None else sam.config,
+            vlm_config=vlm.config.to_dict(),  # a copy: making a config resets the attention of those in it
+            sam_config=None if sam is None else sam.config.to_dict(),
             tasks=list(tasks),
             trigger_token_ids=tokens.triggers,
             task_token_ids=tokens.states,
@@ -178,7 +179,7 @@ class TaskPreferenceModel(PreTrainedModel):
         sam_pixel_values: Tensor | None = None,
         **inputs: Any,
     ) -> TaskPreferenceOutput:
-        """Reads rows, and has the heads answer at their task tokens.
+        """Reads rows, and has the heads answer at their task tokens; with labels alone the heads rest.
 
         Args:
             input_ids (`Tensor`): `int64[B, T]`, padded on either side.
@@ -197,15 +198,17 @@ class TaskPreferenceModel(PreTrainedModel):
         Raises:
             `ValueError`: for task tokens without what their heads need, or targets that do not go with them.
         """
-        seen, rest = look(self.vlm, {"input_ids": input_ids, "attention_mask": attention_mask, **inputs})
+        inputs = {"input_ids": input_ids, "attention_mask": attention_mask, **inputs}
+        seen, rest = look(self.vlm, inputs)
         written = self.vlm(**rest, use_cache=False, output_hidden_states=-1)
         places = find_states(input_ids, self.config.task_token_ids or {})
         states = {task: written.hidden_states[-1][place] for task, place in places.items()}
         rows = {task: place[0] for task, place in places.items()}
-        vision = None
-        if media is not None and any(len(own) for own in rows.values()):
-            vision = lay_out(self.config.vlm_config, rest, seen, media)
-        found = self.run_heads(states, rows, vision, features, sam_pixel_values)
+        vision, found = None, {}
+        if labels is None or targets is not None:
+            if media is not None and any(len(own) for own in rows.values()):
+                vision = lay_out(self.config.vlm_config, inputs, seen, media)
+            found = self.run_heads(states, rows, vision, features, sam_pixel_values)
         output = TaskPreferenceOutput(logits=written.logits, states=states, rows=rows, **found)
         losses = {} if labels is None else {"dialogue": grade_text(written.logits, labels)}
         if targets is not None:
