@@ -8,6 +8,7 @@ from __future__ import annotations
 import os
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any, Self
 
 import torch
@@ -15,6 +16,7 @@ from torch import Tensor, nn
 from transformers import AutoModelForImageTextToText, AutoModelForMaskGeneration, GenerationConfig, PreTrainedModel
 from transformers.utils import ModelOutput
 
+from vidground_hf.task_preference.adapters_lora import ADAPTER_FOLDER, load_adapter, read_plain_state, save_adapter
 from vidground_hf.task_preference.configuration import TASKS, TaskPreferenceConfig
 from vidground_hf.task_preference.features import VisionFeatures
 from vidground_hf.task_preference.generation import TaskPreferenceAnswer, write_answers
@@ -33,6 +35,8 @@ from vidground_hf.task_preference.media_facts import MediaFacts
 from vidground_hf.task_preference.targets import Targets
 from vidground_hf.task_preference.tokens import add_task_tokens, find_states, fit_embeddings
 from vidground_hf.task_preference.vision import lay_out, look
+
+_HUB_SETTINGS = ("revision", "token", "cache_dir", "local_files_only", "force_download")
 
 
 @dataclass
@@ -82,6 +86,8 @@ class TaskPreferenceModel(PreTrainedModel):
     config: TaskPreferenceConfig
     main_input_name = "input_ids"
     input_modalities = ("image", "video", "text")
+    # They are loaded from the adapter's own folder; here for a trainer that resumes.
+    _keys_to_ignore_on_load_unexpected = (r"\.lora_", r"\.trainable_tokens_delta\.")
     # Every loss is divided by its own count; the trainer then divides by the accumulation steps.
     accepts_loss_kwargs = False
     supports_gradient_checkpointing = True
@@ -302,14 +308,43 @@ class TaskPreferenceModel(PreTrainedModel):
         return layer
 
     def save_pretrained(self, save_directory: str | os.PathLike[str], **settings: Any) -> None:
-        """Saves everything: the wrapped model with its generation settings, and the heads.
+        """Saves everything: the wrapped model with its generation settings, the heads, and a LoRA in a folder of its own.
+
+        The wrapped model keeps the names it has without a LoRA.
 
         Args:
             save_directory (`str` or `os.PathLike`): a folder; it is made where it is missing.
             settings: as `PreTrainedModel.save_pretrained` takes them.
         """
         self.config.vlm_generation = self.vlm.generation_config.to_dict()
-        super().save_pretrained(save_directory, **settings)
+        if self.config.lora is not None:
+            if settings.get("is_main_process", True):
+                save_adapter(self, Path(save_directory) / ADAPTER_FOLDER)
+            settings["state_dict"] = read_plain_state(settings.get("state_dict") or self.state_dict())
+        # With the names that the parameters have here, a trainer can resume from what is saved.
+        super().save_pretrained(save_directory, **{"save_original_format": False, **settings})
+
+    @classmethod
+    def from_pretrained(cls, pretrained_model_name_or_path: Any, *args: Any, **settings: Any) -> Any:
+        """Loads what `save_pretrained` saved, a LoRA included.
+
+        Args:
+            pretrained_model_name_or_path (`str` or `os.PathLike`): a folder or a repository.
+            args, settings: as `PreTrainedModel.from_pretrained` takes them.
+
+        Returns:
+            `TaskPreferenceModel`, set to `eval()`; with `output_loading_info=True` a tuple of it and the information.
+        """
+        loaded = super().from_pretrained(pretrained_model_name_or_path, *args, **settings)
+        model = loaded[0] if isinstance(loaded, tuple) else loaded
+        for weight in model.heads.parameters():
+            # A checkpoint's tensors lie in memory as the file has them, and on a CPU the last bit depends on that.
+            weight.data = weight.data.clone()
+        if model.config.lora is not None:
+            hub = {name: settings[name] for name in _HUB_SETTINGS if settings.get(name) is not None}
+            load_adapter(model, str(pretrained_model_name_or_path), subfolder=ADAPTER_FOLDER, **hub)
+            model.eval()
+        return loaded
 
     @torch.no_grad()
     def _init_weights(self, module: nn.Module) -> None:
