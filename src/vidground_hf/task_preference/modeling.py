@@ -206,6 +206,8 @@ class TaskPreferenceModel(PreTrainedModel):
         """
         inputs = {"input_ids": input_ids, "attention_mask": attention_mask, **inputs}
         seen, rest = look(self.vlm, inputs)
+        # By the rule that generation asks: with padding on the left, models on their own count it in.
+        rest.setdefault("position_ids", self.vlm._prepare_position_ids_for_generation(input_ids, dict(rest)))
         written = self.vlm(**rest, use_cache=False, output_hidden_states=-1)
         places = find_states(input_ids, self.config.task_token_ids or {})
         states = {task: written.hidden_states[-1][place] for task, place in places.items()}
