@@ -336,6 +336,8 @@ class TaskPreferenceModel(PreTrainedModel):
         for weight in model.heads.parameters():
             # A checkpoint's tensors lie in memory as the file has them, and on a CPU the last bit depends on that.
             weight.data = weight.data.clone()
+        if model.config.sam_config is not None and "mask" in model.heads:
+            model.heads["mask"].sam.requires_grad_(False)  # loading makes every parameter anew
         if model.config.lora is not None:
             hub = {name: settings[name] for name in _HUB_SETTINGS if settings.get(name) is not None}
             load_adapter(model, str(pretrained_model_name_or_path), subfolder=ADAPTER_FOLDER, **hub)
