@@ -40,6 +40,7 @@ FLOORS = [
     {"video_reading"},
     {"frame_process"},
     {"video", "frame_loading"},
+    {"task_preference"},
     {
         "examples",
         "scoring",

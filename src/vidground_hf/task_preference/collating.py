@@ -1,0 +1,141 @@
+"""`TaskPreferenceCollator`: rows of any tasks to one batch for a task preference model.
+
+Sampling rows is `sampling.py`'s; what the batch is for is `trainer.py`'s.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any, Literal, get_args
+
+from vidground_hf.media import FrameBudget
+from vidground_hf.task_preference.configuration import TASKS
+from vidground_hf.task_preference.row_encoding import EncodedRow, encode_row, join_rows
+from vidground_hf.task_preference.row_media import ShownMedia, read_row_media
+from vidground_hf.task_preference.row_targets import make_targets, normalize_box, normalize_spans, read_shown_masks
+from vidground_hf.task_preference.row_text import write_box, write_masks, write_spans
+from vidground_hf.task_preference.task_rows import TaskRow
+from vidground_hf.task_preference.templates import Wording, ask_question, word_answer
+from vidground_hf.task_preference.tokens import name_tokens
+
+Answers = Literal["heads", "text"]
+
+NUM_FRAMES = 16
+"""Of a clip, as the paper trains (arXiv 2412.19326, table of training settings)."""
+
+
+class TaskPreferenceCollator:
+    """Makes a batch of rows of any tasks, for training or, by `collate_prompts`, for generation.
+
+    Frames are read through `vidground_hf.video`, the conversation is laid out by the processor's own chat template.
+    Only the answer is learned, its end included. To a task it is the trigger and the task token, and for temporal
+    reasoning then the words; in the control `answers="text"` it is the same labels written out, and no head is taught.
+
+    Args:
+        processor (`ProcessorMixin`): of the model; with heads, its tokenizer has the task tokens (`add_task_tokens`).
+        budget (`FrameBudget`, *optional*): what is shown of a video; 16 frames when left out.
+        answers (`str`, *optional*, defaults to `"heads"`): or `"text"`.
+        wording (`str`, *optional*, defaults to `"train"`): or `"held_out"`, for evaluation.
+        seed (`int`, *optional*, defaults to 0): of the wordings.
+
+    Raises:
+        `ValueError`: for other words, and a tokenizer without the task tokens.
+
+    Example:
+        >>> collator = TaskPreferenceCollator(processor, budget=FrameBudget(num_frames=8))  # doctest: +SKIP
+        >>> sorted(collator(rows))  # doctest: +SKIP
+        ['attention_mask', 'input_ids', 'labels', 'media', 'pixel_values_videos', 'targets', 'video_grid_thw']
+    """
+
+    def __init__(
+        self,
+        processor: Any,
+        *,
+        budget: FrameBudget | None = None,
+        answers: Answers = "heads",
+        wording: Wording = "train",
+        seed: int = 0,
+    ) -> None:
+        if answers not in get_args(Answers) or wording not in get_args(Wording):
+            raise ValueError(
+                f"{answers = } or {wording = } is not known; pass 'heads' or 'text', and 'train' or 'held_out'"
+            )
+        vocabulary = processor.tokenizer.get_vocab()
+        missing = [token for task in TASKS for token in name_tokens(task) if token not in vocabulary]
+        if answers == "heads" and missing:
+            raise ValueError(
+                f"the tokenizer lacks {missing[0]!r}; call add_task_tokens(processor.tokenizer), as "
+                "TaskPreferenceModel.from_vlm does, before the collator is made"
+            )
+        self.processor = processor
+        self.budget = FrameBudget(num_frames=NUM_FRAMES) if budget is None else budget
+        self.answers, self.wording, self.seed = answers, wording, seed
+
+    def __call__(self, rows: Sequence[TaskRow | Mapping[str, Any]]) -> dict[str, Any]:
+        """Makes a batch for training.
+
+        Args:
+            rows (`Sequence[TaskRow]` or of `Mapping`): N rows, or their columns.
+
+        Returns:
+            `dict[str, Any]`: tensors of the processor, padded on the right, `labels`, `media` (see `MediaFacts`) and,
+            with heads, `targets` (`Targets`).
+
+        Raises:
+            `BadRowError`: for media that cannot be read and labels that do not go with it.
+        """
+        made = [read_task_row(row) for row in rows]
+        media = [read_row_media(row, self.budget) for row in made]
+        encoded = [
+            self._encode(row, self._write_answer(row, shown), shown) for row, shown in zip(made, media, strict=True)
+        ]
+        batch = self._join(encoded, "right")
+        return batch | {"targets": make_targets(made, media)} if self.answers == "heads" else batch
+
+    def collate_prompts(self, rows: Sequence[TaskRow | Mapping[str, Any]]) -> dict[str, Any]:
+        """Makes a batch for generation: the questions alone, padded on the left.
+
+        Args:
+            rows (`Sequence[TaskRow]` or of `Mapping`): N rows, or their columns.
+
+        Returns:
+            `dict[str, Any]`: tensors of the processor, and `media`.
+
+        Raises:
+            `BadRowError`: for media that cannot be read.
+        """
+        made = [read_task_row(row) for row in rows]
+        return self._join([self._encode(row, None, read_row_media(row, self.budget)) for row in made], "left")
+
+    def _encode(self, row: TaskRow, answer: str | None, media: ShownMedia | None) -> EncodedRow:
+        question = ask_question(row, wording=self.wording, seed=self.seed)
+        return encode_row(self.processor, row, question, answer, media)
+
+    def _join(self, encoded: Sequence[EncodedRow], padding_side: str) -> dict[str, Any]:
+        tokenizer = self.processor.tokenizer
+        pad_id = tokenizer.eos_token_id if tokenizer.pad_token_id is None else tokenizer.pad_token_id
+        return join_rows(encoded, pad_id=pad_id, padding_side=padding_side)
+
+    def _write_answer(self, row: TaskRow, media: ShownMedia | None) -> str:
+        words = word_answer(row) or ""
+        if row.task == "dialogue":
+            return words
+        if self.answers == "heads":
+            return " ".join(filter(None, ["".join(name_tokens(row.task)), words]))
+        return ". ".join(filter(None, [_write_labels(row, media), words]))
+
+
+def read_task_row(row: TaskRow | Mapping[str, Any]) -> TaskRow:
+    """The row itself, or the row that columns of a dataset hold."""
+    return row if isinstance(row, TaskRow) else TaskRow.from_columns(row)
+
+
+def _write_labels(row: TaskRow, media: ShownMedia | None) -> str:
+    if media is None:
+        row.reject("it asks for a place and shows nothing")
+    if row.task == "moment":
+        return write_spans(normalize_spans(row, media.duration_seconds).tolist(), media.duration_seconds)
+    if row.task == "box":
+        return write_box(normalize_box(row, media).tolist())
+    masks, seconds = read_shown_masks(row, media)
+    return write_masks(masks, seconds.tolist())
