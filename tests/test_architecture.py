@@ -65,7 +65,7 @@ FLOORS = [
     {"benchmark_asking", "ladder_checks", "ladder_report"},
     {"luck", "tally", "folders", "gap_report", "id_rows", "eval_results", "benchmark_table"},
     {"report", "publishing", "curated", "model_cards", "benchmark_verdicts", "benchmark_report"},
-    {"rewards", "post_training", "task_preference"},
+    {"rewards", "post_training"},
     {"callbacks_asking", "callbacks_clock", "callbacks_rows"},
     {"callbacks_gap", "callbacks_refresh"},
     {"curation", "callbacks", "benchmark", "grpo"},
