@@ -162,14 +162,20 @@ class TaskPreferenceTrainer(Trainer):
         weights = {"dialogue": 1.0, **WEIGHTS, **(self.model.config.loss_weights or {})}
         for name, term in outputs.losses.items():
             place = COUNTED.index(name_task(name))
-            kept.setdefault(name, []).append(torch.stack([term.detach().float() * counts[place], counts[place].to(term)]))
+            kept.setdefault(name, []).append(
+                torch.stack([term.detach().float() * counts[place], counts[place].to(term)])
+            )
             if model.training and self._step_counts is not None:
                 share = counts[place] * self.accelerator.num_processes / self._step_counts[place].clamp(min=1)
                 loss = loss + (share.to(term) - 1) * weights[name] * term
         return (loss, outputs) if return_outputs else loss
 
     def prediction_step(
-        self, model: nn.Module, inputs: dict[str, Any], prediction_loss_only: bool, ignore_keys: list[str] | None = None
+        self,
+        model: nn.Module,
+        inputs: dict[str, Any],
+        prediction_loss_only: bool,
+        ignore_keys: list[str] | None = None,
     ) -> tuple[Tensor | None, Tensor | None, Tensor | None]:
         """The loss alone: answers are generated and measured by `evaluation.py`."""
         found: tuple[Tensor | None, Tensor | None, Tensor | None] = super().prediction_step(
