@@ -37,9 +37,10 @@ class TaskPreferenceTrainer(Trainer):
     """Trains a `TaskPreferenceModel` in one stage; train the same model with the next one after that.
 
     The loss of each task is divided by its own number in the whole step, over accumulated batches and processes: words
-    by labelled tokens, heads by rows. So what a row weighs does not depend on how a step is cut into batches. (Within a
-    batch, terms are means over a row's spans or frames together, so that this is exact where rows have equally many.)
-    A head without a row in a step is passed over by the optimizer. Each head's gradients are clipped apart.
+    by labelled tokens, heads by rows. So what a row weighs does not depend on how a step is cut into batches. (Terms
+    are means over all spans or frames of a batch, so that this is exact where rows have equally many; and the
+    mismatched saliency needs another row of the same batch.) A head without a row in a step is passed over by the
+    optimizer. Each head's gradients are clipped apart.
 
     Logs have, beside those of `Trainer`, `loss_<term>` for each term (unweighted means since the last log),
     `grad_norm_<part>`, and `rate_<part>`.
@@ -123,18 +124,14 @@ class TaskPreferenceTrainer(Trainer):
         )
         return self._sampler
 
-    def create_optimizer(self, model: nn.Module | None = None) -> torch.optim.Optimizer:
+    def create_optimizer(self, model: nn.Module | None = None) -> Any:
         """Makes the optimizer that the arguments name, with a rate for each part."""
         if self.optimizer is None:
             model = self.model if model is None else model
             optimizer_class, settings = self.get_optimizer_cls_and_kwargs(self.args, model)
-            groups = make_groups(
-                self.parts,
-                self.stage.rates,
-                frozenset(self.get_decay_parameter_names(model)),
-                self.args.weight_decay,
-            )
-            self.optimizer = optimizer_class(groups, **settings)
+            decayed = frozenset(self.get_decay_parameter_names(model))
+            groups = make_groups(self.parts, self.stage.rates, decayed, self.args.weight_decay)
+            self.optimizer: Any = optimizer_class(groups, **settings)
         return self.optimizer
 
     def get_batch_samples(
@@ -162,26 +159,18 @@ class TaskPreferenceTrainer(Trainer):
         weights = {"dialogue": 1.0, **WEIGHTS, **(self.model.config.loss_weights or {})}
         for name, term in outputs.losses.items():
             place = COUNTED.index(name_task(name))
-            kept.setdefault(name, []).append(
-                torch.stack([term.detach().float() * counts[place], counts[place].to(term)])
-            )
+            count = counts[place].to(term.device)
+            kept.setdefault(name, []).append(torch.stack([term.detach().float() * count, count]))
             if model.training and self._step_counts is not None:
-                share = counts[place] * self.accelerator.num_processes / self._step_counts[place].clamp(min=1)
-                loss = loss + (share.to(term) - 1) * weights[name] * term
+                share = count * self.accelerator.num_processes / self._step_counts[place].clamp(min=1)
+                loss = loss + (share - 1) * weights[name] * term
         return (loss, outputs) if return_outputs else loss
 
     def prediction_step(
-        self,
-        model: nn.Module,
-        inputs: dict[str, Any],
-        prediction_loss_only: bool,
-        ignore_keys: list[str] | None = None,
-    ) -> tuple[Tensor | None, Tensor | None, Tensor | None]:
+        self, model: nn.Module, inputs: dict[str, Any], prediction_loss_only: bool, ignore_keys: Any = None
+    ) -> Any:
         """The loss alone: answers are generated and measured by `evaluation.py`."""
-        found: tuple[Tensor | None, Tensor | None, Tensor | None] = super().prediction_step(
-            model, inputs, True, ignore_keys
-        )
-        return found
+        return super().prediction_step(model, inputs, True, ignore_keys)
 
     def log(self, logs: dict[str, float], start_time: float | None = None) -> None:
         """Adds the terms, norms and rates to what is logged."""
