@@ -111,7 +111,7 @@ def write_answers(
     places = find_states(ids[:, : len(steps)], task_ids)
     vision = None
     if media is not None and any(len(place[0]) for place in places.values()):
-        vision = lay_out(config.vlm_config, rest, seen, media)
+        vision = lay_out(config.vlm_config, inputs, seen, media)
     can_look = {"moment": features if config.moment_feature_width is not None else vision, "box": vision, "mask": vision}
     rows, states = {}, {}
     for task, (own, columns) in places.items():

@@ -8,6 +8,7 @@ from __future__ import annotations
 import os
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any, Self
 
 import torch
@@ -15,6 +16,7 @@ from torch import Tensor, nn
 from transformers import AutoModelForImageTextToText, AutoModelForMaskGeneration, GenerationConfig, PreTrainedModel
 from transformers.utils import ModelOutput
 
+from vidground_hf.task_preference.adapters_lora import ADAPTER_FOLDER, load_adapter, read_plain_state, save_adapter
 from vidground_hf.task_preference.configuration import TASKS, TaskPreferenceConfig
 from vidground_hf.task_preference.features import VisionFeatures
 from vidground_hf.task_preference.generation import TaskPreferenceAnswer, write_answers
@@ -33,6 +35,8 @@ from vidground_hf.task_preference.media_facts import MediaFacts
 from vidground_hf.task_preference.targets import Targets
 from vidground_hf.task_preference.tokens import add_task_tokens, find_states, fit_embeddings
 from vidground_hf.task_preference.vision import lay_out, look
+
+_HUB_SETTINGS = ("revision", "token", "cache_dir", "local_files_only", "force_download")
 
 
 @dataclass
@@ -82,6 +86,8 @@ class TaskPreferenceModel(PreTrainedModel):
     config: TaskPreferenceConfig
     main_input_name = "input_ids"
     input_modalities = ("image", "video", "text")
+    # They are loaded from the adapter's own folder; here for a trainer that resumes.
+    _keys_to_ignore_on_load_unexpected = (r"\.lora_", r"\.trainable_tokens_delta\.")
     # Every loss is divided by its own count; the trainer then divides by the accumulation steps.
     accepts_loss_kwargs = False
     supports_gradient_checkpointing = True
@@ -93,6 +99,7 @@ class TaskPreferenceModel(PreTrainedModel):
     def __init__(self, config: TaskPreferenceConfig, vlm: Any = None, sam: Any = None) -> None:
         super().__init__(config)
         self.vlm = vlm if vlm is not None else AutoModelForImageTextToText.from_config(config.vlm_config)
+        config.vlm_config = self.vlm.config  # one object, so that neither goes out of date
         width = config.vlm_config.get_text_config().hidden_size
         heads: dict[str, nn.Module] = {}
         if "moment" in config.tasks:
@@ -153,8 +160,8 @@ class TaskPreferenceModel(PreTrainedModel):
         tokens = add_task_tokens(processor.tokenizer, tasks)
         fit_embeddings(vlm, len(processor.tokenizer), [*tokens.triggers.values(), *tokens.states.values()])
         config = cls.config_class(
-            vlm_config=vlm.config,
-            sam_config=None if sam is None else sam.config,
+            vlm_config=vlm.config.to_dict(),  # a copy: making a config resets the attention of those in it
+            sam_config=None if sam is None else sam.config.to_dict(),
             tasks=list(tasks),
             trigger_token_ids=tokens.triggers,
             task_token_ids=tokens.states,
@@ -178,7 +185,7 @@ class TaskPreferenceModel(PreTrainedModel):
         sam_pixel_values: Tensor | None = None,
         **inputs: Any,
     ) -> TaskPreferenceOutput:
-        """Reads rows, and has the heads answer at their task tokens.
+        """Reads rows, and has the heads answer at their task tokens; with labels alone the heads rest.
 
         Args:
             input_ids (`Tensor`): `int64[B, T]`, padded on either side.
@@ -197,15 +204,17 @@ class TaskPreferenceModel(PreTrainedModel):
         Raises:
             `ValueError`: for task tokens without what their heads need, or targets that do not go with them.
         """
-        seen, rest = look(self.vlm, {"input_ids": input_ids, "attention_mask": attention_mask, **inputs})
+        inputs = {"input_ids": input_ids, "attention_mask": attention_mask, **inputs}
+        seen, rest = look(self.vlm, inputs)
         written = self.vlm(**rest, use_cache=False, output_hidden_states=-1)
         places = find_states(input_ids, self.config.task_token_ids or {})
         states = {task: written.hidden_states[-1][place] for task, place in places.items()}
         rows = {task: place[0] for task, place in places.items()}
-        vision = None
-        if media is not None and any(len(own) for own in rows.values()):
-            vision = lay_out(self.config.vlm_config, rest, seen, media)
-        found = self.run_heads(states, rows, vision, features, sam_pixel_values)
+        vision, found = None, {}
+        if labels is None or targets is not None:
+            if media is not None and any(len(own) for own in rows.values()):
+                vision = lay_out(self.config.vlm_config, inputs, seen, media)
+            found = self.run_heads(states, rows, vision, features, sam_pixel_values)
         output = TaskPreferenceOutput(logits=written.logits, states=states, rows=rows, **found)
         losses = {} if labels is None else {"dialogue": grade_text(written.logits, labels)}
         if targets is not None:
@@ -299,14 +308,43 @@ class TaskPreferenceModel(PreTrainedModel):
         return layer
 
     def save_pretrained(self, save_directory: str | os.PathLike[str], **settings: Any) -> None:
-        """Saves everything: the wrapped model with its generation settings, and the heads.
+        """Saves everything: the wrapped model with its generation settings, the heads, and a LoRA in a folder of its own.
+
+        The wrapped model keeps the names it has without a LoRA.
 
         Args:
             save_directory (`str` or `os.PathLike`): a folder; it is made where it is missing.
             settings: as `PreTrainedModel.save_pretrained` takes them.
         """
         self.config.vlm_generation = self.vlm.generation_config.to_dict()
-        super().save_pretrained(save_directory, **settings)
+        if self.config.lora is not None:
+            if settings.get("is_main_process", True):
+                save_adapter(self, Path(save_directory) / ADAPTER_FOLDER)
+            settings["state_dict"] = read_plain_state(settings.get("state_dict") or self.state_dict())
+        # With the names that the parameters have here, a trainer can resume from what is saved.
+        super().save_pretrained(save_directory, **{"save_original_format": False, **settings})
+
+    @classmethod
+    def from_pretrained(cls, pretrained_model_name_or_path: Any, *args: Any, **settings: Any) -> Any:
+        """Loads what `save_pretrained` saved, a LoRA included.
+
+        Args:
+            pretrained_model_name_or_path (`str` or `os.PathLike`): a folder or a repository.
+            args, settings: as `PreTrainedModel.from_pretrained` takes them.
+
+        Returns:
+            `TaskPreferenceModel`, set to `eval()`; with `output_loading_info=True` a tuple of it and the information.
+        """
+        loaded = super().from_pretrained(pretrained_model_name_or_path, *args, **settings)
+        model = loaded[0] if isinstance(loaded, tuple) else loaded
+        for weight in model.heads.parameters():
+            # A checkpoint's tensors lie in memory as the file has them, and on a CPU the last bit depends on that.
+            weight.data = weight.data.clone()
+        if model.config.lora is not None:
+            hub = {name: settings[name] for name in _HUB_SETTINGS if settings.get(name) is not None}
+            load_adapter(model, str(pretrained_model_name_or_path), subfolder=ADAPTER_FOLDER, **hub)
+            model.eval()
+        return loaded
 
     @torch.no_grad()
     def _init_weights(self, module: nn.Module) -> None:
