@@ -89,6 +89,7 @@ def _read_video(row: TaskRow, budget: FrameBudget) -> tuple[NDArray[np.uint8], N
             backend=budget.backend,
             start_seconds=row.start_seconds,
             end_seconds=row.end_seconds,
+            frame_rate=row.frame_rate,
         )
     except VideoReadError as error:
         row.reject(f"its video cannot be read: {error}")

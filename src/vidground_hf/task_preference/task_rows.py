@@ -59,6 +59,7 @@ class TaskRow:
             *optional*): what is shown; one of the two, or none for dialogue.
         start_seconds (`float`, *optional*), end_seconds (`float`, *optional*): the half-open part of the video that is
             shown; the times below count from its start.
+        frame_rate (`float`, *optional*): images a second, where the video is a folder of images.
         duration_seconds (`float`, *optional*): of the shown part, as its set states it; what decoding finds goes
             before it.
         width_px (`int`, *optional*), height_px (`int`, *optional*): of the frames that boxes and masks were drawn on.
@@ -88,6 +89,7 @@ class TaskRow:
     image: Any = field(default=None, repr=False)
     start_seconds: float | None = None
     end_seconds: float | None = None
+    frame_rate: float | None = None
     duration_seconds: float | None = None
     width_px: int | None = None
     height_px: int | None = None
