@@ -6,7 +6,10 @@ Sampling rows is `sampling.py`'s; what the batch is for is `trainer.py`'s.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from typing import Any, Literal, get_args
+
+import numpy as np
 
 from vidground_hf.media import FrameBudget
 from vidground_hf.task_preference.configuration import TASKS
@@ -37,6 +40,8 @@ class TaskPreferenceCollator:
         answers (`str`, *optional*, defaults to `"heads"`): or `"text"`.
         wording (`str`, *optional*, defaults to `"train"`): or `"held_out"`, for evaluation.
         seed (`int`, *optional*, defaults to 0): of the wordings.
+        is_blind (`bool`, *optional*, defaults to `False`): shows grey frames in the place of all others, for what a
+            model answers that does not look.
 
     Raises:
         `ValueError`: for other words, and a tokenizer without the task tokens.
@@ -55,6 +60,7 @@ class TaskPreferenceCollator:
         answers: Answers = "heads",
         wording: Wording = "train",
         seed: int = 0,
+        is_blind: bool = False,
     ) -> None:
         if answers not in get_args(Answers) or wording not in get_args(Wording):
             raise ValueError(
@@ -69,7 +75,7 @@ class TaskPreferenceCollator:
             )
         self.processor = processor
         self.budget = FrameBudget(num_frames=NUM_FRAMES) if budget is None else budget
-        self.answers, self.wording, self.seed = answers, wording, seed
+        self.answers, self.wording, self.seed, self.is_blind = answers, wording, seed, is_blind
 
     def __call__(self, rows: Sequence[TaskRow | Mapping[str, Any]]) -> dict[str, Any]:
         """Makes a batch for training.
@@ -85,7 +91,7 @@ class TaskPreferenceCollator:
             `BadRowError`: for media that cannot be read and labels that do not go with it.
         """
         made = [read_task_row(row) for row in rows]
-        media = [read_row_media(row, self.budget) for row in made]
+        media = [self._read_media(row) for row in made]
         encoded = [
             self._encode(row, self._write_answer(row, shown), shown) for row, shown in zip(made, media, strict=True)
         ]
@@ -105,7 +111,13 @@ class TaskPreferenceCollator:
             `BadRowError`: for media that cannot be read.
         """
         made = [read_task_row(row) for row in rows]
-        return self._join([self._encode(row, None, read_row_media(row, self.budget)) for row in made], "left")
+        return self._join([self._encode(row, None, self._read_media(row)) for row in made], "left")
+
+    def _read_media(self, row: TaskRow) -> ShownMedia | None:
+        media = read_row_media(row, self.budget)
+        if media is None or not self.is_blind:
+            return media
+        return replace(media, data=np.full_like(media.data, 128))
 
     def _encode(self, row: TaskRow, answer: str | None, media: ShownMedia | None) -> EncodedRow:
         question = ask_question(row, wording=self.wording, seed=self.seed)

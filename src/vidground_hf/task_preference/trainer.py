@@ -5,7 +5,7 @@ Batches are made by `collating.py`, losses by the model; what is right of the an
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping
 from typing import Any
 
 import torch
@@ -178,8 +178,8 @@ class TaskPreferenceTrainer(Trainer):
             logs |= self._take_terms("train", "")
             logs |= {f"grad_norm_{name}": float(norm) for name, norm in self._norms.items()}
             logs |= {f"rate_{group['part']}": group["lr"] for group in self.optimizer.param_groups}
-        if "eval_loss" in logs:
-            logs |= self._take_terms("eval", "eval_")
+        for name in [name for name in logs if name.startswith("eval_") and name.endswith("_loss")]:
+            logs |= self._take_terms("eval", name.removesuffix("loss"))
         super().log(logs, start_time)
 
     def _take_terms(self, kind: str, prefix: str) -> dict[str, float]:
@@ -245,6 +245,3 @@ def name_task(term: str) -> str:
     """
     prefix = term.split("_")[0]
     return _TASK_OF_PREFIX.get(prefix, prefix)
-
-
-__all__: Sequence[str] = ["TaskPreferenceTrainer", "count_labels", "list_tasks", "name_task"]
