@@ -227,3 +227,43 @@ def test_clips_of_other_lengths_are_refused_where_the_model_takes_one() -> None:
     short = replace(row, start_seconds=0.0, end_seconds=0.2)
     with pytest.raises(ValueError, match="this model takes clips of one length in a batch, these have "):
         collator([row, short])
+
+
+def test_features_of_another_extractor_come_by_column(tmp_path: Path) -> None:
+    values = np.arange(12, dtype=np.float32).reshape(4, 3)
+    np.save(tmp_path / "a.npy", values)
+    moment, talk = make_task_rows()[0], make_task_rows()[-1]
+    rows = [
+        replace(moment, features=str(tmp_path / "a.npy")),
+        talk,
+        replace(moment, features=values[:2], feature_seconds=(0.5, 3.0)),
+    ]
+    collator = load_collator("internvl")
+    for batch in (collator(rows), collator.collate_prompts(rows)):
+        features = batch["features"]
+        assert torch.equal(features.grid[0, :, 0, 0], torch.from_numpy(values))
+        assert features.times_seconds.tolist() == [[0.5, 1.5, 2.5, 3.5], [0.0] * 4, [0.5, 3.0, 0.0, 0.0]]
+        assert features.frames_valid().sum(1).tolist() == [4, 0, 2]
+        assert features.duration_seconds.tolist() == [4.0, 0.0, 4.0]
+    assert "features" not in collator([moment])
+    for change, reason in (
+        ({"features": values[0]}, "its features are of shape (3,); allowed is [T, D]"),
+        (
+            {"features": values * np.nan},
+            "of shape (4, 3); allowed is [T, D], one row or more, all finite",
+        ),
+        ({"features": "gone.npy"}, "its features cannot be read: "),
+        ({"features": values, "feature_seconds": (1.0,)}, "it has 4 features and 1 times"),
+    ):
+        with pytest.raises(BadRowError, match=re.escape(reason)):
+            collator([replace(moment, **change)])
+    with pytest.raises(BadRowError, match="it has features and shows nothing"):
+        collator([replace(talk, features=values)])
+
+
+def test_a_model_reads_them(tmp_path: Path) -> None:
+    model, processor = make_model("internvl", moment_feature_width=3)
+    rows = [replace(row, features=np.random.default_rng(0).normal(size=(6, 3))) for row in make_task_rows()[:5]]
+    output = model(**make_collator(processor)(rows))
+    assert output.loss.isfinite()
+    assert output.moment.saliency.shape == (2, 6)

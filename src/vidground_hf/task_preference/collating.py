@@ -14,6 +14,7 @@ import numpy as np
 from vidground_hf.media import FrameBudget
 from vidground_hf.task_preference.configuration import TASKS
 from vidground_hf.task_preference.row_encoding import EncodedRow, encode_row, join_rows
+from vidground_hf.task_preference.row_features import read_features
 from vidground_hf.task_preference.row_media import ShownMedia, read_row_media
 from vidground_hf.task_preference.row_targets import make_targets, normalize_box, normalize_spans, read_shown_masks
 from vidground_hf.task_preference.row_text import write_box, write_masks, write_spans
@@ -85,7 +86,7 @@ class TaskPreferenceCollator:
 
         Returns:
             `dict[str, Any]`: tensors of the processor, padded on the right, `labels`, `media` (see `MediaFacts`) and,
-            with heads, `targets` (`Targets`).
+            with heads, `targets` (`Targets`) and, where rows have them, `features` (`VisionFeatures`).
 
         Raises:
             `BadRowError`: for media that cannot be read and labels that do not go with it.
@@ -96,7 +97,9 @@ class TaskPreferenceCollator:
             self._encode(row, self._write_answer(row, shown), shown) for row, shown in zip(made, media, strict=True)
         ]
         batch = self._join(encoded, "right")
-        return batch | {"targets": make_targets(made, media)} if self.answers == "heads" else batch
+        if self.answers == "text":
+            return batch
+        return batch | {"targets": make_targets(made, media)} | _list_features(made, media)
 
     def collate_prompts(self, rows: Sequence[TaskRow | Mapping[str, Any]]) -> dict[str, Any]:
         """Makes a batch for generation: the questions alone, padded on the left.
@@ -105,13 +108,15 @@ class TaskPreferenceCollator:
             rows (`Sequence[TaskRow]` or of `Mapping`): N rows, or their columns.
 
         Returns:
-            `dict[str, Any]`: tensors of the processor, and `media`.
+            `dict[str, Any]`: tensors of the processor, `media`, and where rows have them `features`.
 
         Raises:
             `BadRowError`: for media that cannot be read.
         """
         made = [read_task_row(row) for row in rows]
-        return self._join([self._encode(row, None, self._read_media(row)) for row in made], "left")
+        media = [self._read_media(row) for row in made]
+        encoded = [self._encode(row, None, shown) for row, shown in zip(made, media, strict=True)]
+        return self._join(encoded, "left") | _list_features(made, media)
 
     def _read_media(self, row: TaskRow) -> ShownMedia | None:
         media = read_row_media(row, self.budget)
@@ -135,6 +140,11 @@ class TaskPreferenceCollator:
         if self.answers == "heads":
             return " ".join(filter(None, ["".join(name_tokens(row.task)), words]))
         return ". ".join(filter(None, [_write_labels(row, media), words]))
+
+
+def _list_features(rows: Sequence[TaskRow], media: Sequence[ShownMedia | None]) -> dict[str, Any]:
+    features = read_features(rows, media)
+    return {} if features is None else {"features": features}
 
 
 def read_task_row(row: TaskRow | Mapping[str, Any]) -> TaskRow:

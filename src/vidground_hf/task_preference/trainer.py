@@ -15,6 +15,7 @@ from transformers import Trainer, TrainerCallback, TrainingArguments
 
 from vidground_hf.task_preference.collating import Answers, TaskPreferenceCollator
 from vidground_hf.task_preference.losses import WEIGHTS
+from vidground_hf.task_preference.row_features import move_features
 from vidground_hf.task_preference.sampling import TaskBalancedSampler
 from vidground_hf.task_preference.task_rows import TaskRow
 from vidground_hf.task_preference.trainer_parts import (
@@ -142,6 +143,12 @@ class TaskPreferenceTrainer(Trainer):
         counts = sum((count_labels(batch) for batch in batches), torch.zeros(len(COUNTED)))
         self._step_counts = self.accelerator.reduce(counts.to(device), reduction="sum")
         return batches, num_items
+
+    def _prepare_inputs(self, inputs: dict[str, Any]) -> dict[str, Any]:
+        inputs = super()._prepare_inputs(inputs)
+        if inputs.get("features") is not None:
+            inputs["features"] = move_features(inputs["features"], self.args.device)
+        return inputs
 
     def compute_loss(
         self,
