@@ -39,7 +39,9 @@ def make_arguments(folder: Path, **settings: Any) -> TrainingArguments:
 
 
 def make_trainer(folder: Path, model: Any, processor: Any, **settings: Any) -> TaskPreferenceTrainer:
-    own = {key: settings.pop(key) for key in ("stage", "answers", "train_dataset", "eval_dataset") if key in settings}
+    own: dict[str, Any] = {
+        key: settings.pop(key) for key in ("stage", "answers", "train_dataset", "eval_dataset") if key in settings
+    }
     collator = make_collator(processor, answers=own.get("answers", "heads"))
     own = {"train_dataset": make_task_rows(), "num_samples": 24, **own}
     return TaskPreferenceTrainer(
@@ -265,10 +267,10 @@ from dataclasses import replace
 from pathlib import Path
 import torch
 torch.set_num_threads(1)
-torch.distributed.init_process_group("gloo")
 from tests.test_task_preference_trainer import ALONE, LOUD, copy_weights, make_model, make_trainer
 folder, size = Path(sys.argv[1]), int(sys.argv[2])
-model, processor = make_model("internvl", loss_weights=ALONE)
+model, processor = make_model("internvl", loss_weights=ALONE)  # each process saves and loads one of its own
+torch.distributed.init_process_group("gloo")
 stage = replace(LOUD, shares={"box": 1.0, "moment": 1.0})
 trainer = make_trainer(folder, model, processor, stage=stage, optim="sgd", max_grad_norm=0.0, max_steps=3,
     per_device_train_batch_size=size, ddp_backend="gloo")
