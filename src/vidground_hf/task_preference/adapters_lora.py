@@ -104,7 +104,9 @@ def load_adapter(model: TaskPreferenceModel, source: str, **hub: Any) -> None:
         name
         for name in found.missing_keys
         if "lora_" in name
-        or ("trainable_tokens_delta" in name and name.partition(".token_adapter.")[0] in config.trainable_token_indices)
+        or (
+            "trainable_tokens_delta" in name and name.partition(".token_adapter.")[0] in config.trainable_token_indices
+        )
     ]
     if lacking or found.unexpected_keys:
         raise ValueError(

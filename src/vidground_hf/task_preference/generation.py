@@ -112,7 +112,11 @@ def write_answers(
     vision = None
     if media is not None and any(len(place[0]) for place in places.values()):
         vision = lay_out(config.vlm_config, inputs, seen, media)
-    can_look = {"moment": features if config.moment_feature_width is not None else vision, "box": vision, "mask": vision}
+    can_look = {
+        "moment": features if config.moment_feature_width is not None else vision,
+        "box": vision,
+        "mask": vision,
+    }
     rows, states = {}, {}
     for task, (own, columns) in places.items():
         shown = can_look[task]

@@ -134,8 +134,9 @@ def _list_blocks(vlm_config: Any, kind: str, inputs: Mapping[str, Any], output: 
 
 # Families that show every frame, and every tile of an image, as one square picture, and how many features it has.
 _SQUARE_FAMILIES: Mapping[str, Callable[[Any], int]] = {
-    "smolvlm": lambda config: (config.vision_config.image_size // config.vision_config.patch_size // config.scale_factor)
-    ** 2,
+    "smolvlm": lambda config: (
+        (config.vision_config.image_size // config.vision_config.patch_size // config.scale_factor) ** 2
+    ),
     "internvl": lambda config: config.image_seq_length,
 }
 
