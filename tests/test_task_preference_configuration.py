@@ -64,7 +64,7 @@ def test_a_config_with_a_sam_takes_prompts() -> None:
         ({"times_seconds": ()}, "times_seconds = () with duration_seconds = 2.0 is out of range"),
         ({"times_seconds": (-1.0,)}, "times_seconds = (-1.0,) with duration_seconds = 2.0 is out of range"),
         ({"duration_seconds": -2.0}, "with duration_seconds = -2.0 is out of range"),
-        ({"width": 0}, "height = 4 and width = 0 are out of range; pass the size in pixels, at least 1"),
+        ({"width": 0}, "height = 4 and width = 0 are out of range; pass the size in pixels, from 1 on"),
     ],
 )
 def test_facts_out_of_range_are_refused(facts: dict[str, Any], message: str) -> None:

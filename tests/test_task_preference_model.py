@@ -174,7 +174,7 @@ def test_an_unknown_layout_is_refused() -> None:
 def test_wrapping_leaves_a_model_as_it_is(family: str) -> None:
     vlm, _ = load_vlm(family)
     model, processor = make_model(family)
-    batch, media = make_batch(processor, MIXED[2:3] + [Request("x", seed=3)])
+    batch, media = make_batch(processor, [MIXED[2], Request("x", seed=3)])
     with torch.no_grad():
         before, after = vlm(**batch).logits, model(**batch, media=media).logits
     assert torch.equal(after[..., : before.shape[-1]], before)
@@ -205,7 +205,7 @@ def test_losses_are_of_their_own_targets(family: str) -> None:
     assert len(seen) == 1
     losses = output.losses
     assert output.loss.item() == pytest.approx(
-        sum({"dialogue": 1.0, **WEIGHTS}[name] * losses[name] for name in losses)
+        sum({"dialogue": 1.0, **WEIGHTS}[name] * float(losses[name]) for name in losses)
     )
     assert losses["dialogue"].item() == pytest.approx(grade_text(output.logits, batch["labels"]).item())
     assert losses["box_l1"].item() == pytest.approx(grade_boxes(output.box, make_targets().boxes)["box_l1"].item())
@@ -310,13 +310,9 @@ def test_what_heads_lack_is_named() -> None:
     model, processor = make_model("internvl")
     batch = make_training_batch(processor)
     media = batch.pop("media")
-    with pytest.raises(
-        ValueError, match=re.escape("rows [0, 4] ask for a moment, and there is nothing to look at; pass")
-    ):
+    with pytest.raises(ValueError, match=re.escape("rows [0, 4] ask for a moment, and there is nothing to look at")):
         model(**batch, targets=make_targets())
-    with pytest.raises(
-        ValueError, match=re.escape("rows [4] ask for a moment and show no video or image; pass its facts")
-    ):
+    with pytest.raises(ValueError, match=re.escape("rows [4] ask for a moment and show no video or image; pass")):
         model(**batch, targets=make_targets(), media=[*media[:4], None])
     wrong = Targets(box_rows=torch.tensor([2]), boxes=torch.zeros(1, 4))
     message = "targets name rows [] for 'moment', and its task token is in rows [0, 4]; give one target for each task"
@@ -331,7 +327,7 @@ def test_moments_may_be_taught_on_other_features() -> None:
         moment_rows=torch.tensor([0]), spans=[torch.tensor([[0.1, 0.4]])], saliency=[None], saliency_seconds=[None]
     )
     del batch["media"]
-    with pytest.raises(ValueError, match=re.escape("there is nothing to look at; pass features")):
+    with pytest.raises(ValueError, match=re.escape("rows [0] ask for a moment, and there is nothing to look at")):
         model(**batch, targets=targets)
     features = stack_features([torch.ones(6, 1, 1, 5)], [torch.arange(6.0)], [6.0])
     output = model(**batch, targets=targets, features=features)

@@ -110,12 +110,12 @@ def test_a_model_goes_to_the_hub_and_comes_back(tmp_path: Path) -> None:
     model, processor = make_fresh_model("qwen2_5_vl")
     add_lora(model)
     wanted = run(model, processor)
-    with HubServer(tmp_path / "server") as server, server.connect(tmp_path / "cache", server.token("mia")):
-        model.push_to_hub("mia/looks")
-        files = set(server.list_files("model", "mia/looks"))
+    with HubServer(tmp_path / "server") as server, server.connect(tmp_path / "cache", server.token("ada")):
+        model.push_to_hub("ada/looks")
+        files = set(server.list_files("model", "ada/looks"))
         adapter = {"adapter/adapter_config.json", "adapter/adapter_model.safetensors"}
         assert {"config.json", "model.safetensors", *adapter} <= files
-        config = json.loads(server.read_file("model", "mia/looks", "config.json"))
+        config = json.loads(server.read_file("model", "ada/looks", "config.json"))
         assert config["model_type"] == "task_preference"
         assert config["architectures"] == ["TaskPreferenceModel"]
-        assert_same(run(TaskPreferenceModel.from_pretrained("mia/looks"), processor), wanted)
+        assert_same(run(TaskPreferenceModel.from_pretrained("ada/looks"), processor), wanted)
