@@ -6,11 +6,15 @@ Sampling rows is `sampling.py`'s; what the batch is for is `trainer.py`'s.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from typing import Any, Literal, get_args
+
+import numpy as np
 
 from vidground_hf.media import FrameBudget
 from vidground_hf.task_preference.configuration import TASKS
 from vidground_hf.task_preference.row_encoding import EncodedRow, encode_row, join_rows
+from vidground_hf.task_preference.row_features import read_features
 from vidground_hf.task_preference.row_media import ShownMedia, read_row_media
 from vidground_hf.task_preference.row_targets import make_targets, normalize_box, normalize_spans, read_shown_masks
 from vidground_hf.task_preference.row_text import write_box, write_masks, write_spans
@@ -37,6 +41,10 @@ class TaskPreferenceCollator:
         answers (`str`, *optional*, defaults to `"heads"`): or `"text"`.
         wording (`str`, *optional*, defaults to `"train"`): or `"held_out"`, for evaluation.
         seed (`int`, *optional*, defaults to 0): of the wordings.
+        sam_processor (`BaseImageProcessor`, *optional*): of the SAM that draws masks, where the model has one; it gets
+            the first frame that is shown, as large as the budget has it.
+        is_blind (`bool`, *optional*, defaults to `False`): shows grey frames in the place of all others, for what a
+            model answers that does not look.
 
     Raises:
         `ValueError`: for other words, and a tokenizer without the task tokens.
@@ -55,21 +63,23 @@ class TaskPreferenceCollator:
         answers: Answers = "heads",
         wording: Wording = "train",
         seed: int = 0,
+        sam_processor: Any = None,
+        is_blind: bool = False,
     ) -> None:
         if answers not in get_args(Answers) or wording not in get_args(Wording):
             raise ValueError(
                 f"{answers = } or {wording = } is not known; pass 'heads' or 'text', and 'train' or 'held_out'"
             )
         vocabulary = processor.tokenizer.get_vocab()
-        missing = [token for task in TASKS for token in name_tokens(task) if token not in vocabulary]
-        if answers == "heads" and missing:
+        self.tasks = tuple(task for task in TASKS if all(token in vocabulary for token in name_tokens(task)))
+        if answers == "heads" and not self.tasks:
             raise ValueError(
-                f"the tokenizer lacks {missing[0]!r}; call add_task_tokens(processor.tokenizer), as "
-                "TaskPreferenceModel.from_vlm does, before the collator is made"
+                f"the tokenizer has none of the task tokens, {name_tokens(TASKS[0])[0]!r} and so on; call "
+                "add_task_tokens(processor.tokenizer) before the collator is made, or TaskPreferenceModel.from_vlm"
             )
-        self.processor = processor
+        self.processor, self.sam_processor = processor, sam_processor
         self.budget = FrameBudget(num_frames=NUM_FRAMES) if budget is None else budget
-        self.answers, self.wording, self.seed = answers, wording, seed
+        self.answers, self.wording, self.seed, self.is_blind = answers, wording, seed, is_blind
 
     def __call__(self, rows: Sequence[TaskRow | Mapping[str, Any]]) -> dict[str, Any]:
         """Makes a batch for training.
@@ -79,18 +89,22 @@ class TaskPreferenceCollator:
 
         Returns:
             `dict[str, Any]`: tensors of the processor, padded on the right, `labels`, `media` (see `MediaFacts`) and,
-            with heads, `targets` (`Targets`).
+            with heads, `targets` (`Targets`) and, where they are needed, `features` (`VisionFeatures`) and
+            `sam_pixel_values`.
 
         Raises:
             `BadRowError`: for media that cannot be read and labels that do not go with it.
         """
         made = [read_task_row(row) for row in rows]
-        media = [read_row_media(row, self.budget) for row in made]
+        media = [self._read_media(row) for row in made]
         encoded = [
             self._encode(row, self._write_answer(row, shown), shown) for row, shown in zip(made, media, strict=True)
         ]
         batch = self._join(encoded, "right")
-        return batch | {"targets": make_targets(made, media)} if self.answers == "heads" else batch
+        if self.answers == "text":
+            return batch
+        has_masks = any(row.task == "mask" for row in made)
+        return batch | {"targets": make_targets(made, media)} | self._prepare_for_heads(made, media, has_masks)
 
     def collate_prompts(self, rows: Sequence[TaskRow | Mapping[str, Any]]) -> dict[str, Any]:
         """Makes a batch for generation: the questions alone, padded on the left.
@@ -99,13 +113,23 @@ class TaskPreferenceCollator:
             rows (`Sequence[TaskRow]` or of `Mapping`): N rows, or their columns.
 
         Returns:
-            `dict[str, Any]`: tensors of the processor, and `media`.
+            `dict[str, Any]`: tensors of the processor, `media`, and where they are needed `features` and
+            `sam_pixel_values`.
 
         Raises:
             `BadRowError`: for media that cannot be read.
         """
         made = [read_task_row(row) for row in rows]
-        return self._join([self._encode(row, None, read_row_media(row, self.budget)) for row in made], "left")
+        media = [self._read_media(row) for row in made]
+        encoded = [self._encode(row, None, shown) for row, shown in zip(made, media, strict=True)]
+        # Whatever is asked, the model may call any head.
+        return self._join(encoded, "left") | self._prepare_for_heads(made, media, has_masks=True)
+
+    def _read_media(self, row: TaskRow) -> ShownMedia | None:
+        media = read_row_media(row, self.budget)
+        if media is None or not self.is_blind:
+            return media
+        return replace(media, data=np.full_like(media.data, 128))
 
     def _encode(self, row: TaskRow, answer: str | None, media: ShownMedia | None) -> EncodedRow:
         question = ask_question(row, wording=self.wording, seed=self.seed)
@@ -116,10 +140,26 @@ class TaskPreferenceCollator:
         pad_id = tokenizer.eos_token_id if tokenizer.pad_token_id is None else tokenizer.pad_token_id
         return join_rows(encoded, pad_id=pad_id, padding_side=padding_side)
 
+    def _prepare_for_heads(
+        self, rows: Sequence[TaskRow], media: Sequence[ShownMedia | None], has_masks: bool
+    ) -> dict[str, Any]:
+        """What heads look at beside the model's own features."""
+        found: dict[str, Any] = {}
+        features = read_features(rows, media)
+        if features is not None:
+            found["features"] = features
+        if self.sam_processor is not None and has_masks:
+            blank = np.zeros((1, 1, 3), np.uint8)  # of rows that show nothing
+            frames = [blank if shown is None else shown.data[0] for shown in media]
+            found["sam_pixel_values"] = self.sam_processor(images=frames, return_tensors="pt")["pixel_values"]
+        return found
+
     def _write_answer(self, row: TaskRow, media: ShownMedia | None) -> str:
         words = word_answer(row) or ""
         if row.task == "dialogue":
             return words
+        if self.answers == "heads" and row.task not in self.tasks:
+            row.reject(f"it asks for a {row.task}, and the model has a head for {', '.join(self.tasks)} only")
         if self.answers == "heads":
             return " ".join(filter(None, ["".join(name_tokens(row.task)), words]))
         return ". ".join(filter(None, [_write_labels(row, media), words]))

@@ -152,7 +152,7 @@ def _write_told(processor: Any, asked: list[dict[str, Any]], prompt: str, answer
         return text
     place = text.rfind(answer)
     if place < 0:
-        raise ValueError(f"the chat template does not write the answer {answer!r} as it is: {text[-200:]!r}; use another")
+        raise ValueError(f"the chat template does not write the answer {answer!r} as it is: {text[-200:]!r}")
     return prompt + text[place:]
 
 

@@ -7,18 +7,23 @@ from __future__ import annotations
 
 import re
 from collections.abc import Sequence
+from dataclasses import replace
 
 import numpy as np
+import torch
 from numpy.typing import NDArray
 
+from vidground_hf.task_preference.generation import TaskPreferenceAnswer
 from vidground_hf.task_preference.row_masks import find_box
+from vidground_hf.task_preference.task_rows import TaskRow
 
 # Thousandths of width and height: our choice, as several models of the field write boxes.
 _SCALE = 1000
 _NUMBER = r"-?\d+(?:\.\d+)?"
-_SPAN = re.compile(rf"({_NUMBER})\s*(?:s|seconds)?\s*(?:to|-)\s*({_NUMBER})\s*(?:s|seconds)")
+_SPAN = re.compile(rf"({_NUMBER})\s*(?:seconds|s)?\s*(?:to|-)\s*({_NUMBER})\s*(?:seconds|s)\b")
 _BOX = re.compile(rf"\[\s*({_NUMBER})\s*,\s*({_NUMBER})\s*,\s*({_NUMBER})\s*,\s*({_NUMBER})\s*\]")
 _TIMED_BOX = re.compile(rf"({_NUMBER})\s*s:\s*{_BOX.pattern}")
+_NOT_SEEN = "not to be seen"
 
 Sides = tuple[float, float, float, float]
 
@@ -86,7 +91,7 @@ def write_masks(masks: NDArray[np.bool_], seconds: Sequence[float]) -> str:
         box = find_box(mask)
         if box is not None:
             parts.append(f"{second:.1f} s: {write_box((np.array(box) / [width, height, width, height]).tolist())}")
-    return "; ".join(parts) or "not to be seen"
+    return "; ".join(parts) or _NOT_SEEN
 
 
 def read_masks_text(text: str) -> list[tuple[float, Sides]]:
@@ -97,6 +102,49 @@ def read_masks_text(text: str) -> list[tuple[float, Sides]]:
         [(0.0, (0.0, 0.0, 0.5, 1.0))]
     """
     return [(float(second), _scale_sides(sides)) for second, *sides in _TIMED_BOX.findall(text)]
+
+
+def read_written_labels(row: TaskRow, answer: TaskPreferenceAnswer) -> TaskPreferenceAnswer:
+    """Reads from the words of an answer what the heads would have given.
+
+    What was written decides what it is, not what was asked: timed boxes are masks, a box is a box, spans are a moment.
+
+    Args:
+        row (`TaskRow`): tells the size of its frames; where it does not, boxes and masks are left out.
+        answer (`TaskPreferenceAnswer`): of a model that writes its labels out.
+
+    Returns:
+        `TaskPreferenceAnswer`: with the labels that were found, and of the text what is left without them.
+    """
+    text = answer.text
+    boxes, box, spans = read_masks_text(text), read_box(text), read_spans(text)
+    size = None if row.width_px is None or row.height_px is None else (row.width_px, row.height_px)
+    if boxes or text.strip().startswith(_NOT_SEEN):
+        answer = replace(answer, tasks=("mask",), text=_TIMED_BOX.sub("", text))
+        return answer if size is None else _fill_masks(answer, boxes, size)
+    if box is not None:
+        found = None if size is None else torch.tensor([box], dtype=torch.float32) * torch.tensor([*size, *size])
+        return replace(answer, tasks=("box",), text=_BOX.sub("", text), boxes=found)
+    if spans:
+        found, scores = torch.tensor(spans, dtype=torch.float32), torch.ones(len(spans))
+        return replace(answer, tasks=("moment",), text=_SPAN.sub("", text).strip(" .;"), spans=found, scores=scores)
+    return answer
+
+
+def _fill_masks(
+    answer: TaskPreferenceAnswer, boxes: Sequence[tuple[float, Sides]], size: tuple[int, int]
+) -> TaskPreferenceAnswer:
+    width, height = size
+    masks = torch.zeros(1, max(len(boxes), 1), height, width, dtype=torch.bool)
+    for place, (_, (left, top, right, bottom)) in enumerate(boxes):
+        rows, columns = slice(*_round_sides(top, bottom, height)), slice(*_round_sides(left, right, width))
+        masks[0, place, rows, columns] = True
+    seconds = torch.tensor([second for second, _ in boxes] or [0.0])
+    return replace(answer, masks=masks, mask_seconds=seconds)
+
+
+def _round_sides(near: float, far: float, length: int) -> tuple[int, int]:
+    return max(round(near * length), 0), max(round(far * length), 0)
 
 
 def _scale_sides(sides: Sequence[str]) -> Sides:

@@ -17,7 +17,8 @@ class TaskBalancedSampler(Sampler[int]):
 
     Each task's rows are gone through in a fresh order again and again, and no row comes a second time before all
     others of its task have come once, over the borders of epochs too. What comes at a place depends on nothing but
-    seed and epoch, so that skipping to a place, as a resumed `Trainer` does, gives what an unbroken run would have got.
+    seed and epoch, so that skipping to a place, as a resumed `Trainer` does, gives what an unbroken run would have
+    got.
 
     Args:
         tasks (`Sequence[str]`): N, of each row.

@@ -33,10 +33,10 @@ TEMPLATES: dict[str, tuple[str, ...]] = {
         "Find the place in the {media} that just holds this: {query}",
     ),
     "mask": (
-        "Give the part of the {media}, in its exact shape, for this: {query}",
-        "Over which stretch of the view, point by point, does this spread? {query}",
+        "Give the part of the {media}, exactly as far as it goes, for this: {query}",
+        "Over which stretch of the view, part by part, does this spread? {query}",
         "Between which points all along its edges is this? {query}",
-        "Where does it leave off and its surroundings begin in this {media}? {query}",
+        "Where does it leave off and the rest begin in this {media}? {query}",
         "Say which points belong to this part and which do not: {query}",
         "Find the place in the {media} and follow its edges all round: {query}",
     ),
@@ -59,7 +59,7 @@ HELD_OUT_TEMPLATES: dict[str, tuple[str, ...]] = {
         "Point to the place where its upper left and lower right edges meet: {query}",
     ),
     "mask": (
-        "Which part of the view would you keep, and not a point more, to show this? {query}",
+        "Which part of the view would you keep, and no more of it, to show this? {query}",
         "Point to the place it covers and keep to its edges: {query}",
     ),
     "reasoning": (

@@ -5,7 +5,7 @@ Batches are made by `collating.py`, losses by the model; what is right of the an
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping
 from typing import Any
 
 import torch
@@ -15,6 +15,7 @@ from transformers import Trainer, TrainerCallback, TrainingArguments
 
 from vidground_hf.task_preference.collating import Answers, TaskPreferenceCollator
 from vidground_hf.task_preference.losses import WEIGHTS
+from vidground_hf.task_preference.row_features import move_features
 from vidground_hf.task_preference.sampling import TaskBalancedSampler
 from vidground_hf.task_preference.task_rows import TaskRow
 from vidground_hf.task_preference.trainer_parts import (
@@ -37,9 +38,10 @@ class TaskPreferenceTrainer(Trainer):
     """Trains a `TaskPreferenceModel` in one stage; train the same model with the next one after that.
 
     The loss of each task is divided by its own number in the whole step, over accumulated batches and processes: words
-    by labelled tokens, heads by rows. So what a row weighs does not depend on how a step is cut into batches. (Within a
-    batch, terms are means over a row's spans or frames together, so that this is exact where rows have equally many.)
-    A head without a row in a step is passed over by the optimizer. Each head's gradients are clipped apart.
+    by labelled tokens, heads by rows. So what a row weighs does not depend on how a step is cut into batches. (Terms
+    are means over all spans or frames of a batch, so that this is exact where rows have equally many; and the
+    mismatched saliency needs another row of the same batch.) A head without a row in a step is passed over by the
+    optimizer. Each head's gradients are clipped apart.
 
     Logs have, beside those of `Trainer`, `loss_<term>` for each term (unweighted means since the last log),
     `grad_norm_<part>`, and `rate_<part>`.
@@ -123,18 +125,14 @@ class TaskPreferenceTrainer(Trainer):
         )
         return self._sampler
 
-    def create_optimizer(self, model: nn.Module | None = None) -> torch.optim.Optimizer:
+    def create_optimizer(self, model: nn.Module | None = None) -> Any:
         """Makes the optimizer that the arguments name, with a rate for each part."""
         if self.optimizer is None:
             model = self.model if model is None else model
             optimizer_class, settings = self.get_optimizer_cls_and_kwargs(self.args, model)
-            groups = make_groups(
-                self.parts,
-                self.stage.rates,
-                frozenset(self.get_decay_parameter_names(model)),
-                self.args.weight_decay,
-            )
-            self.optimizer = optimizer_class(groups, **settings)
+            decayed = frozenset(self.get_decay_parameter_names(model))
+            groups = make_groups(self.parts, self.stage.rates, decayed, self.args.weight_decay)
+            self.optimizer: Any = optimizer_class(groups, **settings)
         return self.optimizer
 
     def get_batch_samples(
@@ -145,6 +143,12 @@ class TaskPreferenceTrainer(Trainer):
         counts = sum((count_labels(batch) for batch in batches), torch.zeros(len(COUNTED)))
         self._step_counts = self.accelerator.reduce(counts.to(device), reduction="sum")
         return batches, num_items
+
+    def _prepare_inputs(self, inputs: dict[str, Any]) -> dict[str, Any]:
+        inputs = super()._prepare_inputs(inputs)
+        if inputs.get("features") is not None:
+            inputs["features"] = move_features(inputs["features"], self.args.device)
+        return inputs
 
     def compute_loss(
         self,
@@ -162,20 +166,18 @@ class TaskPreferenceTrainer(Trainer):
         weights = {"dialogue": 1.0, **WEIGHTS, **(self.model.config.loss_weights or {})}
         for name, term in outputs.losses.items():
             place = COUNTED.index(name_task(name))
-            kept.setdefault(name, []).append(torch.stack([term.detach().float() * counts[place], counts[place].to(term)]))
+            count = counts[place].to(term.device)
+            kept.setdefault(name, []).append(torch.stack([term.detach().float() * count, count]))
             if model.training and self._step_counts is not None:
-                share = counts[place] * self.accelerator.num_processes / self._step_counts[place].clamp(min=1)
-                loss = loss + (share.to(term) - 1) * weights[name] * term
+                share = count * self.accelerator.num_processes / self._step_counts[place].clamp(min=1)
+                loss = loss + (share - 1) * weights[name] * term
         return (loss, outputs) if return_outputs else loss
 
     def prediction_step(
-        self, model: nn.Module, inputs: dict[str, Any], prediction_loss_only: bool, ignore_keys: list[str] | None = None
-    ) -> tuple[Tensor | None, Tensor | None, Tensor | None]:
+        self, model: nn.Module, inputs: dict[str, Any], prediction_loss_only: bool, ignore_keys: Any = None
+    ) -> Any:
         """The loss alone: answers are generated and measured by `evaluation.py`."""
-        found: tuple[Tensor | None, Tensor | None, Tensor | None] = super().prediction_step(
-            model, inputs, True, ignore_keys
-        )
-        return found
+        return super().prediction_step(model, inputs, True, ignore_keys)
 
     def log(self, logs: dict[str, float], start_time: float | None = None) -> None:
         """Adds the terms, norms and rates to what is logged."""
@@ -183,8 +185,8 @@ class TaskPreferenceTrainer(Trainer):
             logs |= self._take_terms("train", "")
             logs |= {f"grad_norm_{name}": float(norm) for name, norm in self._norms.items()}
             logs |= {f"rate_{group['part']}": group["lr"] for group in self.optimizer.param_groups}
-        if "eval_loss" in logs:
-            logs |= self._take_terms("eval", "eval_")
+        for name in [name for name in logs if name.startswith("eval_") and name.endswith("_loss")]:
+            logs |= self._take_terms("eval", name.removesuffix("loss"))
         super().log(logs, start_time)
 
     def _take_terms(self, kind: str, prefix: str) -> dict[str, float]:
@@ -250,6 +252,3 @@ def name_task(term: str) -> str:
     """
     prefix = term.split("_")[0]
     return _TASK_OF_PREFIX.get(prefix, prefix)
-
-
-__all__: Sequence[str] = ["TaskPreferenceTrainer", "count_labels", "list_tasks", "name_task"]

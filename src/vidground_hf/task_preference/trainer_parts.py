@@ -147,12 +147,13 @@ def make_groups(
     """
     groups: list[dict[str, Any]] = []
     for part, rate in rates.items():
-        for decay in (weight_decay, 0.0):
+        for is_decayed in (True, False):
             params = [
                 parameter
                 for name, parameter in parts.get(part, ())
-                if parameter.requires_grad and (name in decayed) == (decay > 0 or weight_decay == 0)
+                if parameter.requires_grad and (name in decayed) == is_decayed
             ]
             if params:
+                decay = weight_decay if is_decayed else 0.0
                 groups.append({"params": params, "lr": rate, "weight_decay": decay, "part": part})
     return groups

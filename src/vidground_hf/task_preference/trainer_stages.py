@@ -19,8 +19,8 @@ class TrainingStage:
 
     Args:
         name (`str`): for logs.
-        rates (`Mapping[str, float]`): learning rate of each part that moves, by the names of `trainer_parts.PARTS`; all
-            others are held.
+        rates (`Mapping[str, float]`): learning rate of each part that moves, by the names of `trainer_parts.PARTS`;
+            all others are held.
         grades_heads (`bool`, *optional*, defaults to `True`): whether the heads are graded; without, the stage teaches
             which head to call.
         shares (`Mapping[str, float]`, *optional*): of the tasks in every step; equal where left out.
