@@ -133,6 +133,11 @@ def test_arms_are_compared_by_the_seeds_that_both_have() -> None:
     alone = compare(runs, "calibrated", "full", "gap")
     assert (round(alone["difference"], 6), alone["low"], alone["num_seeds"]) == (20, None, 1)
     assert compare(runs, "calibrated", "look", "gap")["difference"] is None
+    marked = {
+        arm: {0: {"curve": [{"step": 0, "vg_video": 0.3}, {"step": 25, "vg_video": accuracy}]}}
+        for arm, accuracy in (("calibrated", 0.5), ("full", 0.4))
+    }
+    assert round(compare(marked, "calibrated", "full", "vg_video", 25)["difference"], 6) == 10
 
 
 def test_the_number_of_seeds_has_the_power_that_is_asked_for() -> None:
