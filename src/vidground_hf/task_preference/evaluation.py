@@ -5,13 +5,11 @@ Answers are made by `TaskPreferenceModel.generate`; the figures are those of `me
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Sequence
 from typing import Any
 
 import torch
 from accelerate.utils import send_to_device
-from PIL import Image
 
 from vidground_hf.stats.gap import run_mcnemar
 from vidground_hf.stats.intervals import bootstrap_mean
@@ -19,6 +17,7 @@ from vidground_hf.task_preference.collating import TaskPreferenceCollator
 from vidground_hf.task_preference.configuration import TASKS
 from vidground_hf.task_preference.evaluation_scores import (
     is_right,
+    name_media,
     score_boxes,
     score_highlight_rows,
     score_masks,
@@ -133,8 +132,8 @@ def score_routing(rows: Sequence[TaskRow], answers: Answers) -> dict[str, Any]:
     Returns:
         `dict`: `accuracy`, the share of task rows whose answer calls their head once and no other; `accuracy_<task>`;
         `false_triggers`, the share of dialogue rows whose answer calls any head; `num_tasks` and `num_dialogue`, rows
-        behind these; `num_unfinished`, answers of any rows that were cut off (see `answer_rows`); `called`, by task of the row how often each head was called (`"none"`, `"several"` among them).
-        `None` where there is no row.
+        behind these; `num_unfinished`, answers to any rows that were cut off; `called`, by task of the row how often
+        each head was called (`"none"`, `"several"` among them). `None` where there is no row.
 
     Example:
         >>> row = TaskRow(id="1", task="dialogue", question="Who?", answer="A dog.")
@@ -174,8 +173,8 @@ def measure_forgetting(
 
     Returns:
         `dict`: `accuracy_before`, `accuracy_after`, `change` with `change_low` and `change_high` (95 %, bootstrap over
-        videos and images), `p_value` (McNemar's exact test), `num_forgotten` rows that only the model before got right,
-        `num_learned` the reverse, `num_examples`, `num_other_tasks` rows that are no dialogue.
+        videos and images), `p_value` (McNemar's exact test), `num_forgotten` rows that only the model before got
+        right, `num_learned` the reverse, `num_examples`, `num_other_tasks` rows that are no dialogue.
 
     Raises:
         `ValueError`: for no dialogue rows, and other numbers of answers than rows.
@@ -188,7 +187,7 @@ def measure_forgetting(
     was_right = [is_right(rows[place], before[place]) for place in asked]
     now_right = [is_right(rows[place], after[place]) for place in asked]
     pairs = list(zip(was_right, now_right, strict=True))
-    clusters = [_name_media(rows[place]) for place in asked]
+    clusters = [name_media(rows[place]) for place in asked]
     change = bootstrap_mean(
         [float(now) - float(was) for was, now in pairs], clusters=clusters, num_resamples=num_resamples, seed=seed
     )
@@ -210,13 +209,6 @@ def measure_forgetting(
 def _score_dialogue(rows: Sequence[TaskRow], answers: Answers) -> dict[str, Any]:
     right = [is_right(row, answer) for row, answer in zip(rows, answers, strict=True)]
     return {"accuracy": sum(right) / len(right), "num_examples": len(right)}
-
-
-def _name_media(row: TaskRow) -> str:
-    """The same for rows that show the same, and only for these."""
-    if isinstance(row.image, Image.Image):
-        return hashlib.sha256(row.image.tobytes()).hexdigest()
-    return str(row.video or row.image or row.id)
 
 
 def _is_track(row: TaskRow) -> bool:

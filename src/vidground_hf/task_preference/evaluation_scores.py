@@ -5,11 +5,13 @@ Which rows are scored by which is `evaluation.py`'s; the metrics themselves are 
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
+from PIL import Image
 
 from vidground_hf.extraction import extract_choice
 from vidground_hf.schema import normalize_text
@@ -139,6 +141,18 @@ def draw_frames(row: TaskRow, answer: TaskPreferenceAnswer) -> list[Mask]:
     distances = np.abs(np.asarray(row.mask_seconds)[:, None] - answer.mask_seconds.numpy()[None, :])
     drawn = answer.masks[0].numpy()
     return [drawn[place] for place in distances.argmin(axis=1)]
+
+
+def name_media(row: TaskRow) -> str:
+    """The same for rows that show the same video or image, and only for these.
+
+    Example:
+        >>> name_media(TaskRow(id="1", task="dialogue", question="Who?", answer="A dog.", image="a.png"))
+        'a.png'
+    """
+    if isinstance(row.image, Image.Image):
+        return hashlib.sha256(row.image.tobytes()).hexdigest()
+    return str(row.video or row.image or row.id)
 
 
 def _list_spans(row: TaskRow) -> list[list[float]]:

@@ -100,7 +100,7 @@ def write_answers(
     config = model.config
     task_ids = config.task_token_ids or {}
     seen, rest = look(model.vlm, inputs)
-    ids, states, ended = _write(model, rest, max_new_tokens)
+    ids, states, has_ended = _write(model, rest, max_new_tokens)
     places = find_states(ids[:, : states.shape[1]], task_ids)
     vision = None
     if media is not None and any(len(rows) for rows, _ in places.values()):
@@ -113,9 +113,11 @@ def write_answers(
     found = model.run_heads(asking, rows, shown, sam_pixel_values)
     answers = [
         TaskPreferenceAnswer(
-            text=tokenizer.decode(row, skip_special_tokens=True), tasks=_list_tasks(row, task_ids), is_finished=is_finished
+            text=tokenizer.decode(row, skip_special_tokens=True),
+            tasks=_list_tasks(row, task_ids),
+            is_finished=is_finished,
         )
-        for row, is_finished in zip(ids, ended, strict=True)
+        for row, is_finished in zip(ids, has_ended, strict=True)
     ]
     looked_at = {task: features for task, features in shown.items() if features is not None}
     read_mask = _read_mask if config.sam_config is None else _read_first_mask
