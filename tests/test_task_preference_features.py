@@ -139,11 +139,11 @@ def test_an_object_smaller_than_a_pixel_of_the_head_is_still_there() -> None:
     [
         ((0.5, 1.5, 2.5, 3.5), 4.0, [3.5], None),
         ((0.5, 1.5, 2.5, 3.5), 4.0, [1.1, 3.5], None),
-        ((0.5, 1.5, 2.5, 3.5), 4.0, [0.1, 0.9, 2.0], 0),
+        ((0.5, 1.5, 2.5, 3.5), 4.0, [0.2, 0.9, 2.0], 0),
         ((0.5, 1.5, 2.5, 3.5), 4.0, [1.0], 0),  # half a gap away, and no frame is nearer
         ((1 / 3, 1.0, 5 / 3), 2.0, [0.0], 0),
         ((0.5, 0.9, 3.5), 4.0, [0.9], None),  # within half the mean gap, and of another frame
-        ((1.0, 1.0), 2.0, [0.1, 1.9], 0),  # one frame, repeated to fill a patch
+        ((1.0, 1.0), 2.0, [0.2, 1.9], 0),  # one frame, repeated to fill a patch
         ((0.0,), 0.0, [0.0], 0),
         ((0.0,), 0.0, [1.0], None),
     ],

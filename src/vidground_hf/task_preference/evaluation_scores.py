@@ -30,6 +30,7 @@ Rows = Sequence[TaskRow]
 Answers = Sequence[TaskPreferenceAnswer]
 Mask = NDArray[np.bool_]
 
+
 def read_answer(row: TaskRow, answer: TaskPreferenceAnswer) -> str:
     """What the words of an answer mean, but for case and punctuation.
 

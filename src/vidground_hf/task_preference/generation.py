@@ -146,7 +146,9 @@ def _write(
     # A step reads the token of the step before, and the first one the prompt; the last token was never read.
     ends = torch.stack([step[-1][:, -1] for step in written.hidden_states], dim=1)
     stops = inputs.get("eos_token_id", model.vlm.generation_config.eos_token_id)
-    has_ended = torch.isin(new, torch.tensor([] if stops is None else stops, dtype=new.dtype, device=new.device)).any(1)
+    has_ended = torch.isin(new, torch.tensor([] if stops is None else stops, dtype=new.dtype, device=new.device)).any(
+        1
+    )
     return new[:, :max_new_tokens], ends[:, 1:], has_ended.tolist()
 
 

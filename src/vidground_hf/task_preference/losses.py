@@ -34,8 +34,8 @@ WEIGHTS: dict[str, float] = {
     "box_l1": 2.0,
     "box_giou": 0.2,
     # Masks: focal 20, dice 1, IoU 1, object score 1 as SAM 2 fine-tunes (its released training settings,
-    # sam2.1_hiera_b+_MOSE_finetune.yaml); plain cross-entropy 2 as LISA trains (its train_ds.py, with dice at 0.5; ours
-    # stays at 1). The papers were not read for these; the published code of this method computes no mask loss.
+    # sam2.1_hiera_b+_MOSE_finetune.yaml); plain cross-entropy 2 as LISA trains (its train_ds.py, which has dice at
+    # 0.5). Their papers were not read for these; the published code of task preference computes no mask loss.
     "mask_focal": 20.0,
     "mask_bce": 2.0,
     "mask_dice": 1.0,

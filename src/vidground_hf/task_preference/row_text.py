@@ -133,9 +133,7 @@ def read_written_labels(row: TaskRow, answer: TaskPreferenceAnswer) -> TaskPrefe
         found = None if size is None else torch.tensor([read_box(text)]) * torch.tensor([*size, *size])
         return replace(answer, tasks=("box",), text=words, boxes=found)
     if all(map(_SPAN.fullmatch, parts)) and (spans := read_spans(text)):
-        return replace(
-            answer, tasks=("moment",), text=words, spans=torch.tensor(spans), scores=torch.ones(len(spans))
-        )
+        return replace(answer, tasks=("moment",), text=words, spans=torch.tensor(spans), scores=torch.ones(len(spans)))
     return answer
 
 
