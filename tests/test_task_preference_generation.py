@@ -255,6 +255,13 @@ def test_the_mask_of_a_sam_is_of_the_first_frame(family: str) -> None:
     assert found.masks.shape == (1, 1, 56, 84)
     assert found.mask_scores.shape == (1, 1)
     assert found.mask_seconds.tolist() == [0.75]
+    head = model.heads["mask"].sam.mask_decoder.pred_obj_score_head.proj_out
+    for shift, is_drawn in ((200.0, True), (-400.0, False)):  # the object is there, and not
+        with torch.no_grad():
+            head.bias += shift
+        (found,) = answer(model, processor, REQUESTS[:1], [{0: "mask"}], sam_pixel_values=pixels)
+        assert found.masks is not None
+        assert bool(found.masks.any()) == is_drawn
 
 
 class End(LogitsProcessor):

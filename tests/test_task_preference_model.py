@@ -399,7 +399,7 @@ def test_a_sam_is_not_taught_the_masks_of_later_frames(family: str, mask_loss: s
     batch = make_sam_batch(processor)
     batch["targets"] = label_masks(batch["targets"], late)  # the first frame is at 0.75 s
     output = model(**batch)
-    terms = {name: float(loss) for name, loss in output.losses.items() if name.startswith(("mask", "prompt"))}
+    terms = {name: loss.item() for name, loss in output.losses.items() if name.startswith(("mask", "prompt"))}
     assert terms
     assert not any(terms.values())
     output.loss.backward()
