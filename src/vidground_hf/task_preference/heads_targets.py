@@ -187,9 +187,10 @@ def fit_first_masks(masks: Sequence[Tensor | None], is_valid: Tensor) -> MaskTar
     """
     targets = torch.zeros(is_valid.shape, dtype=torch.float32, device=is_valid.device)
     has_object, is_scored = torch.zeros_like(is_valid[..., 0, 0]), torch.zeros_like(is_valid[..., 0, 0])
+    height, width = is_valid.shape[2:]
     for row, mask in enumerate(masks):
         if mask is not None:
-            targets[row] = functional.adaptive_avg_pool2d(mask.to(targets)[None], targets.shape[2:])
+            targets[row] = functional.adaptive_avg_pool2d(mask.to(targets)[None], (height, width))
             has_object[row], is_scored[row] = bool(mask.any()), True
     return MaskTargets(targets, has_object, is_scored)
 
