@@ -175,7 +175,7 @@ def test_answers_are_in_seconds_and_pixels() -> None:
     assert both.boxes.shape == (1, 4)
     assert (both.boxes <= torch.tensor([84, 56, 84, 56])).all()
     assert both.boxes.max() > 2
-    assert answers[3] == TaskPreferenceAnswer(text=answers[3].text)
+    assert answers[3] == TaskPreferenceAnswer(text=answers[3].text, is_finished=False)
     assert "<|" not in "".join(one.text for one in answers)
 
 
