@@ -114,7 +114,6 @@ def test_targets_name_their_rows_and_are_normalised() -> None:
     assert targets.boxes[0].tolist() == pytest.approx([2 / 56, 44 / 56, 12 / 56, 54 / 56])
     assert targets.masks[0].shape == (4, 56, 56)
     assert targets.mask_seconds[0].tolist() == [0.5, 1.5, 2.5, 3.5]
-    assert targets.is_present[0].tolist() == [True] * 4
     assert facts[0].times_seconds == (0.5, 1.5, 2.5, 3.5)
     assert (facts[0].duration_seconds, facts[1].width, facts[1].height) == (4.0, 56, 56)
 

@@ -365,7 +365,6 @@ def test_boxes_and_masks_are_read_as_they_were_written() -> None:
     masks = np.zeros((3, 4, 4), dtype=bool)
     masks[0, 1:3, 0:2] = masks[2, 0, 0] = True
     text = write_masks(masks, [0.0, 0.5, 1.25])
-    assert text == "0.0 s: [0, 250, 500, 750]; 1.2 s: [0, 0, 250, 250]"
-    assert read_masks_text(text) == [(0.0, (0.0, 0.25, 0.5, 0.75)), (1.2, (0.0, 0.0, 0.25, 0.25))]
-    assert write_masks(masks[1:2], [0.0]) == "not to be seen"
-    assert read_masks_text("not to be seen") == []
+    assert text == "0.0 s: [0, 250, 500, 750]; 0.5 s: none; 1.2 s: [0, 0, 250, 250]"
+    assert read_masks_text(text) == [(0.0, (0.0, 0.25, 0.5, 0.75)), (0.5, None), (1.2, (0.0, 0.0, 0.25, 0.25))]
+    assert write_masks(masks[1:2], [0.0]) == "0.0 s: none"

@@ -23,7 +23,7 @@ MaskLoss = Literal["bce", "focal"]
 
 WEIGHTS: dict[str, float] = {
     # Moments: CG-DETR's criterion, as the published code of task preference optimization uses it. That code then
-    # multiplies all of it by 0.05, which we leave out (our choice: the trial that kept it small learned no moments).
+    # multiplies all of it by 0.05, which we leave out: our guess, not compared.
     "moment_span": 10.0,
     "moment_giou": 1.0,
     "moment_label": 4.0,
@@ -33,8 +33,9 @@ WEIGHTS: dict[str, float] = {
     # Boxes: the published code (the paper says MSE).
     "box_l1": 2.0,
     "box_giou": 0.2,
-    # Masks: SAM 2 (arXiv 2408.00714, appendix on training) has focal 20, dice 1, IoU 1, object score 1; no mask loss
-    # is computed in the published code. The weight of plain cross-entropy is LISA's (arXiv 2308.00692, section 4.1).
+    # Masks: focal 20, dice 1, IoU 1, object score 1 as SAM 2 fine-tunes (its released training settings,
+    # sam2.1_hiera_b+_MOSE_finetune.yaml); plain cross-entropy 2 as LISA trains (its train_ds.py, which has dice at
+    # 0.5). Their papers were not read for these; the published code of task preference computes no mask loss.
     "mask_focal": 20.0,
     "mask_bce": 2.0,
     "mask_dice": 1.0,

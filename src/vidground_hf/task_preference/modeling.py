@@ -221,7 +221,7 @@ class TaskPreferenceModel(PreTrainedModel):
         output = TaskPreferenceOutput(logits=written.logits, states=states, rows=rows, **found)
         losses = {} if labels is None else {"dialogue": grade_text(written.logits, labels)}
         if targets is not None:
-            losses |= grade_heads(self.heads, self.config.mask_loss, output, targets, shown)
+            losses |= grade_heads(self.heads, self.config.mask_loss, output, targets, shown, media or [])
         if losses:
             weights = {"dialogue": 1.0, **WEIGHTS, **(self.config.loss_weights or {})}
             output.losses = losses

@@ -52,7 +52,6 @@ def make_targets(rows: Sequence[TaskRow], media: Sequence[ShownMedia | None]) ->
         mask_rows=torch.tensor(places["mask"], dtype=torch.long),
         masks=[torch.from_numpy(frames) for frames, _ in masks],
         mask_seconds=[torch.from_numpy(seconds.astype(np.float32)) for _, seconds in masks],
-        is_present=[torch.from_numpy(frames.any(axis=(1, 2))) for frames, _ in masks],
     )
 
 
