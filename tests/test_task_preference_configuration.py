@@ -7,10 +7,13 @@ import pytest
 
 torch = pytest.importorskip("torch", reason="task preference needs torch; pip install 'vidground-hf[models]'")
 
+from transformers import AutoModelForImageTextToText  # noqa: E402
+
 from tests.task_preference_models import load_vlm  # noqa: E402
 from tests.tiny_models import train_tokenizer  # noqa: E402
 from vidground_hf.task_preference.configuration import TASKS, TaskPreferenceConfig  # noqa: E402
 from vidground_hf.task_preference.media_facts import MediaFacts  # noqa: E402
+from vidground_hf.task_preference.modeling import TaskPreferenceModel  # noqa: E402
 from vidground_hf.task_preference.tokens import (  # noqa: E402
     TaskTokenProcessor,
     add_task_tokens,
@@ -45,6 +48,10 @@ def test_a_config_goes_through_json(tmp_path: Any) -> None:
         (
             {"tasks": ["box"], "mask_loss": "prompts", **IDS},
             "mask_loss = 'prompts' is not there for this mask head; pass one of bce, focal ('prompts' needs a SAM)",
+        ),
+        (
+            {"tasks": ["box"], "sam_config": {"model_type": "sam2"}, "mask_head": {"width": 16}, **IDS},
+            "mask_head = {'width': 16} is of the convolutional head, and a SAM draws the masks; leave out one",
         ),
     ],
 )
@@ -111,6 +118,24 @@ def test_new_rows_start_near_the_mean_and_the_others_stay(tied: bool) -> None:
         spread = (new[size:] - old.mean(0)) / old.std(0)
         assert 0.005 < spread.std() < 0.05
         assert not torch.equal(new[size], new[size + 1])
+
+
+def test_rows_that_were_started_keep_what_they_learned(tmp_path: Any) -> None:
+    vlm, processor = load_vlm("internvl")
+    tokens = add_task_tokens(processor.tokenizer, ["box"])  # before the model has them, as for a collator
+    ids = [tokens.triggers["box"], tokens.states["box"]]
+    weight = TaskPreferenceModel.from_vlm(vlm, processor, tasks=["box"]).get_input_embeddings().weight
+    others = weight[: ids[0]]
+    assert torch.allclose(weight[ids], others.mean(0), atol=0.1 * float(others.std(0).max()))
+    with torch.no_grad():
+        weight[ids] = 7.0
+    vlm.save_pretrained(tmp_path)
+    for trained in (vlm, AutoModelForImageTextToText.from_pretrained(tmp_path)):
+        again = TaskPreferenceModel.from_vlm(trained, processor, tasks=["box", "mask"])
+        rows = again.get_input_embeddings().weight
+        assert (rows[ids] == 7).all()
+        new = [again.config.trigger_token_ids["mask"], again.config.task_token_ids["mask"]]
+        assert torch.allclose(rows[new], others.mean(0), atol=0.1 * float(others.std(0).max()))
 
 
 def test_spare_rows_are_used_and_the_vocabulary_keeps_its_size() -> None:
