@@ -27,7 +27,9 @@ from vidground_hf.task_preference.task_rows import BadRowError, TaskRow, read_ro
 from vidground_hf.task_preference.tokens import add_task_tokens
 
 QVHIGHLIGHTS = {"qid": 7, "query": "a dog", "vid": "v", "duration": None, "relevant_windows": [[2, 4]]}
-REFCOCO: dict[str, Any] = {"question_id": 5, "image": Image.new("RGB", (20, 10)), "answer": ["a dog"], "bbox": [1, 2, 3]}
+REFCOCO: dict[str, Any] = {"question_id": 5, "image": Image.new("RGB", (20, 10)), "answer": ["a dog"]}
+REFCOCO |= {"bbox": [1, 2, 3]}
+TALK = {"id": "a", "task": "dialogue", "question": "Who?", "answer": "A dog."}
 
 
 @pytest.mark.parametrize(
@@ -51,8 +53,8 @@ def test_a_row_that_its_reader_fails_on_is_rejected_by_its_place(
 
 
 def test_a_column_that_is_missing_does_not_end_the_reading() -> None:
-    found = read_rows([{"id": "a", "task": "dialogue"}, {"id": "b", "task": "dialogue", "question": "Who?", "answer": "I"}])
-    assert [row.id for row in found.rows] == ["b"]
+    found = read_rows([{"id": "b", "task": "dialogue"}, TALK])
+    assert [row.id for row in found.rows] == ["a"]
     assert str(found.rejected[0]).startswith("row '#0': it cannot be read, TypeError: ")
 
 
@@ -97,12 +99,11 @@ def test_a_bad_row_is_told_by_other_processes_too() -> None:
 def test_control_tokens_are_found_before_a_training() -> None:
     tokenizer = train_tokenizer(None)
     add_task_tokens(tokenizer)
-    told = {"id": "a", "task": "dialogue", "question": "Who?", "answer": "A dog."}
-    rows = [
-        told,
-        told | {"question": "Who is <|box|>?"},
-        told | {"options": ["A dog.", "<|mask_state|>"]},
-        told | {"answer": "<|moment|>"},
+    rows: list[dict[str, Any]] = [
+        TALK,
+        TALK | {"question": "Who is <|box|>?"},
+        {**TALK, "options": ["A dog.", "<|mask_state|>"]},
+        TALK | {"answer": "<|moment|>"},
     ]
 
     class Processor:

@@ -209,9 +209,9 @@ def list_control_words(tokenizer: Any) -> list[str]:
 
 def check_words(row: TaskRow, control_words: Iterable[str]) -> None:
     """Rejects a row whose words hold a control token: a trigger in a question, say, would call a head."""
-    said = "\n".join([row.question, *row.options, row.answer or ""])
+    said = (row.question, *row.options, row.answer or "")
     for word in control_words:
-        if word in said:
+        if any(word in part for part in said):
             row.reject(f"its words hold {word!r}, which is a control token of the model")
 
 
