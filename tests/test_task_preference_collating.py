@@ -75,8 +75,9 @@ def test_an_answer_that_stands_in_the_end_token_is_learned_whole(family: str) ->
 
 def test_a_template_that_changes_the_answer_or_does_not_end_it_is_refused() -> None:
     row = TaskRow(id="x", task="dialogue", question="What is it?", answer="A dog.")
+    text = "{{ part['text'] }}"
     for family, change, message in (
-        ("internvl", ("{{ part['text'] }}", "{{ part['text'] | upper }}"), "does not write the answer 'A dog.' as it is"),
+        ("internvl", (text, text.replace("]", "] | upper")), "does not write the answer 'A dog.' as it is"),
         ("llava_onevision", ("<|im_end|>", ""), "the chat template ends an answer by '', which is no control token"),
         ("qwen2_5_vl", ("<|im_end|>", "###"), "the chat template ends an answer by '###', which is no control token"),
     ):

@@ -66,7 +66,7 @@ def test_parts_that_there_are_not_are_named(tmp_path: Path) -> None:
         TrainingStage(name="mine", rates={"box_haed": 1e-3, "language": 1e-5})
     model, processor = make_model("internvl", tasks=["box"])
     for part in ("tokens", "mask_head"):
-        message = f"the model has no part {part!r} to train; it has language, vision, connector, box_head ('tokens' only"
+        message = f"the model has no part {part!r} to train; it has language, vision, connector, box_head ('tokens'"
         with pytest.raises(ValueError, match=re.escape(message)):
             make_trainer(tmp_path, model, processor, stage=TrainingStage(name="mine", rates={part: 1e-3}))
     model = TaskPreferenceModel(model.config, sam=None)

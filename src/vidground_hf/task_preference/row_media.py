@@ -97,8 +97,8 @@ def _check_shape(row: TaskRow, width: int, height: int) -> None:
     # A side of a scaled frame is off by less than a pixel.
     if abs(width * row.height_px - height * row.width_px) > row.width_px + row.height_px:
         row.reject(
-            f"its labels are of frames of {row.width_px} x {row.height_px} px, and what is shown is {width} x {height}, "
-            "of another shape"
+            f"its labels are of frames of {row.width_px} x {row.height_px} px, and what is shown is {width} x "
+            f"{height}, of another shape"
         )
 
 

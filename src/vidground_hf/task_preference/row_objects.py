@@ -23,8 +23,8 @@ def read_refcoco(row: Mapping[str, Any]) -> list[TaskRow]:
     """Reads one object of RefCOCO, RefCOCO+ or RefCOCOg with all its expressions.
 
     Args:
-        row (`Mapping`): `question_id`, `image` (as `TaskRow` takes it), `answer` (expressions), `bbox` (left, top, width,
-            height in pixels), and `width` and `height` where the image is a path that should not be opened.
+        row (`Mapping`): `question_id`, `image` (as `TaskRow` takes it), `answer` (expressions), `bbox` (left, top,
+            width, height in pixels), and `width` and `height` where the image is a path that should not be opened.
 
     Returns:
         `list[TaskRow]`: one box row for each expression.

@@ -101,8 +101,9 @@ def free_parts(model: nn.Module, trained: Collection[str]) -> None:
     parts = find_parts(model)
     if lacking := [part for part in trained if part not in parts or part == FROZEN]:
         raise ValueError(
-            f"the model has no part {lacking[0]!r} to train; it has {', '.join(part for part in PARTS if part in parts)} "
-            "('tokens' only with a LoRA: call add_lora first); leave the others out"
+            f"the model has no part {lacking[0]!r} to train; it has "
+            f"{', '.join(part for part in PARTS if part in parts)} ('tokens' only with a LoRA: call add_lora first); "
+            "leave the others out"
         )
     for part, named in parts.items():
         for _, parameter in named:
