@@ -47,9 +47,7 @@ class TrainingStage:
                 "leave out parts that are held"
             )
         if unknown := [part for part in self.rates if part not in PARTS]:
-            raise ValueError(
-                f"the rates of stage {self.name!r} have {unknown[0]!r}; name some of {', '.join(PARTS)}"
-            )
+            raise ValueError(f"the rates of stage {self.name!r} have {unknown[0]!r}; name some of {', '.join(PARTS)}")
 
 
 STAGES: dict[int, TrainingStage] = {
