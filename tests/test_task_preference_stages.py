@@ -85,12 +85,14 @@ def test_a_model_with_a_sam_needs_a_collator_that_serves_it(tmp_path: Path) -> N
 
     model, processor = make_fresh_model("internvl", sam=make_sam())
     arguments = make_arguments(tmp_path)
-    for settings in ({}, {"data_collator": make_collator(processor)}):
+    lacking: list[dict[str, Any]] = [{}, {"data_collator": make_collator(processor)}]
+    for settings in lacking:
         message = "pass data_collator=TaskPreferenceCollator(processor, sam_processor=...)"
         with pytest.raises(ValueError, match=re.escape(message)):
             TaskPreferenceTrainer(model, arguments, processing_class=processor, **settings)
-    serving = make_collator(processor, sam_processor=object())
-    for settings in ({"stage": 1}, {"answers": "text"}, {"data_collator": serving}):
+    serving: list[dict[str, Any]] = [{"stage": 1}, {"answers": "text"}]
+    serving.append({"data_collator": make_collator(processor, sam_processor=object())})
+    for settings in serving:
         assert TaskPreferenceTrainer(model, arguments, processing_class=processor, **settings).parts
 
 
