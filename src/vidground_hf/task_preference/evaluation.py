@@ -71,8 +71,6 @@ def answer_rows(
         for start in range(0, len(rows), batch_size):
             asked = rows[start : start + batch_size]
             inputs = send_to_device(collator.collate_prompts(asked), model.device)
-            if "features" in inputs:
-                inputs["features"] = inputs["features"].to(model.device)
             found = model.generate(
                 **inputs, tokenizer=collator.processor.tokenizer, max_new_tokens=max_new_tokens, **settings
             )

@@ -7,7 +7,7 @@ loss is not here.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Literal, get_args
 
 import torch
@@ -56,6 +56,28 @@ LEVELS = tuple(range(1, 12))
 """Thresholds of `saliency_rank` on scores of 0 to 12, three annotators of 0 to 4 added up (CG-DETR's)."""
 FOCAL_ALPHA, FOCAL_GAMMA = 0.25, 2.0
 """Of `mask_focal` (Lin et al. 2017, arXiv 1708.02002)."""
+
+
+def weigh_terms(own: Mapping[str, float]) -> dict[str, float]:
+    """The weight of every term, the words' included.
+
+    Args:
+        own (`Mapping[str, float]`): of terms by name, where they differ from `WEIGHTS`.
+
+    Returns:
+        `dict[str, float]`: `"dialogue"` is 1 unless `own` has it.
+
+    Raises:
+        `ValueError`: for a term that there is not.
+
+    Example:
+        >>> weigh_terms({"box_l1": 7.0})["box_l1"], weigh_terms({})["dialogue"]
+        (7.0, 1.0)
+    """
+    weights = {"dialogue": 1.0, **WEIGHTS}
+    if unknown := [name for name in own if name not in weights]:
+        raise ValueError(f"loss_weights = {dict(own)} has {unknown[0]!r}; pass some of {', '.join(weights)}")
+    return weights | dict(own)
 
 
 def _average(values: Tensor, is_counted: Tensor) -> Tensor:
