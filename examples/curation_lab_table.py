@@ -23,7 +23,7 @@ COLUMNS = {
     "moved_vg_video": "VG, cues lie",
 }
 PRIMARY = ("calibrated", "single_shot")
-Runs = Mapping[str, Mapping[int, Mapping[str, Any]]]  # by arm and seed
+Runs = Mapping[str, Mapping[Any, Mapping[str, Any]]]  # by arm and seed
 
 
 def compare(runs: Runs, arm: str, other: str, name: str, step: int | None = None) -> dict[str, Any]:
@@ -78,11 +78,12 @@ def read(run: Mapping[str, Any], name: str, step: int | None = None) -> float:
 
 def list_contrasts(runs: Runs) -> list[tuple[str, str]]:
     """Which arms are compared: the primary pair, then each arm with full and with random."""
-    others = [(arm, other) for other in ("full", "random") for arm in runs if arm not in ("full", "random")]
-    return [PRIMARY, ("random", "full"), *others]
+    baselines = [arm for arm in ("full", "random") if arm in runs]
+    others = [(arm, other) for other in baselines for arm in runs if arm not in baselines]
+    return [PRIMARY, *zip(baselines[1:], baselines, strict=False), *others]
 
 
-def format_base(runs: Runs, kept: Mapping[str, Mapping[str, int]]) -> str:
+def format_base(runs: Runs) -> str:
     """The arms of one base, one a line (percent, mean and standard deviation over seeds), and their differences."""
     lines = [f"{'arm':12}{'seeds':>6}{'kept':>7}{'text left':>11}" + "".join(f"{c:>15}" for c in COLUMNS.values())]
     for arm, found in runs.items():
@@ -91,8 +92,10 @@ def format_base(runs: Runs, kept: Mapping[str, Mapping[str, int]]) -> str:
             values = 100 * np.array([read(run, name) for run in found.values()])
             spread = f" ± {values.std(ddof=1):.1f}" if len(values) > 1 else ""
             cells.append(f"{f'{values.mean():.1f}{spread}':>15}")
-        about = kept[arm]
-        lines.append(f"{arm:12}{len(found):>6}{about['num_kept']:>7,}{about['num_text_left']:>11,}" + "".join(cells))
+        num_kept, num_left = (
+            np.mean([run["kept"][name] for run in found.values()]) for name in ("num_kept", "num_text_left")
+        )
+        lines.append(f"{arm:12}{len(found):>6}{num_kept:>7,.0f}{num_left:>11,.0f}" + "".join(cells))
     lines += ["", "differences in points, paired by seed, 95 % intervals"]
     for arm, other in list_contrasts(runs):
         cells = [

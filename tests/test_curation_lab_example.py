@@ -166,6 +166,19 @@ def test_the_random_arm_is_as_large_as_calibrated_and_the_planted_one_has_no_tex
     }
 
 
+def test_a_base_without_cues_has_the_arms_of_the_control_and_is_compared_with_full() -> None:
+    lab, table = load("curation_lab"), load("curation_lab_table")
+    assert lab.list_arms("cues 1", lab.FULL) == list(load("curation_lab_arms").ARMS)
+    control = lab.list_arms("no cues 0", lab.FULL)
+    assert control == ["full", "single_shot", "calibrated", "planted"]
+    assert table.list_contrasts({arm: {} for arm in control}) == [
+        ("calibrated", "single_shot"),
+        ("single_shot", "full"),
+        ("calibrated", "full"),
+        ("planted", "full"),
+    ]
+
+
 @pytest.mark.slow
 def test_a_quick_lab_ends_with_tables_and_goes_on_from_what_is_there(tmp_path: Path) -> None:
     command = [sys.executable, "-W", "ignore", str(EXAMPLES / "curation_lab.py"), "--output", str(tmp_path), "--quick"]
@@ -173,10 +186,14 @@ def test_a_quick_lab_ends_with_tables_and_goes_on_from_what_is_there(tmp_path: P
     folder = tmp_path / "quick"
     result = json.loads((folder / "result.json").read_text())
     arms = list(load("curation_lab_arms").ARMS)
+    assert list(result["runs"]) == ["all that know cues", "cues 0", "cues 1"]
     assert list(result["runs"]["cues 0"]) == arms
+    pooled = result["runs"]["all that know cues"]["full"]
+    assert list(pooled) == ["cues 0, seed 0", "cues 1, seed 0"]
+    assert pooled["cues 1, seed 0"] == result["runs"]["cues 1"]["full"]["cues 1, seed 0"]
     assert "<- primary" in first.stdout
     assert (folder / "curves.png").stat().st_size > 10_000
-    runs = sorted((folder / "cues_0" / "runs").glob("*.json"))
+    runs = sorted(folder.glob("cues_*/runs/*.json"))
     assert len(runs) == 2 * len(arms)
     times = {path.name: path.stat().st_mtime for path in runs}
     lost = runs[3]
