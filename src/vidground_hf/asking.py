@@ -33,6 +33,8 @@ _PROMPTS_PER_PART = 5000
 # Orders are drawn at random once all rotations are taken. Of the six permutations of three options, so many draws for
 # each of six trials miss one in two cases of a billion.
 _DRAWS_PER_TRIAL = 20
+CALLS = ("asked", "cached", "failed", "saved")
+"""What answers are counted as; see `Asked`."""
 
 
 def check_answerers(
@@ -241,6 +243,30 @@ def ask_rows(asking: Asking, examples: Sequence[Example], *, progress: bool = Fa
         >>> ask_rows(asking, [example]).trials[0][0].text
         'blue'
     """
+    followed_share = asking.find_followed_share(len(examples))
+    is_drawn = [share < followed_share for share in draw_shares(examples, asking.seed)]
+    with open_cache(asking.answerers) as cache, AskingBar(total=0, show=progress) as bar:
+        rows = ask_trials(asking, examples, is_drawn=is_drawn, cache=cache, bar=bar)
+    calls = {name: bar.counts[name] for name in CALLS}
+    return _weigh(asking, examples, rows, calls, followed_share)
+
+
+def ask_trials(
+    asking: Asking, examples: Sequence[Example], *, is_drawn: Sequence[bool], cache: AnswerCache | None, bar: AskingBar
+) -> list[list[Trial]]:
+    """Asks about some rows until their verdicts stand; a row's trials depend on that row alone.
+
+    Args:
+        asking (`Asking`): who, what and for which rule.
+        examples (`Sequence[Example]`): N rows.
+        is_drawn (`Sequence[bool]`): N; which rows are followed up even if their first answer is wrong.
+        cache (`AnswerCache`, *optional*): where answers of models are looked up and kept; needed for models.
+        bar (`AskingBar`): counts what is asked.
+
+    Returns:
+        `list[list[Trial]]`: of each row at least one, as they were answered; see `weigh_trials` for what they say
+        together.
+    """
     rows = [_find_obstacle(example, asking.view) for example in examples]
     waiting = [index for index, trials in enumerate(rows) if not trials]
     ways = [asking.find_way(answerer) for answerer in asking.answerers]
@@ -248,18 +274,12 @@ def ask_rows(asking: Asking, examples: Sequence[Example], *, progress: bool = Fa
         [len(asking.list_trials(example, way)) if not trials else 0 for way in ways]
         for example, trials in zip(examples, rows, strict=True)
     ]
-    followed_share = asking.find_followed_share(len(examples))
-    is_drawn = [share < followed_share for share in draw_shares(examples, asking.seed)]
-    with (
-        _open_cache(asking.answerers) as cache,
-        AskingBar(total=asking.num_tries * sum(map(sum, limits)), show=progress) as bar,
-    ):
-        wave = _Waves(asking, examples, rows, limits, is_drawn, ways, cache, bar)
-        is_blind = asking.view in BLIND_VIEWS
-        for part in [waiting] if is_blind else list_parts(asking.answerers, examples, waiting):
-            wave.ask(part)
-    calls = {name: bar.counts[name] for name in ("asked", "cached", "failed", "saved")}
-    return _weigh(asking, examples, rows, calls, followed_share)
+    bar.expect(asking.num_tries * sum(map(sum, limits)))
+    wave = _Waves(asking, examples, rows, limits, is_drawn, ways, cache, bar)
+    is_blind = asking.view in BLIND_VIEWS
+    for part in [waiting] if is_blind else list_parts(asking.answerers, examples, waiting):
+        wave.ask(part)
+    return rows
 
 
 def _find_obstacle(example: Example, view: View) -> list[Trial]:
@@ -285,7 +305,12 @@ def _weigh(
     return Asked(weigh_trials(examples, rows, confident=confident), calls, followed_share)
 
 
-def _open_cache(answerers: Sequence[Answerer]) -> AbstractContextManager[AnswerCache | None]:
+def open_cache(answerers: Sequence[Answerer]) -> AbstractContextManager[AnswerCache | None]:
+    """Opens the cache where one of the answerers is a model.
+
+    Raises:
+        `RuntimeError`: in a process of `Dataset.map`.
+    """
     models = [answerer.id for answerer in answerers if isinstance(answerer, ModelAnswerer)]
     if not models:
         return nullcontext()

@@ -18,13 +18,17 @@ from datasets import Dataset, DatasetDict, Value, concatenate_datasets
 from vidground_hf.answerers.base import Answerer, ModelAnswerer
 from vidground_hf.answerers.probe import TextBiasProbe
 from vidground_hf.deciding import RowRule, name_rule
+from vidground_hf.facts import NameCoder, Names
 from vidground_hf.filtering import GroundFilter
+from vidground_hf.fits import find_cache_dir, keep_file
 from vidground_hf.folders import write_report, write_shards, write_whole
 from vidground_hf.hub import Push, push_folder
+from vidground_hf.judgement import Judgement
 from vidground_hf.origin import describe_source, read_card_metadata
 from vidground_hf.publishing import REPLACED, write_dataset
 from vidground_hf.report import build_report
 from vidground_hf.schema import View
+from vidground_hf.shards import ROWS_PER_SHARD, WorkFolder
 from vidground_hf.sharing import choose_ids_only, find_terms
 from vidground_hf.wording import describe_split
 
@@ -37,10 +41,12 @@ class Curation:
         splits (`DatasetDict`): those of `grounded`, `text_answerable` and `undecided` that have rows; together they
             hold every input row once, with its own columns and the added ones.
         report (`dict`): every figure, as `report.json` holds it.
+        work (`WorkFolder`, *optional*): what lies on the disk meanwhile.
     """
 
     splits: DatasetDict
     report: dict[str, Any]
+    work: WorkFolder | None = None
 
     def save(self, output_dir: str | Path) -> Path:
         """Writes the folder: parquet shards, card, report and figures.
@@ -142,6 +148,7 @@ def curate(
     seed: int = 0,
     source: Mapping[str, Any] | None = None,
     progress: bool = False,
+    work_dir: str | Path | None = None,
 ) -> Curation:
     """Splits a dataset into the questions that need the video and those that text alone answers.
 
@@ -153,6 +160,9 @@ def curate(
         source (`Mapping`, *optional*): `id` and `revision` of the data, and `config`, `split` and `data_files` where
             `load_curated` needs them to read it again; id and revision of a Hub dataset are found without.
         progress (`bool`, *optional*, defaults to `False`): show bars on stderr.
+        work_dir (`str` or `Path`, *optional*): where trials and verdicts are kept until `save`; a run that was
+            interrupted goes on at the first shard that this folder lacks. Left out, only answers of models outlast
+            the run, in `AnswerCache`.
 
     Returns:
         `Curation`: the splits and the report; `save` writes both.
@@ -161,6 +171,7 @@ def curate(
         `TypeError`: for a dataset that is streamed.
         `ValueError`: for an unknown layout or an empty dataset.
         `AnswerError`: when questions got no answer and `on_error` is `"raise"`.
+        `RuntimeError`: when another run is using `work_dir`.
 
     Example:
         >>> from datasets import Dataset
@@ -174,11 +185,10 @@ def curate(
         answerer, rule, samples=samples, seed=seed, shortcut_kinds=shortcut_kinds, view=view, adapter=adapter,
         columns=columns, media_root=media_root, on_error=on_error,
     )  # fmt: skip
-    judgement = ground_filter.judge(rows, progress=progress)
-    marked = ground_filter.freeze(judgement).apply(rows)
-    grounded = np.array([verdict.is_visually_grounded for verdict in judgement.verdicts], dtype=object)
-    wanted = {"grounded": True, "text_answerable": False, "undecided": None}
-    chosen = {name: np.flatnonzero(grounded == value) for name, value in wanted.items()}
+    judgement = ground_filter.judge(rows, progress=progress, work_dir=None if work_dir is None else Path(work_dir))
+    marked = append_verdicts(rows, judgement)
+    wanted = {"grounded": 1, "text_answerable": 0, "undecided": -1}
+    chosen = {name: np.flatnonzero(judgement.grounded == value) for name, value in wanted.items()}
     splits = DatasetDict({name: marked.select(index) for name, index in chosen.items() if len(index)})
     report = build_report(
         judgement,
@@ -186,14 +196,32 @@ def curate(
         rule=name_rule(ground_filter.rule),
         view=view,
         seed=seed,
-        splits=rows["split"] if "split" in rows.column_names else None,
+        splits=code_column(rows, "split") if "split" in rows.column_names else None,
         source=describe_source(rows, source),
     )
     report |= {"columns": dict(columns) if columns else None, "command": None, **read_card_metadata(report["source"])}
     terms = find_terms(report)
     report["license"] = report["license"] or (terms.license if terms else None)
     report["seconds"] = round(time.perf_counter() - started, 2)
-    return Curation(splits, report)
+    return Curation(splits, report, judgement.work)
+
+
+def append_verdicts(rows: Dataset, judgement: Judgement) -> Dataset:
+    """Puts the added columns behind those of a set; columns of an earlier run are replaced. No row is copied."""
+    path = judgement.work.path / "columns.arrow"
+    if not judgement.work.is_kept:
+        path = keep_file(path, find_cache_dir() / "columns")
+    added = Dataset.from_file(str(path))
+    own = rows.remove_columns([name for name in added.column_names if name in rows.column_names])
+    return concatenate_datasets([own.with_format(None), added], axis=1)
+
+
+def code_column(rows: Dataset, name: str) -> Names:
+    """One column of strings as numbers."""
+    coder = NameCoder()
+    for batch in rows.select_columns([name]).with_format("arrow").iter(batch_size=ROWS_PER_SHARD):
+        coder.add(batch[name].to_pylist())
+    return coder.finish()
 
 
 def _describe(answerer: Answerer | TextBiasProbe) -> dict[str, Any]:

@@ -63,37 +63,57 @@ def fit_rule(
         return rule
     if probe is None:
         raise ValueError(f"{rule} refits the probe on what is left; it goes with the probe alone")
+    has_score = np.array([trials[0].bias_score is not None for trials in rows])
+    return rule.fit(rows, make_rescore(probe, has_score))
+
+
+def make_rescore(
+    probe: ProbeFit, has_score: NDArray[np.bool_]
+) -> Callable[[NDArray[np.bool_]], NDArray[np.float64]]:
+    """What `drop_fraction` takes: from the rows that are kept to their new bias scores, for rows that have one."""
 
     def rescore(is_kept: NDArray[np.bool_]) -> NDArray[np.float64]:
-        scores = np.full(len(rows), np.nan)
+        scores = np.full(len(has_score), np.nan)
         for index, answer in enumerate(probe.refit(is_kept, seed=0)):
-            if answer is not None and rows[index][0].bias_score is not None:
+            if answer is not None and has_score[index]:
                 scores[index] = find_bias_score(probe.examples[index], answer.option_logprobs)
         return scores
 
-    return rule.fit(rows, rescore)
+    return rescore
 
 
 def judge_rows(examples: Sequence[Example], rows: Sequence[Sequence[Trial]], rule: RowRule) -> list[Verdict]:
     """Applies a rule to rows it was not fitted on; a defect or a failed answer comes before the rule."""
-    return [_find_obstacle(*row) or rule(row[1]) for row in zip(examples, rows, strict=True)]
+    defects = [example.defect for example in examples]
+    return [find_obstacle(*row) or rule(row[1]) for row in zip(defects, rows, strict=True)]
 
 
-def judge_fitted_rows(examples: Sequence[Example], rows: Sequence[Sequence[Trial]], rule: RowRule) -> list[Verdict]:
-    """Applies a rule to the rows it was fitted on."""
-    if not isinstance(rule, FittedDropFraction):
-        return judge_rows(examples, rows, rule)
-    verdicts = rule.judge_fitted(rows)
-    return [_find_obstacle(*row[:2]) or row[2] for row in zip(examples, rows, verdicts, strict=True)]
+def judge_fitted_rows(
+    defects: Sequence[str | None], rows: Sequence[Sequence[Trial]], rule: RowRule, *, first: int
+) -> list[Verdict]:
+    """Applies a rule to some neighbouring rows of the set it was fitted on.
+
+    Args:
+        defects (`Sequence[str | None]`): of each of the rows.
+        rows (`Sequence[Sequence[Trial]]`): their trials.
+        rule (`Callable`): fitted.
+        first (`int`): the place of the first of them in the set.
+    """
+    judged = rule.judge_fitted(rows, first=first) if isinstance(rule, FittedDropFraction) else None
+    return [
+        find_obstacle(defect, trials) or (rule(trials) if judged is None else judged[k])
+        for k, (defect, trials) in enumerate(zip(defects, rows, strict=True))
+    ]
 
 
-def _find_obstacle(example: Example, trials: Sequence[Trial]) -> Verdict | None:
+def find_obstacle(defect: str | None, trials: Sequence[Trial]) -> Verdict | None:
+    """What comes before any rule: a defect of the row, or an answer that failed; `None` where the rule decides."""
     errors = [trial.error for trial in trials if trial.error is not None]
-    if example.defect is None and not errors:
+    if defect is None and not errors:
         return None
     # An error in words may hold an address or what a server said; a verdict's reason is published.
     is_slug = bool(errors) and re.fullmatch("[a-z_]+", errors[0])
-    return Verdict(None, example.defect or (errors[0] if is_slug else "no_answer"))
+    return Verdict(None, defect or (errors[0] if is_slug else "no_answer"))
 
 
 def pack_rule(rule: RowRule) -> dict[str, Any] | None:

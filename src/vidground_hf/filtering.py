@@ -9,7 +9,7 @@ import uuid
 import warnings
 from collections.abc import Mapping, Sequence
 from copy import copy
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, Literal, cast
 
@@ -19,64 +19,25 @@ from datasets import Dataset, Features, IterableDataset, Video
 from datasets.formatting.formatting import LazyDict
 from numpy.typing import NDArray
 
-from vidground_hf.adapters import Adapter, find_adapter
+from vidground_hf.adapters import find_adapter
 from vidground_hf.answerers.base import Answerer, ModelAnswerer
 from vidground_hf.answerers.probe import ProbeFit, TextBiasProbe
-from vidground_hf.asking import Asked, Asking, ask_rows, check_answerers
+from vidground_hf.asking import Asking, check_answerers
 from vidground_hf.cache import AnswerCache
-from vidground_hf.deciding import (
-    RowRule,
-    fit_rule,
-    judge_fitted_rows,
-    name_rule,
-    needs_fit,
-    pack_rule,
-    unpack_rule,
-)
+from vidground_hf.deciding import RowRule, name_rule, needs_fit, pack_rule, unpack_rule
+from vidground_hf.facts import gather_facts
 from vidground_hf.fits import SCHEMA_VERSION, Fit, load_fit, save_fit
-from vidground_hf.judging import check_answers, describe_errors, list_errors, make_trial
+from vidground_hf.judgement import Judgement, collect_firsts, decide, fit_columns, settle_confidence
+from vidground_hf.judging import describe_errors, make_error
 from vidground_hf.lookup import Lookup, explain_drops, list_columns
-from vidground_hf.reading import ROWS_PER_BATCH, AnyDataset, read_examples, read_table
+from vidground_hf.reading import ROWS_PER_BATCH, AnyDataset, RowSource, read_table
 from vidground_hf.request_counts import count_requests
 from vidground_hf.rows import ADDED_FEATURES, KIND_FEATURES, append_columns, read_media
 from vidground_hf.schema import BLIND_VIEWS, Example, Verdict, View
 from vidground_hf.set_rules import calibrated
+from vidground_hf.shard_asking import ask_source, describe_asking, find_errors, keep_answers
+from vidground_hf.shards import ShardFolder, WorkFolder
 from vidground_hf.trials import Trial
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Judgement:
-    """All that a fit found out, a value a row in the order of the dataset.
-
-    Attributes:
-        adapter (`Adapter`): how the rows were read.
-        keys (`list[bytes]`): 16 bytes a row, made from the cells that were read.
-        examples (`list[Example]`): the rows.
-        clusters (`int64[N]`): the group of each row as a number; a row without a group is its own.
-        rows (`list[list[Trial]]`): the answers to each row, scored; out of fold where the answerer was trained on the
-            set. The first of a row is its candidate and carries what all of them say together.
-        calls (`dict[str, int]`): see `asking.Asked`.
-        verdicts (`list[Verdict]`): by `rule`.
-        kinds (`list[str | None]`, *optional*): the shortcut kind of each row, where models were asked for it.
-        rule (`Callable`): fitted.
-        probe (`ProbeFit`, *optional*): the trained probe, where the answerer is one.
-    """
-
-    adapter: Adapter
-    keys: list[bytes]
-    examples: list[Example]
-    clusters: NDArray[np.int64]
-    rows: list[list[Trial]]
-    calls: dict[str, int]
-    verdicts: list[Verdict]
-    kinds: list[str | None] | None
-    rule: RowRule
-    probe: ProbeFit | None
-
-    @property
-    def trials(self) -> list[Trial]:
-        """The first trial of each row (`list[Trial]`)."""
-        return [trials[0] for trials in self.rows]
 
 
 class GroundFilter:
@@ -168,12 +129,14 @@ class GroundFilter:
         """Who answers; the ids of several with commas between them."""
         return ", ".join(answerer.id for answerer in self.answerers)
 
-    def judge(self, dataset: AnyDataset, *, progress: bool = False) -> Judgement:
+    def judge(self, dataset: AnyDataset, *, progress: bool = False, work_dir: Path | None = None) -> Judgement:
         """Answers, scores and decides every row of a set.
 
         Args:
             dataset (`Dataset`, `DatasetDict` or their iterable kinds): all splits of a set are judged together.
             progress (`bool`, *optional*, defaults to `False`): show a bar on stderr.
+            work_dir (`Path`, *optional*): where trials are kept meanwhile; a run that was interrupted goes on where
+                it was when it gets the same folder. Left out, a temporary one.
 
         Returns:
             `Judgement`: one value a row.
@@ -181,8 +144,55 @@ class GroundFilter:
         Raises:
             `ValueError`: when the layout is unknown or the set is empty.
             `AnswerError`: when questions got no answer and `on_error` is `"raise"`.
+            `RuntimeError`: when another run is using `work_dir`.
         """
-        return self._decide(*self._read(dataset), progress)
+        work = WorkFolder(work_dir)
+        try:
+            return self._judge(dataset, work, progress)
+        except BaseException:
+            work.release()
+            raise
+
+    def _judge(self, dataset: AnyDataset, work: WorkFolder, progress: bool) -> Judgement:
+        source = self._read(dataset, work)
+        facts = gather_facts(source)
+        asking = self._make_asking(self.rule)
+        settings = describe_asking(asking, source, facts, name_rule(self.rule))
+        folder = ShardFolder(work.path / "trials", settings)
+        probe, calls, followed_share = None, dict[str, int](), 1.0
+        if isinstance(self.answerers[0], TextBiasProbe):
+            probe = self.answerers[0].fit(source, view=self.view)
+            keep_answers(probe.answers, source, folder)
+        else:
+            calls = ask_source(asking, source, facts, folder, progress=progress)
+            self._check(folder, len(source))
+            followed_share = asking.find_followed_share(len(source))
+        firsts = collect_firsts(folder, len(source), len(self.answerers), followed_share)
+        firsts, followed_share = settle_confidence(firsts, followed_share)
+        rule = fit_columns(self.rule, firsts, facts, probe=probe, followed_share=followed_share)
+
+        def explain(bounds: tuple[int, int], rows: Sequence[Sequence[Trial]], verdicts: Sequence[Verdict]) -> Any:
+            return explain_drops(
+                self._make_asking(rule), source.read(*bounds), rows, verdicts, raises=self.on_error == "raise",
+                progress=progress,
+            )  # fmt: skip
+
+        columns, grounded, reasons = decide(
+            folder, facts, rule, followed_share=followed_share, kinds=explain if self.shortcut_kinds else None,
+            path=work.path / "columns.arrow",
+        )  # fmt: skip
+        return Judgement(
+            source=source, facts=facts, folder=folder, work=work, firsts=firsts, followed_share=followed_share,
+            calls=calls, rule=rule, probe=probe, columns=columns, grounded=grounded, reasons=reasons,
+        )  # fmt: skip
+
+    def _check(self, folder: ShardFolder, num_rows: int) -> None:
+        errors = find_errors(folder, num_rows)
+        if not errors:
+            return
+        if self.on_error == "raise":
+            raise make_error(errors, num_rows)
+        warnings.warn(f"{describe_errors(errors, num_rows)}; they are undecided", stacklevel=5)
 
     def plan(self, dataset: AnyDataset) -> dict[str, int | None]:
         """Says how many questions a model would be asked, and asks none; see `asking.count_requests`.
@@ -192,49 +202,16 @@ class GroundFilter:
         """
         if not any(isinstance(answerer, ModelAnswerer) for answerer in self.answerers):
             raise ValueError(f"{self.answerer_id} sends no requests; there is nothing to plan")
-        _, _, examples = self._read(dataset)
+        examples = list(self._read(dataset, WorkFolder(None)))
         with AnswerCache() as cache:
             plan = count_requests(self._make_asking(self.rule), examples, cache)
         if self.shortcut_kinds and plan["max_requests"] is not None and plan["num_questions"] is not None:
             plan["max_requests"] += plan["num_questions"]
         return plan
 
-    def _read(self, dataset: AnyDataset) -> tuple[Adapter, list[bytes], list[Example]]:
-        return read_examples(dataset, adapter=self.adapter, columns=self.columns, media_root=self.media_root)
-
-    def _decide(self, adapter: Adapter, keys: list[bytes], examples: list[Example], progress: bool) -> Judgement:
-        probe = None
-        if isinstance(self.answerers[0], TextBiasProbe):
-            probe = self.answerers[0].fit(examples, view=self.view)
-            asked = Asked([[make_trial(*row)] for row in zip(examples, probe.answers, strict=True)], {}, 1.0)
-        else:
-            asked = ask_rows(self._make_asking(self.rule), examples, progress=progress)
-            if self.on_error == "raise":
-                check_answers(asked.trials)
-            elif errors := list_errors(asked.trials):
-                warnings.warn(f"{describe_errors(errors, len(examples))}; they are undecided", stacklevel=4)
-        clusters = list_clusters(examples)
-        rule = fit_rule(
-            self.rule, asked.trials, clusters.tolist(), keys, probe=probe, followed_share=asked.followed_share
-        )
-        verdicts = judge_fitted_rows(examples, asked.trials, rule)
-        kinds = None
-        if self.shortcut_kinds:
-            kinds = explain_drops(
-                self._make_asking(rule), examples, asked.trials, verdicts, raises=self.on_error == "raise",
-                progress=progress,
-            )  # fmt: skip
-        return Judgement(
-            adapter=adapter,
-            keys=keys,
-            examples=examples,
-            clusters=clusters,
-            rows=asked.trials,
-            calls=asked.calls,
-            verdicts=verdicts,
-            kinds=kinds,
-            rule=rule,
-            probe=probe,
+    def _read(self, dataset: AnyDataset, work: WorkFolder) -> RowSource:
+        return RowSource(
+            dataset, work.path / "rows", adapter=self.adapter, columns=self.columns, media_root=self.media_root
         )
 
     def _make_asking(self, rule: RowRule) -> Asking:
@@ -255,18 +232,20 @@ class GroundFilter:
 
     def freeze(self, judgement: Judgement) -> GroundFilter:
         """Stores a judgement and returns the filter that reads it."""
-        added = list_columns(judgement.rows, judgement.verdicts, judgement.kinds)
         settings = {
             "schema_version": SCHEMA_VERSION,
             "answerer": self.answerer_id,
             "view": self.view,
-            "columns": judgement.adapter.columns,
+            "columns": judgement.source.adapter.columns,
             "fitted_rule": pack_rule(judgement.rule),
         }
-        rows = added.add_column(0, "key", pa.array(judgement.keys, pa.binary(16)))
+        keys = pa.FixedSizeBinaryArray.from_buffers(
+            pa.binary(16), len(judgement.source), [None, pa.py_buffer(judgement.facts.keys)]
+        )
+        rows = judgement.columns.combine_chunks().add_column(0, "key", keys)
         state = judgement.probe.to_bytes() if judgement.probe is not None else None
         fitted = copy(self)
-        fitted._loaded, fitted.adapter = None, judgement.adapter.name
+        fitted._loaded, fitted.adapter = None, judgement.source.adapter.name
         fitted.fit_path, fitted.fit_sha256 = save_fit(Fit(settings, rows, state))
         return fitted
 

@@ -9,6 +9,7 @@ import hashlib
 import io
 import json
 import os
+import shutil
 import tempfile
 import zipfile
 from dataclasses import dataclass
@@ -89,3 +90,15 @@ def load_fit(path: Path, digest: str) -> Fit:
         rows = pq.read_table(io.BytesIO(archive.read("rows.parquet"))).combine_chunks()
         answerer = archive.read("answerer.npz") if "answerer.npz" in archive.namelist() else None
     return Fit(settings, rows, answerer)
+
+
+def keep_file(path: Path, folder: Path) -> Path:
+    """Copies a file into a folder under its own sha256; the same content is there once."""
+    with path.open("rb") as file:
+        digest = hashlib.file_digest(file, "sha256").hexdigest()
+    folder.mkdir(parents=True, exist_ok=True)
+    kept = folder / f"{digest}{path.suffix}"
+    partial = kept.with_suffix(f".{os.getpid()}.partial")
+    shutil.copyfile(path, partial)
+    os.replace(partial, kept)
+    return kept

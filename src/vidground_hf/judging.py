@@ -181,8 +181,13 @@ def describe_errors(errors: Sequence[str], num_rows: int) -> str:
     return f"{len(errors)} of {num_rows} questions lack an answer, the first because: {errors[0]}"
 
 
+def make_error(errors: Sequence[str], num_rows: int) -> AnswerError:
+    """The error for rows that lack an answer."""
+    return AnswerError(f"{describe_errors(errors, num_rows)}. {_ADVICE}")
+
+
 def check_answers(rows: Sequence[Sequence[Trial]]) -> None:
     """Raises `AnswerError` if an answer failed."""
     errors = list_errors(rows)
     if errors:
-        raise AnswerError(f"{describe_errors(errors, len(rows))}. {_ADVICE}")
+        raise make_error(errors, len(rows))

@@ -5,16 +5,14 @@ The estimates themselves are `stats.calibration`'s; here they are taken for what
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
 
-from vidground_hf.filtering import Judgement
+from vidground_hf.judgement import Judgement
 from vidground_hf.rules import BiasAtLeast, SingleShot
 from vidground_hf.set_rules import FittedCalibrated, FittedDropFraction
 from vidground_hf.stats.calibration import Calibration
-from vidground_hf.trials import Trial
 
 
 def count_luck(judgement: Judgement) -> dict[str, Any]:
@@ -27,9 +25,11 @@ def count_luck(judgement: Judgement) -> dict[str, Any]:
         `dict`: `expected_lucky_drops`, `expected_missed`, `single_shot`, `calibration` and `pruning`; `None` what the
         rule in force does not allow to estimate.
     """
-    num_lucky = _sum_decoy_weights(judgement.trials)
-    decoyed = [trial for trial in judgement.trials if trial.has_decoys and trial.is_right is not None]
-    num_right = sum(bool(trial.is_right) for trial in decoyed)
+    firsts = judgement.firsts
+    is_scored = firsts.has_decoys & ~np.isnan(firsts.score)
+    # Lucky right answers expected from the wrong ones: a wrong answer among n options stands for 1 / (n - 1).
+    num_lucky = float(firsts.decoy_weight[is_scored & ~firsts.is_right].sum())
+    num_right = int((is_scored & firsts.is_right).sum())
     rule = judgement.rule
     part: dict[str, Any] = {
         "expected_lucky_drops": None,
@@ -52,25 +52,21 @@ def count_luck(judgement: Judgement) -> dict[str, Any]:
     return part
 
 
-def _sum_decoy_weights(trials: Sequence[Trial]) -> float:
-    """Lucky right answers expected from the wrong ones: a wrong answer among n options stands for 1 / (n - 1)."""
-    wrong = [trial for trial in trials if trial.has_decoys and trial.is_right is False]
-    return float(sum(trial.num_gold / (trial.num_options - trial.num_gold) for trial in wrong))
-
-
 def _count_high_decoys(judgement: Judgement, threshold: float) -> float:
     """Rows whose gold would reach the threshold by luck: the share of their other options that reach it."""
     total = 0.0
-    for example, trials in zip(judgement.examples, judgement.rows, strict=True):
-        stated = [trial.option_logprobs for trial in trials if trial.option_logprobs is not None]
-        if example.answer_index is None or example.defect is not None or not stated:
-            continue
-        classes = example.option_classes
-        gold = classes[example.answer_index]
-        means = np.exp(np.array(stated)).mean(axis=0)
-        decoys = [means[option] for option in set(classes) if option != gold]
-        if decoys:
-            total += float(np.mean(np.array(decoys) >= threshold))
+    for start, rows in judgement.iterate_trials():
+        examples = judgement.source.read(start, start + len(rows))
+        for example, trials in zip(examples, rows, strict=True):
+            stated = [trial.option_logprobs for trial in trials if trial.option_logprobs is not None]
+            if example.answer_index is None or example.defect is not None or not stated:
+                continue
+            classes = example.option_classes
+            gold = classes[example.answer_index]
+            means = np.exp(np.array(stated)).mean(axis=0)
+            decoys = [means[option] for option in set(classes) if option != gold]
+            if decoys:
+                total += float(np.mean(np.array(decoys) >= threshold))
     return total
 
 

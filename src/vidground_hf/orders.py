@@ -45,23 +45,33 @@ def draw_orders(example: Example, num_trials: int, seed: int | None = 0) -> list
     return orders
 
 
-def draw_shares(examples: Sequence[Example], seed: int = 0) -> list[float]:
+def draw_shares(
+    examples: Sequence[Example], seed: int = 0, *, num_before: Sequence[int] | None = None
+) -> list[float]:
     """Draws a number in [0, 1) for each row, from the seed and the words of the row.
 
     Rows with the same words have numbers of their own: each is told how many of them came before.
+
+    Args:
+        examples (`Sequence[Example]`): N rows.
+        seed (`int`, *optional*, defaults to 0): another seed, other numbers.
+        num_before (`Sequence[int]`, *optional*): for each of the N rows, how many with the same words came before it
+            in the whole set; counted among the N when left out.
 
     Example:
         >>> example = Example(id="1", question="Sky?", problem_type="multiple_choice", options=("red", "blue", "sea"))
         >>> [round(share, 3) for share in draw_shares([example, example])]
         [0.533, 0.624]
     """
-    seen: Counter[tuple[str, ...]] = Counter()
-    shares = []
-    for example in examples:
-        words = (example.question, *example.options)
-        shares.append(_make_generator(example, f"share {seen[words]}", seed).random())
-        seen[words] += 1
-    return shares
+    if num_before is None:
+        seen: Counter[tuple[str, ...]] = Counter()
+        num_before = []
+        for example in examples:
+            words = (example.question, *example.options)
+            num_before.append(seen[words])
+            seen[words] += 1
+    rows = zip(examples, num_before, strict=True)
+    return [_make_generator(example, f"share {number}", seed).random() for example, number in rows]
 
 
 def _make_generator(example: Example, purpose: str, seed: int) -> random.Random:

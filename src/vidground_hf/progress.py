@@ -40,6 +40,11 @@ class AskingBar:
     def __exit__(self, *_: object) -> None:
         self._bar.close()
 
+    def expect(self, number: int) -> None:
+        """Raises the total: so many answers more may be needed."""
+        self._bar.total += number
+        self._bar.refresh()
+
     def add(self, number: int, source: str) -> None:
         """Counts some answers."""
         self.counts[source] += number

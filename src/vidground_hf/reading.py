@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
+from pathlib import Path
 from typing import Any, TypeAlias
 
 import numpy as np
@@ -66,6 +67,116 @@ def read_examples(
     if not examples:
         raise ValueError("the dataset has no rows; there is nothing to read")
     return found, keys, examples
+
+
+class RowSource(Sequence[Example]):
+    """The rows of a set, read from the disk each time they are needed; nothing is held.
+
+    A streamed set is first written to `folder`, with the columns that the adapter reads and no others.
+
+    Args:
+        dataset (`Dataset`, `DatasetDict` or their iterable kinds): all splits, one after the other.
+        folder (`Path`): for the rows of a streamed set.
+        adapter, columns, media_root: as in `read_examples`.
+
+    Attributes:
+        adapter (`Adapter`): how rows are read.
+
+    Raises:
+        `ValueError`: when the layout is unknown or the set is empty.
+
+    Example:
+        >>> rows = [{"question": "Sky?", "options": ["red", "blue"], "answer": "B"}]
+        >>> source = RowSource(Dataset.from_list(rows), Path("unused"))
+        >>> len(source), source[0].answer
+        (1, 'blue')
+    """
+
+    def __init__(
+        self,
+        dataset: AnyDataset,
+        folder: Path,
+        *,
+        adapter: str | None = None,
+        columns: Mapping[str, str] | None = None,
+        media_root: str | None = None,
+    ) -> None:
+        parts = list(dataset.values()) if isinstance(dataset, dict) else [dataset]
+        self.adapter = find_adapter(name_columns(parts[0]), name=adapter, mapping=columns)
+        self._media_root = media_root
+        self._parts = [self._prepare(part, folder / f"rows-{k:05d}.arrow") for k, part in enumerate(parts)]
+        self._starts = np.concatenate([[0], np.cumsum([len(part) for part in self._parts])])
+        if not len(self):
+            raise ValueError("the dataset has no rows; there is nothing to read")
+
+    def _prepare(self, part: Dataset | IterableDataset, path: Path) -> Dataset:
+        if isinstance(part, IterableDataset):
+            part = spool_rows(part, self.adapter, path)
+        missing = [name for name in self.adapter.columns if name not in part.column_names]
+        if missing:
+            raise ValueError(f"the rows lack the columns {', '.join(missing)}; found {', '.join(part.column_names)}")
+        return part.select_columns(list(self.adapter.columns)).with_format("arrow")
+
+    def __len__(self) -> int:
+        return int(self._starts[-1])
+
+    def __getitem__(self, index: Any) -> Any:
+        if isinstance(index, slice):
+            return self.read(*index.indices(len(self))[:2])
+        return self.read(index, index + 1)[0]
+
+    def read_cells(self, start: int, stop: int) -> list[list[Any]]:
+        """The cells of some neighbouring rows, column by column."""
+        found: list[list[Any]] = [[] for _ in self.adapter.columns]
+        for part, first in zip(self._parts, self._starts[:-1].tolist(), strict=True):
+            begin, end = max(start - first, 0), min(stop - first, len(part))
+            if begin < end:
+                cells = read_table(part[begin:end], self.adapter)
+                found = [[*one, *more] for one, more in zip(found, cells, strict=True)]
+        return found
+
+    def read(self, start: int, stop: int) -> list[Example]:
+        """Some neighbouring rows."""
+        return self.convert(self.read_cells(start, stop))
+
+    def convert(self, cells: Sequence[Sequence[Any]]) -> list[Example]:
+        """Reads cells as the adapter does."""
+        examples = [self.adapter.convert(row) for row in iterate_rows(self.adapter.columns, cells)]
+        if self._media_root is None:
+            return examples
+        return [replace(example, media_root=self._media_root) for example in examples]
+
+    def take(self, indices: Sequence[int]) -> list[Example]:
+        """Some rows in any order."""
+        examples: dict[int, Example] = {}
+        places = np.asarray(indices, np.int64)
+        for part, first in zip(self._parts, self._starts[:-1].tolist(), strict=True):
+            own = places[(places >= first) & (places < first + len(part))]
+            if len(own):
+                cells = read_table(part[(own - first).tolist()], self.adapter)
+                examples.update(zip(own.tolist(), self.convert(cells), strict=True))
+        return [examples[index] for index in places.tolist()]
+
+    def __iter__(self) -> Iterator[Example]:
+        for start in range(0, len(self), ROWS_PER_BATCH):
+            yield from self.read(start, min(start + ROWS_PER_BATCH, len(self)))
+
+
+def spool_rows(stream: IterableDataset, adapter: Adapter, path: Path) -> Dataset:
+    """Writes the columns of a stream that an adapter reads to an Arrow file, and opens it."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    writer: pa.RecordBatchStreamWriter | None = None
+    with path.open("wb") as file:
+        for table in stream.with_format("arrow").iter(batch_size=ROWS_PER_BATCH):
+            cells = read_table(table, adapter)
+            kept = pa.table({name: pa.array(cell) for name, cell in zip(adapter.columns, cells, strict=True)})
+            if writer is None:
+                writer = pa.ipc.new_stream(file, kept.schema)
+            writer.write_table(kept.cast(writer.schema))
+        if writer is None:
+            raise ValueError("the dataset has no rows; there is nothing to read")
+        writer.close()
+    return Dataset.from_file(str(path))
 
 
 def name_columns(dataset: Dataset | IterableDataset) -> list[str]:

@@ -5,28 +5,29 @@ Draws nothing and writes no files; `tables.py`, `figures.py` and `pages.py` show
 
 from __future__ import annotations
 
-from collections import Counter, defaultdict
+from collections import Counter
 from collections.abc import Mapping, Sequence
-from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pyarrow as pa
 from datasets import DatasetDict
 from numpy.typing import NDArray
 
+from vidground_hf.answerers.base import Answer
 from vidground_hf.answerers.probe import ProbeFit
 from vidground_hf.environment import BASE_PACKAGES, read_version
-from vidground_hf.filtering import Judgement
+from vidground_hf.facts import Names
+from vidground_hf.judgement import Judgement
 from vidground_hf.judging import make_trial
 from vidground_hf.luck import count_luck
 from vidground_hf.prompts import make_prompt
-from vidground_hf.schema import Example, View, normalize_text
+from vidground_hf.schema import View
 from vidground_hf.set_rules import FittedCalibrated
 from vidground_hf.shortcut_kinds import SHORTCUT_KINDS
-from vidground_hf.stats.gap import RIGHT_SCORE
 from vidground_hf.stats.intervals import bootstrap_mean
 from vidground_hf.tally import Tally
-from vidground_hf.trials import VIEW_GAPS
+from vidground_hf.trials import VIEW_GAPS, Trial
 
 SAMPLE_SIZE = 20
 MIN_ROWS_TO_REFIT = 20  # what the probe takes at least
@@ -40,7 +41,7 @@ def build_report(
     rule: str,
     view: View,
     seed: int,
-    splits: Sequence[str] | None,
+    splits: Names | None,
     source: Mapping[str, Any],
 ) -> dict[str, Any]:
     """Counts everything that a reader needs before trusting a curation.
@@ -51,26 +52,26 @@ def build_report(
         rule (`str`): as asked for.
         view (`str`): what was shown.
         seed (`int`): of intervals, controls and samples.
-        splits (`Sequence[str]`, *optional*): the split of each row.
+        splits (`Names`, *optional*): the split of each row.
         source (`Mapping`): `id`, `revision` and `fingerprint` of the data.
 
     Returns:
         `dict`: the object that `report.json` holds; see `docs/report.md`.
     """
-    examples = judgement.examples
+    facts = judgement.facts
     tally = Tally(judgement, seed)
     heldout, control = measure_heldout(judgement, tally, seed)
     return {
-        **tally.count(np.ones(len(examples), dtype=bool)),
+        **tally.count(np.ones(len(judgement.source), dtype=bool)),
         **count_luck(judgement),
         "groups": {
-            "problem_type": tally.count_groups([example.problem_type for example in examples]),
-            "source": tally.count_groups([example.source for example in examples]),
-            "category": tally.count_groups([example.category for example in examples]),
+            "problem_type": tally.count_groups(facts.problem_types),
+            "source": tally.count_groups(facts.sources),
+            "category": tally.count_groups(facts.categories),
         },
         "reasons": count_reasons(judgement),
-        "flags": count_flags(examples),
-        "leaks": find_leaks(examples, splits),
+        "flags": facts.flags,
+        "leaks": find_leaks(judgement, splits),
         "label_invariance": judgement.probe.label_invariance if judgement.probe is not None else None,
         "heldout_blind_accuracy": heldout,
         "random_removal_control": control,
@@ -78,7 +79,7 @@ def build_report(
         "samples": draw_samples(judgement, view, seed),
         "calls": count_calls(judgement),
         "shortcut_kinds": count_kinds(judgement),
-        "adapter": judgement.adapter.name,
+        "adapter": judgement.source.adapter.name,
         "answerer": ", ".join(one["id"] for one in answerers),
         "answerers": [
             {**one, "blind_accuracy": measure_answerer(judgement, number, seed)}
@@ -97,11 +98,17 @@ def build_report(
 
 def count_reasons(judgement: Judgement) -> dict[str, dict[str, int]]:
     """How often each reason led to each verdict."""
-    names = {True: "grounded", False: "text_answerable", None: "undecided"}
-    counted: dict[str, Counter[str]] = {name: Counter() for name in names.values()}
-    for verdict in judgement.verdicts:
-        counted[names[verdict.is_visually_grounded]][verdict.reason] += 1
-    return {name: dict(counter.most_common()) for name, counter in counted.items()}
+    reasons = judgement.reasons
+    counted = {}
+    for name, value in {"grounded": 1, "text_answerable": 0, "undecided": -1}.items():
+        codes = reasons.codes[judgement.grounded == value]
+        # In the order of the rows: of equal counts the reason that comes first is named first.
+        counter = Counter({reasons.names[code]: 0 for code in dict.fromkeys(codes.tolist())})
+        for code, count in enumerate(np.bincount(codes, minlength=len(reasons.names)).tolist()):
+            if count:
+                counter[reasons.names[code]] = count
+        counted[name] = dict(counter.most_common())
+    return counted
 
 
 def count_calls(judgement: Judgement) -> dict[str, int] | None:
@@ -111,64 +118,45 @@ def count_calls(judgement: Judgement) -> dict[str, int] | None:
     """
     if not judgement.calls:
         return None
-    rows = zip(judgement.rows, judgement.verdicts, judgement.examples, strict=True)
-    needed = [
-        len(trials) if verdict.is_visually_grounded is False else 1
-        for trials, verdict, example in rows
-        if example.defect is None and trials[0].error not in VIEW_GAPS
-    ]
-    return {**judgement.calls, "minimum": sum(needed)}
+    firsts = judgement.firsts
+    gaps = [code for code, error in enumerate(firsts.errors.names) if error in VIEW_GAPS]
+    is_asked = (judgement.facts.defects.codes < 0) & ~np.isin(firsts.errors.codes, gaps)
+    needed = np.where(judgement.grounded == 0, firsts.num_trials, 1)[is_asked]
+    return {**judgement.calls, "minimum": int(needed.sum())}
 
 
 def count_kinds(judgement: Judgement) -> dict[str, int] | None:
     """How often each shortcut kind was named for a dropped row, and `none`; `None` where nobody asked."""
-    if judgement.kinds is None:
+    if "shortcut_kind" not in judgement.columns.column_names:
         return None
-    dropped = [index for index, verdict in enumerate(judgement.verdicts) if verdict.is_visually_grounded is False]
-    counted = Counter(judgement.kinds[index] for index in dropped)
-    return {kind: counted[kind] for kind in SHORTCUT_KINDS} | {"none": counted[None]}
+    named = judgement.columns["shortcut_kind"].filter(pa.array(judgement.grounded == 0))
+    counted = {one["values"]: one["counts"] for one in named.value_counts().to_pylist()}
+    return {kind: counted.get(kind, 0) for kind in SHORTCUT_KINDS} | {"none": counted.get(None, 0)}
 
 
 def measure_answerer(judgement: Judgement, number: int, seed: int) -> dict[str, float | None] | None:
     """Accuracy of the first answers of one of several answerers; `None` unless it was asked about every scored row."""
-    firsts = [next((trial for trial in trials if trial.answerer == number), None) for trials in judgement.rows]
-    is_scored = np.array([trials[0].score is not None for trials in judgement.rows])
-    scores = np.array([None if first is None else first.score for first in firsts], dtype=np.float64)
-    if np.isnan(scores[is_scored]).any():
+    scores = judgement.firsts.by_answerer[number]
+    if np.isnan(scores[~np.isnan(judgement.firsts.score)]).any():
         return None
-    return bootstrap_mean(scores, clusters=judgement.clusters, seed=seed)._asdict()
+    return bootstrap_mean(scores, clusters=judgement.facts.clusters, seed=seed)._asdict()
 
 
-def count_flags(examples: Sequence[Example]) -> dict[str, int]:
-    """How many rows are odd in which way.
-
-    `repeated_question` counts rows whose question and video came before, `missing_media` rows whose file is not under
-    the media root.
-    """
-    counted = Counter(flag for example in examples for flag in example.flags)
-    num_missing = sum(
-        not Path(example.media_root, example.video).exists()
-        for example in examples
-        if example.media_root is not None and example.video is not None
-    )
-    asked = Counter((normalize_text(example.question), example.video or example.id) for example in examples)
-    repeated = sum(count - 1 for count in asked.values())
-    counted.update({"repeated_question": repeated, "missing_media": num_missing})
-    return {name: count for name, count in counted.most_common() if count}
-
-
-def find_leaks(examples: Sequence[Example], splits: Sequence[str] | None) -> dict[str, Any]:
+def find_leaks(judgement: Judgement, splits: Names | None) -> dict[str, Any]:
     """Questions that are asked about the same video in more than one split."""
-    seen: dict[tuple[str, str], list[int]] = defaultdict(list)
-    if splits is not None:
-        for index, example in enumerate(examples):
-            if example.video is not None:
-                seen[normalize_text(example.question), example.video].append(index)
-    leaks = [rows for rows in seen.values() if splits is not None and len({splits[index] for index in rows}) > 1]
+    if splits is None:
+        return {"num_questions": 0, "splits": [], "examples": []}
+    rows = np.flatnonzero(judgement.facts.has_video)
+    _, first, question = np.unique(judgement.facts.asked[rows], return_index=True, return_inverse=True)
+    codes = splits.codes[rows]
+    is_leak = codes != codes[first[question]]
+    leaked = np.unique(question[is_leak])
+    places = np.sort(rows[first[leaked]])
+    named = np.unique(codes[np.isin(question, leaked)])
     return {
-        "num_questions": len(leaks),
-        "splits": sorted({splits[index] for rows in leaks for index in rows}) if splits is not None else [],
-        "examples": [examples[rows[0]].id for rows in leaks[:10]],
+        "num_questions": len(leaked),
+        "splits": sorted(splits.names[code] for code in named),
+        "examples": [example.id for example in judgement.source.take(places[:10].tolist())],
     }
 
 
@@ -192,25 +180,22 @@ def _measure_refit(
     judgement: Judgement, probe: ProbeFit, keep: NDArray[np.bool_], seed: int
 ) -> dict[str, float | None]:
     answers = probe.refit(keep, seed=seed + 1)
-    rows = zip(judgement.examples, answers, strict=True)
-    trials = [make_trial(example, answer) for example, answer in rows if answer is not None]
-    scores = np.array([trial.score for trial in trials], dtype=np.float64)
-    return bootstrap_mean(scores, clusters=judgement.clusters[keep], seed=seed)._asdict()
+    rows = zip(judgement.source, answers, strict=True)
+    scores = [make_trial(example, answer).score for example, answer in rows if answer is not None]
+    values = np.array(scores, dtype=np.float64)
+    return bootstrap_mean(values, clusters=judgement.facts.clusters[keep], seed=seed)._asdict()
 
 
 def bin_confidence(judgement: Judgement) -> dict[str, Any] | None:
     """Histogram of confidence: right answers beside wrong ones, weighted by the lucky right ones they stand for."""
     share = judgement.rule.followed_share if isinstance(judgement.rule, FittedCalibrated) else 1.0
-    rows = [
-        (trial.confidence, trial.score, trial.num_gold / (trial.num_options - trial.num_gold) / share)
-        for trial in judgement.trials
-        if trial.confidence is not None and trial.score is not None and trial.has_decoys
-    ]
-    if not rows:
+    firsts = judgement.firsts
+    is_shown = firsts.has_decoys & ~np.isnan(firsts.confidence) & ~np.isnan(firsts.score)
+    if not is_shown.any():
         return None
-    confidence, score, weight = np.array(rows, dtype=np.float64).T
+    confidence, is_right = firsts.confidence[is_shown], firsts.is_right[is_shown]
+    weight = firsts.decoy_weight[is_shown] / share
     edges = np.histogram_bin_edges(confidence, bins=_NUM_BINS)
-    is_right = score >= RIGHT_SCORE
     targets, _ = np.histogram(confidence[is_right], bins=edges)
     decoys, _ = np.histogram(confidence[~is_right], bins=edges, weights=weight[~is_right])
     threshold = judgement.rule.calibration.threshold if isinstance(judgement.rule, FittedCalibrated) else None
@@ -220,20 +205,24 @@ def bin_confidence(judgement: Judgement) -> dict[str, Any] | None:
 def draw_samples(judgement: Judgement, view: View, seed: int) -> dict[str, list[dict[str, Any]]]:
     """A seeded sample of each verdict, with the words that gave the answer away where a probe can say."""
     rng = np.random.default_rng(seed)
-    names = {"text_answerable": False, "grounded": True, "undecided": None}
-    samples = {}
-    for name, wanted in names.items():
-        rows = [i for i, verdict in enumerate(judgement.verdicts) if verdict.is_visually_grounded is wanted]
-        chosen = sorted(rng.choice(rows, size=min(SAMPLE_SIZE, len(rows)), replace=False).tolist()) if rows else []
-        samples[name] = [_describe(judgement, index, view) for index in chosen]
-    return samples
+    chosen: dict[str, list[int]] = {}
+    for name, wanted in {"text_answerable": 0, "grounded": 1, "undecided": -1}.items():
+        rows = np.flatnonzero(judgement.grounded == wanted)
+        size = min(SAMPLE_SIZE, len(rows))
+        chosen[name] = sorted(rng.choice(rows, size=size, replace=False).tolist()) if size else []
+    trials = judgement.read_firsts([index for indices in chosen.values() for index in indices])
+    return {
+        name: [_describe(judgement, index, trials[index], view) for index in indices]
+        for name, indices in chosen.items()
+    }
 
 
-def _describe(judgement: Judgement, index: int, view: View) -> dict[str, Any]:
-    example, trial = judgement.examples[index], judgement.rows[index][0]
+def _describe(judgement: Judgement, index: int, trial: Trial, view: View) -> dict[str, Any]:
+    example = judgement.source[index]
     clues: list[tuple[str, float]] = []
     if judgement.probe is not None and trial.option_logprobs is not None:
-        clues = judgement.probe.explain([make_prompt(example, view)], [judgement.probe.answers[index]])[0]
+        answer = Answer(text=trial.text, option_logprobs=trial.option_logprobs)
+        clues = judgement.probe.explain([make_prompt(example, view)], [answer])[0]
     return {
         "id": example.id,
         "question": example.question,
@@ -241,7 +230,7 @@ def _describe(judgement: Judgement, index: int, view: View) -> dict[str, Any]:
         "answer": example.answer,
         "blind_answer": trial.text,
         "bias_score": trial.bias_score,
-        "reason": judgement.verdicts[index].reason,
+        "reason": judgement.reasons.get(index),
         "category": example.category,
         "clues": [[text, round(weight, 3)] for text, weight in clues],
     }

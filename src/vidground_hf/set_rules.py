@@ -95,17 +95,40 @@ class Calibrated:
             if find_defect(trials) is None and trials[0].has_decoys and trials[0].confidence is not None
         ]
         candidates = [rows[index][0] for index in judged]
-        calibration = calibrate(
-            [bool(trial.is_right) for trial in candidates],
+        return self.fit_candidates(
+            np.array([bool(trial.is_right) for trial in candidates], dtype=bool),
             np.array([trial.confidence for trial in candidates], dtype=np.float64),
-            [trial.num_gold / (trial.num_options - trial.num_gold) / followed_share for trial in candidates],
-            alpha=self.alpha,
+            np.array([trial.num_gold / (trial.num_options - trial.num_gold) for trial in candidates]),
             clusters=None if clusters is None else [clusters[index] for index in judged],
+            num_left_out=len(rows) - len(judged),
+            followed_share=followed_share,
             seed=seed,
         )
-        return FittedCalibrated(
-            calibration=calibration, num_left_out=len(rows) - len(judged), followed_share=followed_share
-        )
+
+    def fit_candidates(
+        self,
+        is_right: NDArray[np.bool_],
+        confidence: NDArray[np.float64],
+        decoy_weight: NDArray[np.float64],
+        *,
+        clusters: Sequence[int | str] | NDArray[np.int64] | None,
+        num_left_out: int,
+        followed_share: float = 1.0,
+        seed: int = 0,
+    ) -> FittedCalibrated:
+        """Finds the threshold from the first trials of the rows that have a say, as columns.
+
+        Args:
+            is_right (`bool[N]`), confidence (`float64[N]`), decoy_weight (`float64[N]`): as in `calibrate`.
+            clusters (`int64[N]` or sequence of `str`, *optional*): the video of each row.
+            num_left_out (`int`): rows that have no say.
+            followed_share, seed: as in `fit`.
+        """
+        calibration = calibrate(
+            is_right, confidence, np.asarray(decoy_weight, np.float64) / followed_share,
+            alpha=self.alpha, clusters=clusters, seed=seed,
+        )  # fmt: skip
+        return FittedCalibrated(calibration=calibration, num_left_out=num_left_out, followed_share=followed_share)
 
     def __str__(self) -> str:
         return f"calibrated(alpha={self.alpha})"
@@ -206,7 +229,13 @@ class DropFraction:
         """
         bias_scores = [None if find_defect(trials) else trials[0].bias_score for trials in rows]
         chance = [trials[0].chance if trials else 0.0 for trials in rows]
-        pruning = prune_bias(np.array(bias_scores, dtype=np.float64), chance, rescore, fraction=self.fraction)
+        return self.fit_scores(np.array(bias_scores, dtype=np.float64), chance, rescore)
+
+    def fit_scores(
+        self, bias_scores: NDArray[np.float64], chance: ArrayLike, rescore: Callable[[NDArray[np.bool_]], ArrayLike]
+    ) -> FittedDropFraction:
+        """Prunes a whole set given as columns; takes what `stats.pruning.prune_bias` takes."""
+        pruning = prune_bias(bias_scores, chance, rescore, fraction=self.fraction)
         return FittedDropFraction(fraction=self.fraction, pruning=pruning)
 
     def __str__(self) -> str:
@@ -233,12 +262,12 @@ class FittedDropFraction:
         """One: the probe answers once."""
         return 1
 
-    def judge_fitted(self, rows: Sequence[Sequence[Trial]]) -> list[Verdict]:
-        """Judges the rows of the fit, in its order, by whether they were dropped then."""
+    def judge_fitted(self, rows: Sequence[Sequence[Trial]], *, first: int = 0) -> list[Verdict]:
+        """Judges neighbouring rows of the fit, from the `first` on, by whether they were dropped then."""
         dropped = set(self.pruning.dropped)
         return [
             Verdict(False, "high_bias_score") if index in dropped else judge_bias(trials, None)
-            for index, trials in enumerate(rows)
+            for index, trials in enumerate(rows, first)
         ]
 
     def __str__(self) -> str:

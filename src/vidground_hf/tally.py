@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from vidground_hf.filtering import Judgement
-from vidground_hf.stats.floors import measure_floors, score_floors
+from vidground_hf.facts import Names
+from vidground_hf.judgement import Judgement
+from vidground_hf.stats.floors import measure_floors
 from vidground_hf.stats.intervals import bootstrap_mean
 
 
@@ -22,13 +22,10 @@ class Tally:
     """
 
     def __init__(self, judgement: Judgement, seed: int) -> None:
-        examples = judgement.examples
         self.seed = seed
-        self.clusters = judgement.clusters
-        self.scores = np.array([trial.score for trial in judgement.trials], dtype=np.float64)  # None becomes nan
-        self.is_kept = np.array([verdict.is_visually_grounded is True for verdict in judgement.verdicts])
-        self.is_dropped = np.array([verdict.is_visually_grounded is False for verdict in judgement.verdicts])
-        self.floors = score_floors([e.options for e in examples], [e.answer_index for e in examples])
+        self.facts = judgement.facts
+        self.scores = judgement.firsts.score
+        self.is_kept, self.is_dropped = judgement.grounded == 1, judgement.grounded == 0
 
     def count(self, part: NDArray[np.bool_]) -> dict[str, Any]:
         """Counts some rows (`bool[N]`); chance and floors are over the scored ones, as the accuracy is."""
@@ -36,10 +33,10 @@ class Tally:
             int(rows.sum()) for rows in (part, part & self.is_kept, part & self.is_dropped)
         )
         is_unscored = np.isnan(self.scores)
-        floors = measure_floors(self.floors, part & ~is_unscored)
+        floors = measure_floors(self.facts.select_floors(part & ~is_unscored))
         positions = list(floors.gold_positions.values())
         width = max((len(counts) for counts in positions), default=0)
-        accuracy = bootstrap_mean(self.scores[part], clusters=self.clusters[part], seed=self.seed)
+        accuracy = bootstrap_mean(self.scores[part], clusters=self.facts.clusters[part], seed=self.seed)
         return {
             "num_rows": num_rows,
             "num_grounded": num_kept,
@@ -58,7 +55,7 @@ class Tally:
             "gold_positions": [sum(c[k] for c in positions if k < len(c)) for k in range(width)],
         }
 
-    def count_groups(self, names: Sequence[str | None]) -> dict[str, dict[str, Any]]:
+    def count_groups(self, names: Names) -> dict[str, dict[str, Any]]:
         """Counts the rows of each name; rows without one are in no group."""
-        column = np.array([name or "" for name in names], dtype=object)
-        return {name: self.count(column == name) for name in sorted({name for name in names if name})}
+        codes = {name: code for code, name in enumerate(names.names) if name}
+        return {name: self.count(names.codes == codes[name]) for name in sorted(codes)}

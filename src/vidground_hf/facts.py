@@ -1,0 +1,211 @@
+"""What a reduce over a whole set has to know of each row beside its trials, as columns of numbers: no text is held.
+
+About a hundred bytes a row. Trials are in `shards.py`, verdicts in `judgement.py`.
+"""
+
+from __future__ import annotations
+
+import marshal
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import xxhash
+from numpy.typing import NDArray
+
+from vidground_hf.reading import RowSource
+from vidground_hf.rows import hash_rows
+from vidground_hf.schema import LETTERS, Example, normalize_text
+from vidground_hf.shards import count_shards, find_bounds
+from vidground_hf.stats.floors import FloorScores, score_floors
+
+Ints = NDArray[np.int64]
+
+
+@dataclass(frozen=True, slots=True)
+class Names:
+    """One name a row, or none: `codes` (`int32[N]`, -1: none) into `names` (`list[str]`)."""
+
+    codes: NDArray[np.int32]
+    names: list[str]
+
+    def get(self, index: int) -> str | None:
+        """The name of a row."""
+        code = int(self.codes[index])
+        return None if code < 0 else self.names[code]
+
+
+class NameCoder:
+    """Turns names into codes, some rows at a time."""
+
+    def __init__(self) -> None:
+        self._codes: dict[str, int] = {}
+        self._parts: list[NDArray[np.int32]] = []
+
+    def add(self, names: Sequence[str | None]) -> None:
+        """Codes the names of the next rows."""
+        codes = self._codes
+        self._parts.append(
+            np.array([-1 if name is None else codes.setdefault(name, len(codes)) for name in names], np.int32)
+        )
+
+    def finish(self) -> Names:
+        """The codes of all rows."""
+        return Names(np.concatenate(self._parts), list(self._codes))
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Facts:
+    """The light columns of N rows.
+
+    Attributes:
+        fingerprint (`str`): of the cells of all rows in their order.
+        keys (`uint8[N, 16]`): the key of each row, made from the cells that were read.
+        is_first (`bool[N]`): whether no row with the same key came before.
+        clusters (`int64[N]`): the group of each row as a number; a row without a group is its own.
+        num_before (`int32[N]`): how many rows with the same question and options came before.
+        asked (`uint64[N]`): equal for rows with the same question about the same clip.
+        has_video (`bool[N]`): whether a row names a clip.
+        problem_types, sources, categories, defects (`Names`): of each row.
+        flags (`dict[str, int]`): how many rows are odd in which way.
+        floors (`FloorScores`): of all rows, but for `constant_option`, which `gold_options` holds in a bit each.
+        gold_options (`uint32[N]`): bit k says whether option k equals the gold answer.
+    """
+
+    fingerprint: str
+    keys: NDArray[np.uint8]
+    is_first: NDArray[np.bool_]
+    clusters: Ints
+    num_before: NDArray[np.int32]
+    asked: NDArray[np.uint64]
+    has_video: NDArray[np.bool_]
+    problem_types: Names
+    sources: Names
+    categories: Names
+    defects: Names
+    flags: dict[str, int]
+    floors: FloorScores
+    gold_options: NDArray[np.uint32]
+
+    def select_floors(self, part: NDArray[np.bool_]) -> FloorScores:
+        """What answerers without a model get on some rows (`bool[N]`)."""
+        floors = self.floors
+        width = min(int(floors.num_options[part].max(initial=0)), len(LETTERS))
+        bits = (self.gold_options[part, None] >> np.arange(width, dtype=np.uint32)) & 1
+        constant = bits.astype(np.float64)
+        constant[np.isnan(floors.gold_position[part])] = np.nan
+        return FloorScores(
+            chance=floors.chance[part],
+            constant_option=constant,
+            longest_option=floors.longest_option[part],
+            shortest_option=floors.shortest_option[part],
+            has_duplicates=floors.has_duplicates[part],
+            num_options=floors.num_options[part].astype(np.int64),
+            gold_position=floors.gold_position[part],
+        )
+
+
+def gather_facts(source: RowSource) -> Facts:
+    """Reads a set once and keeps what is light.
+
+    Example:
+        >>> from datasets import Dataset
+        >>> rows = [{"question": "Sky?", "options": ["red", "blue"], "answer": "B"}] * 2
+        >>> facts = gather_facts(RowSource(Dataset.from_list(rows), Path("unused")))
+        >>> facts.is_first.tolist(), facts.num_before.tolist()
+        ([True, False], [0, 1])
+    """
+    coders = {name: NameCoder() for name in ("problem_type", "source", "category", "defect")}
+    parts: dict[str, list[Any]] = {name: [] for name in ("keys", "groups", "words", "asked", "has_video", "gold")}
+    floors: list[FloorScores] = []
+    flags: Counter[str] = Counter()
+    num_missing = 0
+    for shard in range(count_shards(len(source))):
+        cells = source.read_cells(*find_bounds(shard, len(source)))
+        examples = source.convert(cells)
+        parts["keys"].append(np.frombuffer(b"".join(hash_rows(cells)), np.uint8).reshape(-1, 16))
+        parts["groups"].append(_hash([(e.group,) if e.group else (None, shard, k) for k, e in enumerate(examples)]))
+        parts["words"].append(_hash([(e.question, *e.options) for e in examples]))
+        parts["asked"].append(_hash([(normalize_text(e.question), e.video or e.id) for e in examples]))
+        parts["has_video"].append(np.array([e.video is not None for e in examples]))
+        for name, coder in coders.items():
+            coder.add([getattr(example, name) for example in examples])
+        scored = score_floors([e.options for e in examples], [e.answer_index for e in examples])
+        parts["gold"].append(_pack_bits(scored.constant_option))
+        floors.append(scored)
+        flags.update(flag for example in examples for flag in example.flags)
+        num_missing += sum(_is_missing(example) for example in examples)
+    joined = {name: np.concatenate(arrays) for name, arrays in parts.items()}
+    flags.update({"repeated_question": len(source) - len(np.unique(joined["asked"])), "missing_media": num_missing})
+    return Facts(
+        fingerprint=xxhash.xxh3_128_hexdigest(joined["keys"].tobytes()),
+        keys=joined["keys"],
+        is_first=_count_before(_hash_keys(joined["keys"])) == 0,
+        clusters=_number(joined["groups"]),
+        num_before=_count_before(joined["words"]),
+        asked=joined["asked"],
+        has_video=joined["has_video"],
+        problem_types=coders["problem_type"].finish(),
+        sources=coders["source"].finish(),
+        categories=coders["category"].finish(),
+        defects=coders["defect"].finish(),
+        flags={name: count for name, count in flags.most_common() if count},
+        floors=_join_floors(floors),
+        gold_options=joined["gold"],
+    )
+
+
+def _hash(rows: Sequence[tuple[Any, ...]]) -> NDArray[np.uint64]:
+    return np.array([xxhash.xxh3_64_intdigest(marshal.dumps(row, 2)) for row in rows], np.uint64)
+
+
+def _hash_keys(keys: NDArray[np.uint8]) -> NDArray[np.uint64]:
+    halves = keys.view(np.uint64)
+    return np.asarray(halves[:, 0] ^ (halves[:, 1] * np.uint64(0x9E3779B97F4A7C15)))
+
+
+def _is_missing(example: Example) -> bool:
+    if example.media_root is None or example.video is None:
+        return False
+    return not Path(example.media_root, example.video).exists()
+
+
+def _pack_bits(constant: NDArray[np.float64]) -> NDArray[np.uint32]:
+    lettered = np.nan_to_num(constant[:, : len(LETTERS)]).astype(np.uint32)  # a row with more is not judged
+    return (lettered << np.arange(lettered.shape[1], dtype=np.uint32)).sum(axis=1).astype(np.uint32)
+
+
+def _join_floors(parts: Sequence[FloorScores]) -> FloorScores:
+    def join(name: str) -> NDArray[Any]:
+        return np.concatenate([getattr(part, name) for part in parts])
+
+    return FloorScores(
+        chance=join("chance"),
+        constant_option=np.zeros((0, 0)),
+        longest_option=join("longest_option"),
+        shortest_option=join("shortest_option"),
+        has_duplicates=join("has_duplicates"),
+        num_options=join("num_options").astype(np.int32),
+        gold_position=join("gold_position"),
+    )
+
+
+def _count_before(hashes: NDArray[np.uint64]) -> NDArray[np.int32]:
+    """For each value how often it came before."""
+    order = np.argsort(hashes, kind="stable")
+    is_new = np.concatenate([[True], hashes[order][1:] != hashes[order][:-1]])
+    starts = np.flatnonzero(is_new)
+    before = np.empty(len(hashes), np.int32)
+    before[order] = np.arange(len(hashes)) - np.repeat(starts, np.diff(np.append(starts, len(hashes))))
+    return before
+
+
+def _number(hashes: NDArray[np.uint64]) -> Ints:
+    """Numbers values in the order in which they first come."""
+    _, first, inverse = np.unique(hashes, return_index=True, return_inverse=True)
+    rank = np.empty(len(first), np.int64)
+    rank[np.argsort(first)] = np.arange(len(first))
+    return np.asarray(rank[inverse])
