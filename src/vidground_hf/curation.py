@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import tempfile
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
@@ -28,6 +28,7 @@ from vidground_hf.origin import describe_source, read_card_metadata
 from vidground_hf.publishing import REPLACED, write_dataset
 from vidground_hf.report import build_report
 from vidground_hf.schema import View
+from vidground_hf.shard_asking import ask_source
 from vidground_hf.shards import ROWS_PER_SHARD, WorkFolder
 from vidground_hf.sharing import choose_ids_only, find_terms
 from vidground_hf.wording import describe_split
@@ -149,6 +150,7 @@ def curate(
     source: Mapping[str, Any] | None = None,
     progress: bool = False,
     work_dir: str | Path | None = None,
+    ask: Callable[..., dict[str, int]] = ask_source,
 ) -> Curation:
     """Splits a dataset into the questions that need the video and those that text alone answers.
 
@@ -163,6 +165,8 @@ def curate(
         work_dir (`str` or `Path`, *optional*): where trials and verdicts are kept until `save`; a run that was
             interrupted goes on at the first shard that this folder lacks. Left out, only answers of models outlast
             the run, in `AnswerCache`.
+        ask (`Callable`, *optional*, defaults to `shard_asking.ask_source`): who asks models about the shards;
+            `ray_engine.curate_with_ray` passes another.
 
     Returns:
         `Curation`: the splits and the report; `save` writes both.
@@ -185,7 +189,9 @@ def curate(
         answerer, rule, samples=samples, seed=seed, shortcut_kinds=shortcut_kinds, view=view, adapter=adapter,
         columns=columns, media_root=media_root, on_error=on_error,
     )  # fmt: skip
-    judgement = ground_filter.judge(rows, progress=progress, work_dir=None if work_dir is None else Path(work_dir))
+    judgement = ground_filter.judge(
+        rows, progress=progress, work_dir=None if work_dir is None else Path(work_dir), ask=ask
+    )
     marked = append_verdicts(rows, judgement)
     wanted = {"grounded": 1, "text_answerable": 0, "undecided": -1}
     chosen = {name: np.flatnonzero(judgement.grounded == value) for name, value in wanted.items()}

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import uuid
 import warnings
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from copy import copy
 from dataclasses import replace
 from pathlib import Path
@@ -129,7 +129,14 @@ class GroundFilter:
         """Who answers; the ids of several with commas between them."""
         return ", ".join(answerer.id for answerer in self.answerers)
 
-    def judge(self, dataset: AnyDataset, *, progress: bool = False, work_dir: Path | None = None) -> Judgement:
+    def judge(
+        self,
+        dataset: AnyDataset,
+        *,
+        progress: bool = False,
+        work_dir: Path | None = None,
+        ask: Callable[..., dict[str, int]] = ask_source,
+    ) -> Judgement:
         """Answers, scores and decides every row of a set.
 
         Args:
@@ -137,6 +144,7 @@ class GroundFilter:
             progress (`bool`, *optional*, defaults to `False`): show a bar on stderr.
             work_dir (`Path`, *optional*): where trials are kept meanwhile; a run that was interrupted goes on where
                 it was when it gets the same folder. Left out, a temporary one.
+            ask (`Callable`, *optional*, defaults to `shard_asking.ask_source`): who asks about the shards.
 
         Returns:
             `Judgement`: one value a row.
@@ -148,12 +156,14 @@ class GroundFilter:
         """
         work = WorkFolder(work_dir)
         try:
-            return self._judge(dataset, work, progress)
+            return self._judge(dataset, work, progress, ask)
         except BaseException:
             work.release()
             raise
 
-    def _judge(self, dataset: AnyDataset, work: WorkFolder, progress: bool) -> Judgement:
+    def _judge(
+        self, dataset: AnyDataset, work: WorkFolder, progress: bool, ask: Callable[..., dict[str, int]]
+    ) -> Judgement:
         source = self._read(dataset, work)
         facts = gather_facts(source)
         asking = self._make_asking(self.rule)
@@ -164,7 +174,7 @@ class GroundFilter:
             probe = self.answerers[0].fit(source, view=self.view)
             keep_answers(probe.answers, source, folder)
         else:
-            calls = ask_source(asking, source, facts, folder, progress=progress)
+            calls = ask(asking, source, facts, folder, progress=progress)
             self._check(folder, len(source))
             followed_share = asking.find_followed_share(len(source))
         firsts = collect_firsts(folder, len(source), len(self.answerers), followed_share)

@@ -17,7 +17,7 @@ from vidground_hf.extraction import extract_choice
 from vidground_hf.schema import Example, Verdict
 from vidground_hf.scoring import score_answer
 from vidground_hf.stats.agreement import measure_agreement, measure_log_odds
-from vidground_hf.trials import VIEW_GAPS, Trial
+from vidground_hf.trials import KILLED_WORKER, VIEW_GAPS, Trial
 
 # Servers write nothing, -inf or -9999 for a probability of 0; this is beyond what 32-bit floats can tell from it.
 _LEAST_LOGPROB = -1000.0
@@ -173,7 +173,7 @@ def list_row(trials: Sequence[Trial], verdict: Verdict) -> dict[str, Any]:
 def list_errors(rows: Sequence[Sequence[Trial]]) -> list[str]:
     """Why rows lack an answer that was asked for, one reason a row."""
     found = [next((trial.error for trial in trials if trial.error is not None), None) for trials in rows]
-    return [error for error in found if error is not None and error not in VIEW_GAPS]
+    return [error for error in found if error is not None and error not in (*VIEW_GAPS, KILLED_WORKER)]
 
 
 def describe_errors(errors: Sequence[str], num_rows: int) -> str:

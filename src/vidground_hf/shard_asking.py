@@ -23,6 +23,7 @@ from vidground_hf.schema import Example
 from vidground_hf.set_rules import Calibrated, FittedCalibrated
 from vidground_hf.shards import ShardFolder, count_shards, find_bounds
 from vidground_hf.trial_tables import pack_trials, unpack_trials
+from vidground_hf.trials import Trial
 
 
 def ask_shard(
@@ -63,9 +64,20 @@ def ask_shard(
         >>> table["trials"][0][0]["text"].as_py()
         'blue'
     """
+    is_drawn = draw_followed(asking, examples, num_before, followed_share)
+    return weigh_shard(asking, examples, ask_trials(asking, examples, is_drawn=is_drawn, cache=cache, bar=bar))
+
+
+def draw_followed(
+    asking: Asking, examples: Sequence[Example], num_before: Sequence[int], followed_share: float
+) -> list[bool]:
+    """Which of some rows are followed up even if their first answer is wrong; see `ask_shard`."""
     shares = draw_shares(examples, asking.seed, num_before=num_before)
-    is_drawn = [share < followed_share for share in shares]
-    rows = ask_trials(asking, examples, is_drawn=is_drawn, cache=cache, bar=bar)
+    return [share < followed_share for share in shares]
+
+
+def weigh_shard(asking: Asking, examples: Sequence[Example], rows: Sequence[Sequence[Trial]]) -> pa.Table:
+    """What `ask_shard` makes of the trials of its rows."""
     is_calibrated = isinstance(asking.rule, (Calibrated, FittedCalibrated))
     states = [trials[0].confidence is not None for trials in rows]
     return pack_trials(weigh_trials(examples, rows, confident=[is_calibrated] * len(rows)), states)

@@ -10,6 +10,9 @@ from vidground_hf.stats.gap import RIGHT_SCORE
 VIEW_GAPS = ("no_subtitles", "no_video")
 """Errors of rows that were not asked about, because they have not got what the view shows."""
 
+KILLED_WORKER = "killed_worker"
+"""The error of a row that two workers died over; it stands for the answer, and the run goes on."""
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Trial:

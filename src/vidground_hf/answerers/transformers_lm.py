@@ -138,6 +138,11 @@ class TransformersAnswerer:
         return True
 
     @property
+    def num_gpus(self) -> int:
+        """How many GPUs it fills where there are any."""
+        return 1
+
+    @property
     def num_clips_kept(self) -> int:
         """How many clips' layers fit into what is kept of them: about 8, of a model of 7 billion parameters with 4,000
         tokens each (our guess)."""

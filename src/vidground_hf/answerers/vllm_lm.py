@@ -118,6 +118,11 @@ class VllmAnswerer:
         return True
 
     @property
+    def num_gpus(self) -> int:
+        """How many GPUs it fills."""
+        return 1
+
+    @property
     def visual_sampling(self) -> Mapping[str, Any]:
         """How frames are shown (`Mapping`): one video of arrays, with its times."""
         return {"frames_as": "video"}

@@ -1,0 +1,317 @@
+"""Curation on many processes and machines: stage one, asking, goes through Ray Data.
+
+Reading, reducing and writing stay with the driver, as `curation.py` does them, so the result is the same.
+"""
+
+from __future__ import annotations
+
+import logging
+import pickle
+from collections import Counter, defaultdict
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from copy import copy
+from dataclasses import replace
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import ray
+from datasets import Dataset, DatasetDict
+from numpy.typing import NDArray
+from ray import cloudpickle
+from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
+from tqdm.auto import tqdm
+
+from vidground_hf.answerers.base import Answer, Answerer, ModelAnswerer
+from vidground_hf.asking import CALLS, Asking, ask_trials
+from vidground_hf.cache import AnswerCache
+from vidground_hf.curation import Curation, curate
+from vidground_hf.facts import Facts
+from vidground_hf.progress import AskingBar
+from vidground_hf.prompts import Prompt
+from vidground_hf.reading import RowSource
+from vidground_hf.schema import Example
+from vidground_hf.shard_asking import draw_followed, weigh_shard
+from vidground_hf.shards import ROWS_PER_SHARD, ShardFolder, count_shards, find_bounds
+from vidground_hf.trial_tables import pack_trials, unpack_trials
+from vidground_hf.trials import KILLED_WORKER, Trial
+
+_PIECES_PER_WORKER = 4  # our guess: so many let the slowest worker end not long after the others
+_MIN_ROWS_PER_PIECE = 100
+_DEATHS_TO_QUARANTINE = 2
+Piece = tuple[int, int]
+
+
+def curate_with_ray(
+    dataset: Dataset | DatasetDict, *, num_workers: int | None = None, address: str | None = None, **settings: Any
+) -> Curation:
+    """Curates as `curate` does, with models in workers of Ray.
+
+    A worker has the models of all answerers. Rows go to the workers and answers come back to this process, whose
+    machine alone keeps the answer cache; workers need nothing but this package and, for servers, the same keys in
+    their environment. A worker that dies is started again; a row that kills its worker twice is left undecided, with
+    the reason `"killed_worker"`. The probe has no use for workers and is fitted here.
+
+    Args:
+        dataset (`Dataset` or `DatasetDict`): as for `curate`.
+        num_workers (`int`, *optional*): left out, one for each GPU for models that run in the worker (one without
+            any GPU), and one for every two CPUs for servers. The requests that servers get at a time are shared out
+            among the workers.
+        address (`str`, *optional*): of a Ray cluster; left out, what `RAY_ADDRESS` names, or this machine alone.
+        settings: as for `curate`.
+
+    Returns:
+        `Curation`: what `curate` gives, where answers do not depend on the batch (servers, the cache, the probe).
+
+    Raises:
+        `ValueError`: for `num_workers` below 1, and an answerer with `max_requests`, which no worker can count alone.
+        As `curate` raises besides.
+
+    Example:
+        >>> from vidground_hf import load_answerer, single_shot
+        >>> rows = [{"question": f"Which is it, {k}?", "options": ["this", "that"], "answer": "A"} for k in range(4)]
+        >>> done = curate_with_ray(  # doctest: +SKIP
+        ...     Dataset.from_list(rows), answerer=load_answerer("constant:A"), rule=single_shot(), num_workers=2
+        ... )
+    """
+    if num_workers is not None and num_workers < 1:
+        raise ValueError(f"{num_workers = } is out of range; it is at least 1, or None to choose by the cluster")
+    with connect(address):
+        return curate(dataset, ask=partial(ask_with_ray, num_workers=num_workers), **settings)
+
+
+@contextmanager
+def connect(address: str | None) -> Iterator[None]:
+    """Connects to a cluster, or starts Ray on this machine; one that the caller has connected to is used and left."""
+    if ray.is_initialized():
+        yield
+        return
+    ray.init(address=address, include_dashboard=None if address else False, log_to_driver=False, logging_level="ERROR")
+    try:
+        yield
+    finally:
+        ray.shutdown()
+
+
+def ask_with_ray(
+    asking: Asking, source: RowSource, facts: Facts, folder: ShardFolder, *, progress: bool, num_workers: int | None
+) -> dict[str, int]:
+    """`shard_asking.ask_source`, with pieces of shards asked about by workers. Takes and gives the same."""
+    shards = range(count_shards(len(source)))
+    found = {shard: calls for shard in shards if (calls := folder.find_calls(shard)) is not None}
+    missing = [shard for shard in shards if shard not in found]
+    if missing:
+        num_workers, num_gpus = find_resources(asking.answerers, num_workers)
+        pieces = cut_pieces(missing, len(source), num_workers)
+        here = NodeAffinitySchedulingStrategy(ray.get_runtime_context().get_node_id(), soft=False)
+        with AnswerCache() as cache:
+            path = cache.path
+        keeper = Keeper.options(scheduling_strategy=here).remote(source, facts.num_before, path)  # type: ignore[attr-defined]
+        asked = run_pieces(share_out(asking, num_workers), keeper, pieces, num_workers, num_gpus, len(source))
+        with tqdm(total=sum(stop - start for start, stop in pieces), unit=" rows", disable=not progress) as bar:
+            for shard, tables, calls in gather_shards(asked, pieces, bar):
+                rows = [trials for table in tables for trials in unpack_trials(table)]
+                examples = source.read(*find_bounds(shard, len(source)))
+                folder.write(shard, weigh_shard(asking, examples, rows), calls, is_finished=not calls["failed"])
+                found[shard] = calls
+        ray.kill(keeper)
+    return {name: sum(calls[name] for calls in found.values()) for name in CALLS}
+
+
+def find_resources(answerers: Sequence[Answerer], num_workers: int | None) -> tuple[int, int]:
+    """How many workers there are, and how many GPUs each has.
+
+    Raises:
+        `ValueError`: for an answerer with `max_requests`.
+    """
+    limited = [answerer.id for answerer in answerers if getattr(answerer, "max_requests", None) is not None]
+    if limited:
+        raise ValueError(
+            f"max_requests of {limited[0]} is counted by one process; leave it out, or take engine='local'"
+        )
+    there = ray.cluster_resources()
+    wanted = max(getattr(answerer, "num_gpus", 0) for answerer in answerers)  # models in a process take turns
+    num_gpus = wanted if there.get("GPU", 0) >= wanted else 0
+    if num_workers is None:
+        free = there["GPU"] // num_gpus if num_gpus else 1 if wanted else there.get("CPU", 1) // 2
+        num_workers = max(1, int(free))
+    return num_workers, num_gpus
+
+
+def share_out(asking: Asking, num_workers: int) -> Asking:
+    """What each worker gets: its share of the requests that a server is sent at a time."""
+    answerers = []
+    for answerer in asking.answerers:
+        own = copy(answerer)
+        if isinstance(own, ModelAnswerer) and hasattr(own, "concurrency"):
+            own.concurrency = max(1, own.concurrency // num_workers)
+        answerers.append(own)
+    return replace(asking, answerers=tuple(answerers))
+
+
+def cut_pieces(shards: Sequence[int], num_rows: int, num_workers: int) -> list[Piece]:
+    """Cuts shards into pieces that keep all workers busy: their first rows and those behind their last.
+
+    Example:
+        >>> cut_pieces([0], 1000, num_workers=2)[:2]
+        [(0, 125), (125, 250)]
+    """
+    bounds = [find_bounds(shard, num_rows) for shard in shards]
+    wanted = sum(stop - start for start, stop in bounds) // (_PIECES_PER_WORKER * num_workers)
+    size = min(max(wanted, _MIN_ROWS_PER_PIECE), ROWS_PER_SHARD)
+    return [(k, min(k + size, stop)) for start, stop in bounds for k in range(start, stop, size)]
+
+
+def run_pieces(
+    asking: Asking, keeper: Any, pieces: Sequence[Piece], num_workers: int, num_gpus: int, num_rows: int
+) -> Iterator[Mapping[str, Any]]:
+    """Has the workers ask about pieces, and yields what `Worker` says of each as it comes."""
+    context = ray.data.DataContext.get_current()
+    context.enable_progress_bars = False
+    logging.getLogger("ray.data").setLevel(logging.ERROR)
+    items = [{"start": start, "stop": stop} for start, stop in pieces]
+    rows = ray.data.from_items(items, override_num_blocks=len(items)).map_batches(
+        Worker, fn_constructor_args=(asking, keeper, asking.find_followed_share(num_rows)), batch_size=1,
+        compute=ray.data.ActorPoolStrategy(size=min(num_workers, len(items))), num_cpus=0 if num_gpus else 1,
+        num_gpus=num_gpus,
+    )  # fmt: skip
+    return iter(rows.iter_rows())
+
+
+def gather_shards(
+    asked: Iterator[Mapping[str, Any]], pieces: Sequence[Piece], bar: Any
+) -> Iterator[tuple[int, list[pa.Table], dict[str, int]]]:
+    """Yields each shard as soon as all of its pieces are there, with their tables in order."""
+    wanted = Counter(start // ROWS_PER_SHARD for start, _ in pieces)
+    held: dict[int, dict[int, Mapping[str, Any]]] = defaultdict(dict)
+    for piece in asked:
+        if piece["error"] is not None:
+            raise pickle.loads(piece["error"])  # noqa: S301  made by a worker of ours
+        bar.update(piece["stop"] - piece["start"])
+        shard = piece["start"] // ROWS_PER_SHARD
+        held[shard][piece["start"]] = piece
+        if len(held[shard]) == wanted[shard]:
+            parts = [part for _, part in sorted(held.pop(shard).items())]
+            tables = [pa.ipc.open_stream(part["trials"]).read_all() for part in parts]
+            yield shard, tables, {name: sum(int(part[name]) for part in parts) for name in CALLS}
+
+
+@ray.remote(num_cpus=0, max_concurrency=1)
+class Keeper:
+    """What workers need of the driver's machine: rows, the answer cache, and who died over what.
+
+    Args:
+        source (`RowSource`): the rows of the set.
+        num_before (`int64[N]`): see `shard_asking.ask_shard`.
+        cache_path (`Path`): of the answer cache.
+    """
+
+    def __init__(self, source: RowSource, num_before: NDArray[np.int64], cache_path: Path) -> None:
+        self._source, self._num_before = source, num_before
+        self._cache = AnswerCache(cache_path)
+        self._num_open: Counter[Any] = Counter()
+
+    def read(self, start: int, stop: int) -> tuple[list[Example], list[int]]:
+        """Rows, and for each what `ask_shard` calls `num_before`."""
+        return self._source.read(start, stop), self._num_before[start:stop].tolist()
+
+    def get_many(self, keys: Sequence[bytes]) -> dict[bytes, Answer]:
+        return self._cache.get_many(keys)
+
+    def put(self, key: bytes, answer: Answer, answerer_id: str) -> None:
+        self._cache.put(key, answer, answerer_id)
+
+    def begin(self, what: Any) -> int:
+        """Notes that something is being asked about; how often it was begun before and never ended (`int`)."""
+        self._num_open[what] += 1
+        return self._num_open[what] - 1
+
+    def end(self, what: Any) -> None:
+        """Notes that it was answered; its worker lives."""
+        del self._num_open[what]
+
+
+class RemoteCache:
+    """The keeper's cache, as `ask_trials` takes one.
+
+    Args:
+        keeper (`Keeper`): a handle.
+    """
+
+    def __init__(self, keeper: Any) -> None:
+        self._keeper = keeper
+
+    def make_keys(self, answerer: ModelAnswerer, prompts: Sequence[Prompt]) -> list[bytes]:
+        return AnswerCache.make_keys(self, answerer, prompts)  # type: ignore[arg-type]
+
+    def get_many(self, keys: Sequence[bytes]) -> dict[bytes, Answer]:
+        found: dict[bytes, Answer] = ray.get(self._keeper.get_many.remote(list(keys)))
+        return found
+
+    def put(self, key: bytes, answer: Answer, answerer_id: str) -> None:
+        """Keeps an answer; it is kept when this returns, so that no death of a worker costs it."""
+        ray.get(self._keeper.put.remote(key, answer, answerer_id))
+
+
+class Worker:
+    """Asks about pieces, with models that are loaded once.
+
+    Args:
+        asking (`Asking`): who, what and for which rule.
+        keeper (`Keeper`): a handle.
+        followed_share (`float`): see `shard_asking.ask_shard`.
+    """
+
+    def __init__(self, asking: Asking, keeper: Any, followed_share: float) -> None:
+        self._asking, self._keeper, self._followed_share = asking, keeper, followed_share
+        self._cache = RemoteCache(keeper)
+
+    def __call__(self, batch: Mapping[str, Any]) -> dict[str, list[Any]]:
+        """Asks about one piece (`start`, `stop`).
+
+        Returns:
+            `dict[str, list]`: one of `start`, `stop`, `error` (`bytes`, *optional*, a pickled exception), `trials`
+            (an Arrow stream) and each of `asking.CALLS`.
+        """
+        piece = int(batch["start"][0]), int(batch["stop"][0])
+        trials, counts, error = b"", Counter[str](), None
+        try:
+            trials, counts = self._ask_piece(piece)
+        except Exception as raised:  # noqa: BLE001  Ray would tell of it in a traceback and lose what it was
+            error = cloudpickle.dumps(raised)
+        found = {"start": piece[0], "stop": piece[1], "error": error, "trials": trials}
+        return {name: [value] for name, value in found.items()} | {name: [counts[name]] for name in CALLS}
+
+    def _ask_piece(self, piece: Piece) -> tuple[bytes, Counter[str]]:
+        examples, num_before = ray.get(self._keeper.read.remote(*piece))
+        is_drawn = draw_followed(self._asking, examples, num_before, self._followed_share)
+        with AskingBar(total=0, show=False) as bar:
+            if ray.get(self._keeper.begin.remote(piece)):
+                rows = self._ask_one_by_one(piece[0], examples, is_drawn, bar)
+            else:
+                rows = self._ask(examples, is_drawn, bar)
+        ray.get(self._keeper.end.remote(piece))
+        sink = pa.BufferOutputStream()
+        table = pack_trials(rows, [False] * len(rows))
+        with pa.ipc.new_stream(sink, table.schema) as writer:
+            writer.write_table(table)
+        return sink.getvalue().to_pybytes(), bar.counts
+
+    def _ask(self, examples: Sequence[Example], is_drawn: Sequence[bool], bar: AskingBar) -> list[list[Trial]]:
+        return ask_trials(self._asking, examples, is_drawn=is_drawn, cache=self._cache, bar=bar)  # type: ignore[arg-type]
+
+    def _ask_one_by_one(
+        self, first: int, examples: Sequence[Example], is_drawn: Sequence[bool], bar: AskingBar
+    ) -> list[list[Trial]]:
+        """Finds the row that killed a worker; what the others were answered is in the cache."""
+        rows = []
+        for place, (example, drawn) in enumerate(zip(examples, is_drawn, strict=True), first):
+            if ray.get(self._keeper.begin.remote(place)) < _DEATHS_TO_QUARANTINE:
+                rows += self._ask([example], [drawn], bar)
+                ray.get(self._keeper.end.remote(place))
+            else:
+                rows.append([Trial(score=None, error=KILLED_WORKER, num_options=example.num_distinct_options)])
+        return rows

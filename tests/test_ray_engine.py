@@ -1,0 +1,161 @@
+from __future__ import annotations
+
+import os
+import re
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import pytest
+from datasets import Dataset
+from hypothesis import given
+from hypothesis import strategies as st
+
+from vidground_hf import calibrated, curate, single_shot
+from vidground_hf.answerers.base import Answer, ModelAnswerer, collect_answers
+from vidground_hf.prompts import Prompt
+from vidground_hf.shards import ROWS_PER_SHARD, count_shards, find_bounds
+
+ray = pytest.importorskip("ray", reason="ray is not installed; pip install 'vidground-hf[ray]'")
+from vidground_hf import ray_engine  # noqa: E402  needs ray
+
+# Ray's own settings warn of themselves.
+pytestmark = pytest.mark.filterwarnings("ignore::DeprecationWarning:ray", "ignore::FutureWarning:ray")
+
+
+@pytest.fixture(scope="module")
+def cluster() -> Iterator[None]:
+    ray.init(num_cpus=2, include_dashboard=False, log_to_driver=False, logging_level="ERROR")
+    yield
+    ray.shutdown()
+
+
+def make_rows(number: int) -> Dataset:
+    return Dataset.from_list(
+        [
+            {"question": f"Which of them is it, {k}?", "options": ["this", "that", "those"], "answer": "ABC"[k % 3]}
+            for k in range(number)
+        ]
+    )
+
+
+def make_answerer(on_prompt: Callable[[Prompt], None] = lambda prompt: None) -> ModelAnswerer:
+    """A model that knows every fifth question, guesses the others, and writes down what it was asked."""
+
+    class Steady:  # local, so that it goes to the workers by value
+        id = "steady@1"
+        sampling: Mapping[str, Any] = {"temperature": 0}
+        num_in_flight = 0
+        concurrency = 4
+
+        def describe(self) -> Mapping[str, Any]:
+            return {}
+
+        def answer(self, prompts: Sequence[Prompt]) -> list[Answer]:
+            return collect_answers(self, prompts)
+
+        def answer_each(self, prompts: Sequence[Prompt], on_answer: Callable[[int, Answer], None]) -> None:
+            for position, prompt in enumerate(prompts):
+                on_prompt(prompt)
+                (number,) = map(int, re.findall("[0-9]+", prompt.question))
+                known = ["this", "that", "those"][number % 3]
+                shown = prompt.options.index(known) if number % 5 == 0 else number * 7919 % 11 % 3
+                on_answer(position, Answer(text="ABC"[shown]))
+
+    return Steady()
+
+
+def without_seconds(report: Mapping[str, Any]) -> dict[str, Any]:
+    return {name: value for name, value in report.items() if name != "seconds"}
+
+
+@pytest.mark.slow
+def test_workers_come_to_what_one_process_comes_to_and_a_second_run_asks_nothing(
+    cluster: None, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    rows = make_rows(400)
+    monkeypatch.setenv("VIDGROUND_CACHE", str(tmp_path / "local"))
+    local = curate(rows, answerer=make_answerer(), rule=calibrated())
+    monkeypatch.setenv("VIDGROUND_CACHE", str(tmp_path / "ray"))
+    remote = ray_engine.curate_with_ray(rows, answerer=make_answerer(), rule=calibrated(), num_workers=2)
+    assert without_seconds(remote.report) == without_seconds(local.report)
+    assert {name: part.to_list() for name, part in remote.splits.items()} == {
+        name: part.to_list() for name, part in local.splits.items()
+    }
+    assert local.report["num_text_answerable"] > 50
+
+    def refuse(prompt: Prompt) -> None:
+        raise AssertionError("asked again")
+
+    again = ray_engine.curate_with_ray(rows, answerer=make_answerer(refuse), rule=calibrated(), num_workers=2)
+    assert again.splits["grounded"].to_list() == local.splits["grounded"].to_list()
+    assert again.report["calls"]["asked"] == 0
+
+
+@pytest.mark.slow
+def test_a_row_that_kills_its_workers_is_left_undecided_and_one_that_killed_once_is_not(
+    cluster: None, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("VIDGROUND_CACHE", str(tmp_path / "cache"))
+    asked = tmp_path / "asked"
+
+    def die(prompt: Prompt) -> None:
+        with asked.open("a") as file:
+            file.write(prompt.question + "\n")
+        died = tmp_path / "died_once"
+        if ", 17?" in prompt.question and not died.exists():
+            died.touch()
+            os._exit(1)
+        if ", 150?" in prompt.question:
+            os._exit(1)
+
+    done = ray_engine.curate_with_ray(make_rows(200), answerer=make_answerer(die), rule=single_shot(), num_workers=2)
+    (lost,) = done.splits["undecided"].to_list()
+    assert (lost["question"], lost["drop_reason"]) == ("Which of them is it, 150?", "killed_worker")
+    assert lost["blind_answers"] == [None]
+    assert done.report["num_rows"] == 200
+    counts = {question: asked.read_text().splitlines().count(question) for question in make_rows(200)["question"]}
+    assert counts.pop("Which of them is it, 150?") == 3  # once among others, twice alone
+    assert counts.pop("Which of them is it, 17?") == 2
+    assert set(counts.values()) == {1}, "a row was paid for twice because another one killed its worker"
+
+
+@pytest.mark.slow
+def test_what_breaks_in_a_worker_is_raised_as_it_is(
+    cluster: None, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("VIDGROUND_CACHE", str(tmp_path / "cache"))
+
+    def break_down(prompt: Prompt) -> None:
+        raise OSError("the model is gone")
+
+    with pytest.raises(OSError, match="the model is gone") as caught:
+        ray_engine.curate_with_ray(make_rows(10), answerer=make_answerer(break_down), rule=single_shot())
+    assert "Traceback" not in str(caught.value)
+
+
+def test_numbers_that_do_not_go_with_workers_are_refused(cluster: None) -> None:
+    with pytest.raises(ValueError, match=re.escape("num_workers = 0 is out of range; it is at least 1, or None")):
+        ray_engine.curate_with_ray(make_rows(2), num_workers=0)
+    limited = make_answerer()
+    limited.max_requests = 5  # type: ignore[attr-defined]
+    with pytest.raises(ValueError, match=re.escape("max_requests of steady@1 is counted by one process; leave it")):
+        ray_engine.find_resources([limited], 2)
+
+
+def test_workers_are_as_many_as_there_is_room_for(monkeypatch: pytest.MonkeyPatch) -> None:
+    served, local = make_answerer(), make_answerer()
+    local.num_gpus = 1  # type: ignore[attr-defined]
+    for there, expected in (({"CPU": 9.0}, [(4, 0), (1, 0)]), ({"CPU": 9.0, "GPU": 8.0}, [(4, 0), (8, 1)])):
+        monkeypatch.setattr(ray, "cluster_resources", lambda there=there: there)
+        assert [ray_engine.find_resources([one], None) for one in (served, local)] == expected
+        assert ray_engine.find_resources([served], 3) == (3, 0)
+
+
+@given(st.integers(1, 3 * ROWS_PER_SHARD), st.integers(1, 9))
+def test_pieces_hold_every_row_of_their_shards_once(num_rows: int, num_workers: int) -> None:
+    shards = list(range(count_shards(num_rows)))[::2]
+    pieces = ray_engine.cut_pieces(shards, num_rows, num_workers)
+    found = [row for start, stop in pieces for row in range(start, stop)]
+    assert found == [row for shard in shards for row in range(*find_bounds(shard, num_rows))]
+    assert all(start // ROWS_PER_SHARD == (stop - 1) // ROWS_PER_SHARD for start, stop in pieces)
