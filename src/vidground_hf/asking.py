@@ -7,16 +7,13 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Iterator, Sequence
-from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, field
 from itertools import groupby
 from typing import NamedTuple
 
-from multiprocess import parent_process  # type: ignore[import-untyped]  # what `Dataset.map` makes its processes with
-
 from vidground_hf.answerers.base import Answer, Answerer, ConstantAnswerer, ModelAnswerer, check_seen, takes_frames
 from vidground_hf.answerers.probe import TextBiasProbe
-from vidground_hf.cache import AnswerCache, answer_through_cache
+from vidground_hf.cache import AnswerCache, answer_through_cache, open_cache
 from vidground_hf.deciding import RowRule
 from vidground_hf.judging import make_trial, weigh_trials
 from vidground_hf.media import FrameBudget
@@ -303,24 +300,6 @@ def _weigh(
     is_calibrated = isinstance(asking.rule, (Calibrated, FittedCalibrated))
     confident = [is_calibrated and (len(trials) > 1 or followed_share == 1.0) for trials in rows]
     return Asked(weigh_trials(examples, rows, confident=confident), calls, followed_share)
-
-
-def open_cache(answerers: Sequence[Answerer]) -> AbstractContextManager[AnswerCache | None]:
-    """Opens the cache where one of the answerers is a model.
-
-    Raises:
-        `RuntimeError`: in a process of `Dataset.map`.
-    """
-    models = [answerer.id for answerer in answerers if isinstance(answerer, ModelAnswerer)]
-    if not models:
-        return nullcontext()
-    if parent_process() is not None:
-        raise RuntimeError(
-            f"{models[0]} was asked from a process of map(..., num_proc=N); leave num_proc out: one process "
-            "keeps the model busy. Or call ground_filter = ground_filter.fit(dataset) first, which asks; a map "
-            "of the fitted rows only reads"
-        )
-    return AnswerCache()
 
 
 def _list_left(number: int, turn: int, limits: Sequence[int]) -> list[int]:

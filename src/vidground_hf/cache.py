@@ -10,12 +10,14 @@ import json
 import sqlite3
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import fields
 from pathlib import Path
 from typing import Any, Literal
 
-from vidground_hf.answerers.base import Answer, ModelAnswerer, check_seen
+from multiprocess import parent_process  # type: ignore[import-untyped]  # what `Dataset.map` makes its processes with
+
+from vidground_hf.answerers.base import Answer, Answerer, ModelAnswerer, check_seen
 from vidground_hf.fits import find_cache_dir
 from vidground_hf.media import FrameRequest
 from vidground_hf.media_identity import identify_frames
@@ -246,6 +248,24 @@ class AnswerCache:
             raise CacheError(
                 f"the answer cache {str(self.path)!r} is damaged ({error}); delete it, and what it held is asked again"
             ) from error
+
+
+def open_cache(answerers: Sequence[Answerer]) -> AbstractContextManager[AnswerCache | None]:
+    """Opens the cache where one of the answerers is a model.
+
+    Raises:
+        `RuntimeError`: in a process of `Dataset.map`.
+    """
+    models = [answerer.id for answerer in answerers if isinstance(answerer, ModelAnswerer)]
+    if not models:
+        return nullcontext()
+    if parent_process() is not None:
+        raise RuntimeError(
+            f"{models[0]} was asked from a process of map(..., num_proc=N); leave num_proc out: one process "
+            "keeps the model busy. Or call ground_filter = ground_filter.fit(dataset) first, which asks; a map "
+            "of the fitted rows only reads"
+        )
+    return AnswerCache()
 
 
 def _digest(key: bytes, answer: bytes) -> bytes:

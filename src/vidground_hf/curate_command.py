@@ -106,8 +106,10 @@ def curate(output: Path, as_json: bool, **options: Any) -> None:
         climbed.save(output)
         print_ladder(climbed, as_json, output)
         return
-    curation = _curate(as_json=as_json, **options)
+    # What is found out on the way lies beside the output until it is written, for a run that is interrupted.
+    curation = _curate(as_json=as_json, work_dir=output.resolve().parent / f".{output.resolve().name}.work", **options)
     curation.save(output)
+    curation.work.remove()
     print_report(curation.report, as_json, output)
 
 
@@ -160,6 +162,7 @@ def _curate(
     view: Any,
     media_root: str | None,
     as_json: bool,
+    work_dir: Path | None = None,
     **options: Any,
 ) -> Any:
     from vidground_hf.curation import curate
@@ -180,7 +183,7 @@ def _curate(
     with show_progress(f"{len(rows):,} questions, asking {', '.join(one.id for one in made)}"):
         curation = curate(
             rows, answerer=made, rule=chosen, on_error=on_error, media_root=media_root, source=source, progress=True,
-            **asked,
+            work_dir=work_dir, **asked,
         )  # fmt: skip
     pinned = {"revision": curation.report["source"]["revision"]}
     curation.report["command"] = describe_command(click.get_current_context(), pinned)

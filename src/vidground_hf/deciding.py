@@ -74,9 +74,10 @@ def make_rescore(
 
     def rescore(is_kept: NDArray[np.bool_]) -> NDArray[np.float64]:
         scores = np.full(len(has_score), np.nan)
-        for index, answer in enumerate(probe.refit(is_kept, seed=0)):
+        answers = zip(probe.examples, probe.iterate_refit(is_kept, seed=0), strict=True)
+        for index, (example, answer) in enumerate(answers):
             if answer is not None and has_score[index]:
-                scores[index] = find_bias_score(probe.examples[index], answer.option_logprobs)
+                scores[index] = find_bias_score(example, answer.option_logprobs)
         return scores
 
     return rescore

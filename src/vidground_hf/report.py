@@ -179,7 +179,7 @@ def measure_heldout(
 def _measure_refit(
     judgement: Judgement, probe: ProbeFit, keep: NDArray[np.bool_], seed: int
 ) -> dict[str, float | None]:
-    answers = probe.refit(keep, seed=seed + 1)
+    answers = probe.iterate_refit(keep, seed=seed + 1)
     rows = zip(judgement.source, answers, strict=True)
     scores = [make_trial(example, answer).score for example, answer in rows if answer is not None]
     values = np.array(scores, dtype=np.float64)

@@ -65,13 +65,12 @@ class WorkFolder:
             return
         self.path = path
         path.mkdir(parents=True, exist_ok=True)
-        # Beside the folder, which may be removed while it is held.
-        self._lock = FileLock(path.with_name(f"{path.name}.lock"))
+        self._lock = FileLock(path / "lock")
         try:
             self._lock.acquire(timeout=0)
         except Timeout:
             raise RuntimeError(
-                f"another run is using {str(path)!r}; wait until it ends, or name another output"
+                f"another run is using {str(path)!r}; wait until it ends, or name another folder"
             ) from None
 
     def remove(self) -> None:

@@ -135,7 +135,9 @@ def test_label_invariance_is_one(part: slice) -> None:
 
 def test_label_invariance_falls_when_clues_count_the_held_out_gold(monkeypatch: pytest.MonkeyPatch) -> None:
     honest = cast(Callable[..., Any], ChoiceTally.weigh_clues)
-    monkeypatch.setattr(ChoiceTally, "weigh_clues", lambda self, family, without: honest(self, family, []))
+    monkeypatch.setattr(
+        ChoiceTally, "weigh_clues", lambda self, won, expected, without: honest(self, won, expected, [])
+    )
     leaky = TextBiasProbe().fit(make_choices(240, share=0.5, seed=1)).label_invariance
     assert leaky is not None
     assert leaky < 0.5

@@ -9,7 +9,7 @@ from __future__ import annotations
 import hashlib
 import io
 import json
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Any
@@ -19,7 +19,7 @@ from numpy.typing import NDArray
 
 from vidground_hf.answerers.base import Answer
 from vidground_hf.answerers.probe_choices import ChoiceModel
-from vidground_hf.answerers.probe_rows import ProbeModel, ProbeRows, assign_folds
+from vidground_hf.answerers.probe_rows import CrossAnswers, ProbeModel, ProbeRows, assign_folds
 from vidground_hf.answerers.probe_text import Ints
 from vidground_hf.answerers.probe_votes import VoteModel
 from vidground_hf.prompts import Prompt
@@ -95,13 +95,11 @@ class TextBiasProbe:
         rows = ProbeRows(examples, view)
         folds = assign_folds(rows.groups, np.ones(len(examples), bool), self.num_folds, self.seed)
         found, models = rows.cross_fit(rows.labels, folds, range(folds.max() + 1))
-        answers = [answer for answer in found if answer is not None]
         return ProbeFit(
             probe=self,
             models=(*models, rows.fit(rows.labels, folds)),
-            answers=answers,
-            label_invariance=_measure_invariance(rows, folds, answers, self.seed),
-            rows=rows,
+            found=found,
+            label_invariance=_measure_invariance(rows, folds, found, self.seed),
             folds=folds,
         )
 
@@ -115,7 +113,8 @@ class ProbeFit:
             the text of an option, with `option_logprobs` and a confidence that is comparable across option counts:
             its log-odds against the next likeliest option. Open-ended: the training answer with most
             votes, and the logarithm of its share of them. Errors: `no_options`, `no_subtitles`, `nothing_learned`
-            (no row to train on), `no_similar_question`. Empty when read from bytes.
+            (no row to train on), `no_similar_question`. Empty when read from bytes. Of a large set they are better
+            taken one by one, from `iterate_answers`.
         label_invariance (`float`, *optional*): share of the labelled rows of one fold whose answer stays the same
             when their gold answers are exchanged: 1.0, or gold answers leak into their own predictions. `None`
             without labelled rows.
@@ -127,19 +126,28 @@ class ProbeFit:
         *,
         probe: TextBiasProbe,
         models: Sequence[ProbeModel],
-        answers: list[Answer],
+        found: CrossAnswers | None,
         label_invariance: float | None,
-        rows: ProbeRows | None,
         folds: Ints,
     ) -> None:
         self.probe = probe
-        self.answers = answers
         self.label_invariance = label_invariance
         self.num_folds = len(models) - 1
-        self.examples: Sequence[Example] = rows.examples if rows is not None else []
         self._models = models  # one per fold, then the one that was trained on all
-        self._rows = rows
+        self._found = found
+        self._rows = None if found is None else found.rows
+        self.examples: Sequence[Example] = [] if self._rows is None else self._rows.examples
         self._folds = folds
+
+    @cached_property
+    def answers(self) -> list[Answer]:
+        return list(self.iterate_answers())
+
+    def iterate_answers(self) -> Iterator[Answer]:
+        """Yields `answers` one by one, in the order of the rows."""
+        for answer in self._found or ():
+            if answer is not None:
+                yield answer
 
     @cached_property
     def id(self) -> str:
@@ -194,13 +202,17 @@ class ProbeFit:
             `RuntimeError`: on a fit read from bytes.
             `ValueError`: when `keep` has another length, or fewer than 2 groups.
         """
+        return list(self.iterate_refit(keep, seed=seed))
+
+    def iterate_refit(self, keep: NDArray[np.bool_], *, seed: int) -> Iterator[Answer | None]:
+        """Yields what `refit` gives one by one."""
         if self._rows is None:
             raise RuntimeError("this fit was read from bytes, which hold no rows; fit again on the set to refit")
         keep = np.asarray(keep, dtype=bool)
         if keep.shape != (len(self.examples),):
             raise ValueError(f"keep has shape {keep.shape}; pass one value for each of the {len(self.examples)} rows")
         folds = assign_folds(self._rows.groups, keep, self.probe.num_folds, seed)
-        return self._rows.cross_fit(self._rows.labels, folds, range(folds.max() + 1))[0]
+        return iter(self._rows.cross_fit(self._rows.labels, folds, range(folds.max() + 1))[0])
 
     def to_bytes(self) -> bytes:
         """What `answer` needs, as a numpy archive without pickles; the same fit gives the same bytes."""
@@ -245,45 +257,21 @@ class ProbeFit:
         return cls(
             probe=TextBiasProbe(num_folds=settings["num_folds"], seed=settings["seed"]),
             models=[model],
-            answers=[],
+            found=None,
             label_invariance=settings["label_invariance"],
-            rows=None,
             folds=np.zeros(0, np.int64),
         )
 
     def _find_model(self, prompt: Prompt) -> ProbeModel:
-        fold = self._fold_of_question.get(_identify(prompt))
+        fold = None if self._rows is None else self._rows.find_fold(prompt, self._folds)
         return self._models[-1 if fold is None else fold]
 
-    @cached_property
-    def _fold_of_question(self) -> dict[object, int]:
-        prompts = self._rows.prompts if self._rows is not None else []
-        rows = zip(prompts, self._folds.tolist(), strict=True)
-        return {_identify(prompt): fold for prompt, fold in rows if prompt is not None}
 
-
-def _identify(prompt: Prompt) -> object:
-    return prompt.group, prompt.question, tuple(sorted(prompt.options))
-
-
-def _measure_invariance(rows: ProbeRows, folds: Ints, answers: Sequence[Answer], seed: int) -> float | None:
+def _measure_invariance(rows: ProbeRows, folds: Ints, found: CrossAnswers, seed: int) -> float | None:
     """Answers one fold again with its gold answers exchanged, by everything that goes from labels to answers."""
     labelled = rows.list_labelled()
     if not len(labelled):
         return None
     fold = int(folds[labelled[0]])
     again, _ = rows.cross_fit(rows.exchange_labels(folds, fold, seed), folds, [fold])
-    sample = labelled[folds[labelled] == fold]
-    return float(np.mean([_is_same(answers[k], again[k]) for k in sample]))
-
-
-def _is_same(first: Answer, second: Answer | None) -> bool:
-    if second is None or first.text != second.text or first.error != second.error:
-        return False
-    return all(
-        np.allclose(one, other, rtol=0, atol=1e-6)
-        for one, other in (
-            (first.option_logprobs or (), second.option_logprobs or ()),
-            (first.confidence or 0.0, second.confidence or 0.0),
-        )
-    )
+    return float(found.find_same(again, labelled[folds[labelled] == fold]).mean())

@@ -5,12 +5,11 @@ Gold answers come in as positions beside the features, fold by fold; open-ended 
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from itertools import pairwise
-from typing import Any, NamedTuple
+from typing import Any, cast
 
 import numpy as np
-import scipy.sparse as sp
 from numpy.typing import NDArray
 
 from vidground_hf.answerers.conditional_logit import find_log_probabilities, fit_conditional_logit
@@ -21,6 +20,7 @@ from vidground_hf.answerers.probe_features import (
     make_cuts,
     measure_choices,
 )
+from vidground_hf.answerers.probe_scratch import ScratchArray, take
 from vidground_hf.answerers.probe_text import FAMILIES, NUM_BUCKETS, Ints, PromptBatch
 from vidground_hf.prompts import Prompt
 
@@ -29,15 +29,13 @@ _PRIOR_COUNT = 2.0  # occurrences that a clue is worth beforehand; chosen on the
 _L2 = 30.0  # chosen on the tuning sets and on samples of 60 to 400 rows of them; 1 to 100 did about as well
 _ROWS_PER_BATCH = 2048
 _MIN_COUNT = 2  # a clue that one option alone has tells nothing about another
+_NUM_PARTS = 256
+_BUCKETS_PER_PART = NUM_BUCKETS // _NUM_PARTS
+_ENTRIES_AT_ONCE = 1 << 19  # our guess: some tens of megabytes of counts
+_MAX_PARTS_AT_ONCE = 32
 
 
-class Family(NamedTuple):
-    """The clues of one family over a set: `matrix` (`float32[C, F]`) of occurrences, the bucket of each of its F
-    columns, and how many clues each choice has."""
-
-    matrix: sp.csr_array
-    buckets: NDArray[np.int32]
-    sizes: NDArray[np.float32]
+Clues = tuple[NDArray[np.int32], NDArray[np.float32]]
 
 
 class ChoiceModel:
@@ -53,7 +51,7 @@ class ChoiceModel:
     def __init__(
         self,
         counts: TextCounts,
-        clues: Mapping[str, tuple[NDArray[np.int32], NDArray[np.float32]]],
+        clues: Mapping[str, Clues],
         coefficients: Floats,
     ) -> None:
         self.counts = counts
@@ -114,7 +112,8 @@ class ChoiceModel:
             "counted": used.astype(np.int32),
             "counts": self.counts.table[used],
         }
-        for family, (buckets, worth) in self.clues.items():
+        for family in FAMILIES:
+            buckets, worth = self.clues[family]
             arrays[f"buckets_{family}"], arrays[f"worth_{family}"] = buckets, worth
         return arrays
 
@@ -128,7 +127,7 @@ class ChoiceModel:
 
 
 class ChoiceRows:
-    """The multiple-choice rows of a set, read once; fitted as often as there are folds and refits.
+    """The multiple-choice rows of a set, read twice and kept as numbers, for any number of fits.
 
     Args:
         prompts (`Sequence[Prompt]`): R prompts with at least one option each.
@@ -136,43 +135,109 @@ class ChoiceRows:
 
     Attributes:
         order (`int64[R]`): rows are held sorted by group: the k-th held is `prompts[order[k]]`.
-        starts (`int64[R + 1]`), positions (`int64[C]`), classes (`list`): as in `PromptBatch`, of the rows as held.
+        cuts (`list[int]`): where the held rows are cut into batches.
+        starts (`int64[R + 1]`): where the choices of each held row start, and C; see `PromptBatch`.
+        rows (`int32[C]`): the held row of each choice.
+        num_options (`int64[R]`): options of each held row, equal ones counted.
+        measures (`ScratchArray`): `float32[C, len(MEASURES)]`.
+        sizes (`ScratchArray`): `float32[C, len(FAMILIES)]`, how many clues of each family a choice has.
+        clues (`dict[str, ClueRows]`): of each family.
     """
 
     def __init__(self, prompts: Sequence[Prompt], groups: Ints) -> None:
         self.order = np.argsort(groups, kind="stable")
-        held = [prompts[index] for index in self.order]
         sorted_groups = groups[self.order]
-        cuts = make_cuts(sorted_groups, _ROWS_PER_BATCH)
-        batches = [PromptBatch(held[first:last]) for first, last in pairwise(cuts)]
+        self.cuts = make_cuts(sorted_groups, _ROWS_PER_BATCH)
         self.counts = TextCounts()
-        for batch in batches:
-            self.counts.add(batch)
-        self.measures = np.concatenate(
-            [
-                measure_choices(batch, self.counts, sorted_groups[first:last])
-                for batch, (first, last) in zip(batches, pairwise(cuts), strict=True)
-            ]
-        )
-        self.classes = [classes for batch in batches for classes in batch.classes]
-        self.positions = np.concatenate([batch.positions for batch in batches])
-        sizes = np.concatenate([np.diff(batch.starts) for batch in batches])
-        self.starts = np.concatenate([[0], np.cumsum(sizes)])
-        self.rows = np.repeat(np.arange(len(sizes)), sizes)
-        self.families = {family: _collect_clues(batches, family) for family in FAMILIES}
+        for first, last in pairwise(self.cuts):
+            self.counts.add(PromptBatch(take(prompts, self.order[first:last])))
+        self.measures = ScratchArray(np.float32, len(MEASURES))
+        self.sizes = ScratchArray(np.float32, len(FAMILIES))
+        self.clues = {family: ClueRows() for family in FAMILIES}
+        num_choices, num_options, choice_of_option = [], [], []
+        for first, last in pairwise(self.cuts):
+            batch = PromptBatch(take(prompts, self.order[first:last]))
+            self.measures.append(measure_choices(batch, self.counts, sorted_groups[first:last]))
+            self.sizes.append(np.column_stack([self.clues[family].add(batch, family) for family in FAMILIES]))
+            num_choices.append(np.diff(batch.starts))
+            num_options.append([len(classes) for classes in batch.classes])
+            choice_of_option.append(_list_choices(batch.classes))
+        self.starts = np.concatenate([[0], np.cumsum(np.concatenate(num_choices))])
+        self.rows = np.repeat(np.arange(len(groups), dtype=np.int32), np.diff(self.starts))
+        self.num_options = np.concatenate(num_options).astype(np.int64)
+        self._choice_of_option = np.concatenate(choice_of_option)
 
     def find_gold(self, gold: Ints) -> Ints:
         """From the gold option of each prompt (-1: none) to the gold choice of each row as held (-1: do not train)."""
-        found = np.full(len(self.order), -1, np.int64)
-        for k, index in enumerate(self.order):
-            if gold[index] >= 0 and self.starts[k + 1] - self.starts[k] > 1:
-                first, last = self.starts[k], self.starts[k + 1]
-                found[k] = first + np.searchsorted(self.positions[first:last], self.classes[k][gold[index]])
+        held = gold[self.order]
+        found = np.full(len(held), -1, np.int64)
+        usable = np.flatnonzero((held >= 0) & (np.diff(self.starts) > 1))
+        first_option = np.cumsum(self.num_options) - self.num_options
+        found[usable] = self.starts[usable] + self._choice_of_option[first_option[usable] + held[usable]]
         return found
+
+    def iterate_batches(self) -> Iterator[slice]:
+        """The choices of each batch, in whole questions."""
+        for first, last in pairwise(self.cuts):
+            yield slice(int(self.starts[first]), int(self.starts[last]))
+
+
+def _list_choices(classes: Sequence[Sequence[int]]) -> NDArray[np.int16]:
+    """For each option of each question which of its choices it is."""
+    places = [{position: k for k, position in enumerate(sorted(set(own)))} for own in classes]
+    return np.array([place[one] for own, place in zip(classes, places, strict=True) for one in own], np.int16)
+
+
+class ClueRows:
+    """The clues of one family over a set: which choice has which bucket, batch by batch, each sorted by bucket."""
+
+    def __init__(self) -> None:
+        self._entries = ScratchArray(np.int32, 2)
+        self._bounds: list[Ints] = []
+        self._num_choices = 0
+        self._first_choices: list[int] = []
+
+    def add(self, batch: PromptBatch, family: str) -> NDArray[np.float32]:
+        """Adds the next batch; returns how many clues each of its choices has, at least 1."""
+        clues, buckets = batch.find_clues(family)
+        order = np.argsort(buckets, kind="stable")
+        choice = np.repeat(np.arange(len(batch.rows)), clues.counts)
+        first = len(self._entries)
+        self._entries.append(np.column_stack([buckets, choice])[order])
+        parts = np.arange(_NUM_PARTS + 1) * _BUCKETS_PER_PART
+        self._bounds.append(first + np.searchsorted(buckets[order], parts))
+        self._first_choices.append(self._num_choices)
+        self._num_choices += len(batch.rows)
+        return np.maximum(clues.counts, 1).astype(np.float32)
+
+    def iterate_parts(self) -> Iterator[tuple[NDArray[np.int32], Ints, Ints]]:
+        """Yields the clues of some buckets at a time, from the lowest on.
+
+        Those that one option alone has are left out: they tell nothing about another.
+
+        Returns:
+            `Iterator[tuple[int32[F], int64[E], int64[E]]]`: the buckets, and for each of the entries its place among
+            them and its choice.
+        """
+        parts_at_once = max(1, min(_MAX_PARTS_AT_ONCE, _NUM_PARTS * _ENTRIES_AT_ONCE // max(len(self._entries), 1)))
+        for part in range(0, _NUM_PARTS, parts_at_once):
+            last = min(part + parts_at_once, _NUM_PARTS)
+            read = [self._entries[int(bounds[part]) : int(bounds[last])] for bounds in self._bounds]
+            sizes = [len(entries) for entries in read]
+            bucket, choice = np.concatenate(read).T
+            low = part * _BUCKETS_PER_PART
+            counts = np.bincount(bucket - low, minlength=(last - part) * _BUCKETS_PER_PART)
+            known = np.flatnonzero(counts >= _MIN_COUNT)
+            place_of = np.full(len(counts), -1, np.int32)
+            place_of[known] = np.arange(len(known), dtype=np.int32)
+            place = place_of[bucket - low]
+            is_known = place >= 0
+            choice = choice + np.repeat(self._first_choices, sizes)
+            yield (low + known).astype(np.int32), place[is_known].astype(np.int64), choice[is_known]
 
 
 class ChoiceTally:
-    """How often each clue was gold, and how often chance would have had it gold, fold by fold.
+    """What the clues of each choice are worth, counted fold by fold.
 
     Args:
         rows (`ChoiceRows`): C choices.
@@ -182,24 +247,52 @@ class ChoiceTally:
 
     def __init__(self, rows: ChoiceRows, gold: Ints, folds: Ints) -> None:
         self.rows, self.gold, self.folds = rows, gold, folds
-        self.num_folds = num_folds = int(folds.max()) + 1
-        trained = np.flatnonzero((gold >= 0) & (folds >= 0))
-        won = np.zeros((len(rows.rows), num_folds), np.float32)
-        won[gold[trained], folds[trained]] = 1
-        expected = np.zeros_like(won)
-        is_trained = np.zeros(len(gold), bool)
-        is_trained[trained] = True
-        chosen = np.flatnonzero(is_trained[rows.rows])
-        expected[chosen, folds[rows.rows[chosen]]] = 1 / np.diff(rows.starts)[rows.rows[chosen]]
-        self.trained = is_trained
-        self.won = {name: family.matrix.T @ won for name, family in rows.families.items()}
-        self.expected = {name: family.matrix.T @ expected for name, family in rows.families.items()}
+        self.num_folds = int(folds.max()) + 1
+        self.trained = (gold >= 0) & (folds >= 0)
+        is_gold = np.zeros(len(rows.rows), bool)
+        is_gold[gold[self.trained]] = True
+        self._worth = {family: self._count(family, clues, is_gold) for family, clues in rows.clues.items()}
 
-    def weigh_clues(self, family: str, without: Sequence[int]) -> NDArray[np.float32]:
-        """What each clue of a family is worth (`float32[F]`), counted in all folds but those of `without`."""
+    def _count(self, family: str, clues: ClueRows, is_gold: NDArray[np.bool_]) -> FamilyWorth:
+        num_folds, rows = self.num_folds, self.rows
+        share = np.where(self.trained, 1 / np.diff(rows.starts), 0.0)
+        found = FamilyWorth(num_folds)
+        sums = np.zeros((num_folds, len(rows.rows)), np.float32)
+        for buckets, place, choice in clues.iterate_parts():
+            row = rows.rows[choice]
+            fold = self.folds[row]
+            is_dealt = fold >= 0
+            place, choice, row, fold = place[is_dealt], choice[is_dealt], row[is_dealt], fold[is_dealt]
+            cell, size = place * num_folds + fold, len(buckets) * num_folds
+            won = np.bincount(cell, is_gold[choice], minlength=size).reshape(-1, num_folds)
+            expected = np.bincount(cell, share[row], minlength=size).reshape(-1, num_folds)
+            worth = np.empty((num_folds, num_folds, len(buckets)), np.float32)
+            for own in range(num_folds):
+                for other in range(own, num_folds):
+                    worth[own, other] = worth[other, own] = self.weigh_clues(won, expected, {own, other})
+            for held_out in range(num_folds):
+                np.add.at(sums[held_out], choice, worth[fold, held_out, place])
+            without = [{fold} for fold in range(num_folds)] + [set[int]()]
+            found.buckets.append(buckets[:, None])
+            found.worth.append(np.column_stack([self.weigh_clues(won, expected, folds) for folds in without]))
+        for batch in rows.iterate_batches():
+            found.sums.append(sums[:, batch].T)
+        return found
+
+    def weigh_clues(self, won: Floats, expected: Floats, without: Collection[int]) -> NDArray[np.float32]:
+        """What clues are worth, counted in all folds but those of `without`.
+
+        Args:
+            won (`float64[F, num_folds]`): how often each clue was gold.
+            expected (`float64[F, num_folds]`): how often chance would have had it gold.
+            without (`Collection[int]`): folds.
+
+        Returns:
+            `float32[F]`: log-odds.
+        """
         kept = [fold for fold in range(self.num_folds) if fold not in without]
-        won, expected = self.won[family][:, kept].sum(axis=1), self.expected[family][:, kept].sum(axis=1)
-        return np.log((won + np.float32(_PRIOR_COUNT)) / (expected + np.float32(_PRIOR_COUNT)))
+        ratio = (won[:, kept].sum(axis=1) + _PRIOR_COUNT) / (expected[:, kept].sum(axis=1) + _PRIOR_COUNT)
+        return np.log(ratio).astype(np.float32)
 
     def can_fit(self, held_out: int | None) -> bool:
         """Whether there is a row to train on outside a fold."""
@@ -213,57 +306,86 @@ class ChoiceTally:
             those of other folds are nan.
         """
         rows = self.rows
-        fold_of_choice = self.folds[rows.rows]
-        sums = np.zeros((len(rows.rows), len(FAMILIES)), np.float32)
-        for own in range(self.num_folds):
-            chosen = np.flatnonzero(fold_of_choice == own)
-            without = {own} if held_out is None else {own, held_out}
-            for column, (name, family) in enumerate(rows.families.items()):
-                sums[chosen, column] = family.matrix[chosen] @ self.weigh_clues(name, sorted(without))
-        sizes = np.column_stack([family.sizes for family in rows.families.values()])
-        features = _join_features(rows.measures, sums, sizes, rows.starts)
         is_training = self.trained & (self.folds != held_out)
-        training = np.flatnonzero(is_training[rows.rows])
-        block = features[training]
-        spread = block.std(axis=0, dtype=np.float64)
-        scale = np.where(spread > 0, spread, 1.0)
+        features = self._collect_features(held_out)
+        scale = _measure_spread(features, rows, is_training)
+        training = ScratchArray(np.float32, features.shape[1])
+        for batch in rows.iterate_batches():
+            training.append(features[batch][is_training[rows.rows[batch]]] / scale)
         kept = np.flatnonzero(is_training)
         starts = np.concatenate([[0], np.cumsum(np.diff(rows.starts)[kept])])
         gold = self.gold[kept] - rows.starts[kept] + starts[:-1]
-        weights = fit_conditional_logit((block / scale).astype(np.float32), starts, gold, l2=_L2)
+        weights = fit_conditional_logit(cast(NDArray[np.float32], training), starts, gold, l2=_L2)
         coefficients = weights / scale
-        left_out = [] if held_out is None else [held_out]
-        clues = {name: (family.buckets, self.weigh_clues(name, left_out)) for name, family in rows.families.items()}
         scores = np.full(len(rows.rows), np.nan)
-        held = np.flatnonzero(fold_of_choice == (self.num_folds if held_out is None else held_out))
-        held_starts = np.concatenate([[0], np.cumsum(np.diff(rows.starts)[self.folds == held_out])])
-        scores[held] = find_log_probabilities(features[held].astype(np.float64) @ coefficients, held_starts)
-        return ChoiceModel(rows.counts, clues, coefficients), scores
+        for first, last in pairwise(rows.cuts) if held_out is not None else ():
+            batch = slice(int(rows.starts[first]), int(rows.starts[last]))
+            is_held = self.folds[first:last] == held_out
+            chosen = np.flatnonzero(np.repeat(is_held, np.diff(rows.starts[first : last + 1])))
+            own_starts = np.concatenate([[0], np.cumsum(np.diff(rows.starts[first : last + 1])[is_held])])
+            values = features[batch][chosen].astype(np.float64) @ coefficients
+            scores[batch.start + chosen] = find_log_probabilities(values, own_starts)
+        column = self.num_folds if held_out is None else held_out
+        return ChoiceModel(rows.counts, FittedClues(self._worth, column), coefficients), scores
+
+    def _collect_features(self, held_out: int | None) -> ScratchArray:
+        rows = self.rows
+        features = ScratchArray(np.float32, len(MEASURES) + 2 * len(FAMILIES))
+        for first, last in pairwise(rows.cuts):
+            batch = slice(int(rows.starts[first]), int(rows.starts[last]))
+            # Each choice is weighed without its own fold, and without the one that is held out.
+            own = self.folds[rows.rows[batch]] if held_out is None else np.full(batch.stop - batch.start, held_out)
+            parts = [worth.sums[batch][np.arange(len(own)), own] for worth in self._worth.values()]
+            starts = rows.starts[first : last + 1] - batch.start
+            features.append(_join_features(rows.measures[batch], np.column_stack(parts), rows.sizes[batch], starts))
+        return features
 
 
-def _collect_clues(batches: Sequence[PromptBatch], name: str) -> Family:
-    total = np.zeros(NUM_BUCKETS, np.int64)
-    sizes, pending = [], []
-    for batch in batches:
-        clues, buckets = batch.find_clues(name)
-        total += np.bincount(buckets, minlength=NUM_BUCKETS)
-        sizes.append(clues.counts)
-        pending.append(buckets)
-    kept = np.flatnonzero(total >= _MIN_COUNT)
-    column_of = np.full(NUM_BUCKETS, -1, np.int32)
-    column_of[kept] = np.arange(len(kept), dtype=np.int32)
-    columns, counts = [], []
-    for size in sizes:  # one batch at a time, so that a large set is never held twice
-        found = column_of[pending.pop(0)]
-        is_kept = found >= 0
-        columns.append(found[is_kept])
-        counts.append(np.bincount(np.repeat(np.arange(len(size)), size)[is_kept], minlength=len(size)))
-    starts = np.concatenate([[0], np.cumsum(np.concatenate(counts))])
-    starts = starts.astype(np.int32 if starts[-1] < 2**31 else np.int64)  # scipy widens the columns to match
-    column = np.concatenate(columns)
-    shape = (len(starts) - 1, len(kept))
-    matrix = sp.csr_array((np.ones(len(column), np.float32), column, starts), shape=shape)
-    return Family(matrix, kept.astype(np.int32), np.maximum(np.concatenate(sizes), 1).astype(np.float32))
+class FamilyWorth:
+    """What the clues of one family are worth.
+
+    Attributes:
+        sums (`ScratchArray`): `float32[C, num_folds]`, what the clues of each choice are worth together, without its
+            own fold and without the one of the column.
+        buckets (`ScratchArray`): `int32[F, 1]`, sorted.
+        worth (`ScratchArray`): `float32[F, num_folds + 1]`, without the fold of the column; in the last without none.
+    """
+
+    def __init__(self, num_folds: int) -> None:
+        self.sums = ScratchArray(np.float32, num_folds)
+        self.buckets = ScratchArray(np.int32, 1)
+        self.worth = ScratchArray(np.float32, num_folds + 1)
+
+
+class FittedClues(Mapping[str, Clues]):
+    """The clues of one model, read from the disk when they are asked for."""
+
+    def __init__(self, worth: Mapping[str, FamilyWorth], column: int) -> None:
+        self._worth, self._column = worth, column
+
+    def __getitem__(self, family: str) -> Clues:
+        own = self._worth[family]
+        buckets = np.ascontiguousarray(own.buckets[:][:, 0])
+        return buckets, np.ascontiguousarray(own.worth[:][:, self._column])
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self._worth)
+
+    def __len__(self) -> int:
+        return len(self._worth)
+
+
+def _measure_spread(features: ScratchArray, rows: ChoiceRows, is_training: NDArray[np.bool_]) -> Floats:
+    """The standard deviation of each feature over the choices that are trained on; 1 where it is 0."""
+    total, squares, number = np.zeros(features.shape[1]), np.zeros(features.shape[1]), 0
+    for batch in rows.iterate_batches():
+        block = features[batch][is_training[rows.rows[batch]]].astype(np.float64)
+        total, number = total + block.sum(axis=0), number + len(block)
+    for batch in rows.iterate_batches():
+        block = features[batch][is_training[rows.rows[batch]]].astype(np.float64)
+        squares += ((block - total / number) ** 2).sum(axis=0)
+    spread = np.sqrt(squares / number)
+    return np.where(spread > 0, spread, 1.0)
 
 
 def _join_features(

@@ -5,20 +5,28 @@ It brings the multiple-choice and the open-ended half together; what users see i
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import marshal
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
+from typing import Any
 
 import numpy as np
+import xxhash
 from numpy.typing import NDArray
 
 from vidground_hf.answerers.base import Answer
 from vidground_hf.answerers.probe_choices import ChoiceModel, ChoiceRows, ChoiceTally
+from vidground_hf.answerers.probe_scratch import take
 from vidground_hf.answerers.probe_text import Ints, PromptBatch
 from vidground_hf.answerers.probe_votes import Vote, VoteModel, VoteRows
 from vidground_hf.prompts import Prompt, make_prompt
-from vidground_hf.schema import Example, View
+from vidground_hf.schema import Example, View, classify_options
 
 Floats = NDArray[np.float64]
+CHOICE, OPEN, NO_OPTIONS, NO_SUBTITLES = 1, 0, -1, -2
+_REFUSALS = {NO_OPTIONS: "no_options", NO_SUBTITLES: "no_subtitles"}
+_NOTHING = Answer(text=None, error="nothing_learned")
+_ROWS_PER_BATCH = 2048
 
 
 @dataclass(frozen=True, slots=True)
@@ -69,44 +77,79 @@ class ProbeModel:
         return []
 
 
+class ShownRows(Sequence[Prompt]):
+    """What is shown of some rows, made each time it is needed; nothing is held."""
+
+    def __init__(self, examples: Sequence[Example], view: View, places: Ints) -> None:
+        self._examples, self._view, self._places = examples, view, places
+
+    def __len__(self) -> int:
+        return len(self._places)
+
+    def __getitem__(self, index: Any) -> Any:
+        return self.take(list(range(len(self)))[index]) if isinstance(index, slice) else self.take([index])[0]
+
+    def take(self, indices: Sequence[int]) -> list[Prompt]:
+        """Some of them, in any order."""
+        return [make_prompt(example, self._view) for example in take(self._examples, self._places[indices])]
+
+
 class ProbeRows:
-    """A set, read once for any number of fits.
+    """A set, read a few times and kept as numbers, for any number of fits.
 
     Args:
-        examples (`Sequence[Example]`): N rows.
+        examples (`Sequence[Example]`): N rows; one that reads them from the disk may have a `take`, for many at once.
         view (`str`): a blind view.
 
     Attributes:
-        prompts (`list[Prompt | None]`): what is shown of each row; `None` where a row lacks the view.
+        kinds (`int8[N]`): what each row is to the probe: `CHOICE`, `OPEN`, or why it is not asked.
         groups (`int64[N]`): each row's group as a number.
+        questions (`uint64[N]`): equal for rows of one group with the same question and options.
         labels (`Labels`): the gold answers.
+        chosen, voted (`int64[R]`): the rows that are multiple choice, and those that are open-ended.
     """
 
     def __init__(self, examples: Sequence[Example], view: View) -> None:
-        self.examples = examples
-        self.prompts = [
-            None if view == "subtitles" and example.subtitles is None else make_prompt(example, view)
-            for example in examples
-        ]
-        codes: dict[object, int] = {}
-        self.groups = np.array([codes.setdefault(_find_group(e), len(codes)) for e in examples], np.int64)
-        asked = [(k, prompt) for k, prompt in enumerate(self.prompts) if prompt is not None]
-        self.chosen = np.array([k for k, prompt in asked if is_choice(prompt)], np.int64)
-        self.voted = np.array([k for k, prompt in asked if is_open(prompt)], np.int64)
-        self._choices = ChoiceRows(self._pick(self.chosen), self.groups[self.chosen]) if len(self.chosen) else None
-        self._votes = VoteRows(self._pick(self.voted)) if len(self.voted) else None
-        gold = [None if examples[k].defect is not None else examples[k].answer_index for k in self.chosen]
-        self.labels = Labels(
-            np.array([-1 if index is None else index for index in gold], np.int64),
-            [None if examples[k].defect is not None else examples[k].answer for k in self.voted],
+        self.examples, self.view = examples, view
+        kinds, groups, questions, gold, texts = [], [], [], [], []
+        for example in examples:
+            kind = _find_kind(example, view)
+            kinds.append(kind)
+            groups.append(_hash(_find_group(example)))
+            questions.append(_hash(identify(example, view)))
+            if kind == CHOICE:
+                is_usable = example.defect is None and example.answer_index is not None
+                gold.append(example.answer_index if is_usable else -1)
+            elif kind == OPEN:
+                texts.append(example.answer if example.defect is None else None)
+        self.kinds = np.array(kinds, np.int8)
+        self.groups = _number(np.array(groups, np.uint64))
+        self.questions = np.array(questions, np.uint64)
+        self.labels = Labels(np.array(gold, np.int64), texts)
+        self.chosen, self.voted = np.flatnonzero(self.kinds == CHOICE), np.flatnonzero(self.kinds == OPEN)
+        self.choices = (
+            ChoiceRows(ShownRows(examples, view, self.chosen), self.groups[self.chosen]) if len(self.chosen) else None
         )
+        self._votes = VoteRows(ShownRows(examples, view, self.voted)) if len(self.voted) else None
 
-    def _pick(self, indices: Ints) -> list[Prompt]:
-        return [prompt for prompt in (self.prompts[k] for k in indices) if prompt is not None]
+    @property
+    def starts(self) -> Ints:
+        """Where the choices of each multiple-choice row as held start."""
+        return np.zeros(1, np.int64) if self.choices is None else self.choices.starts
 
-    def cross_fit(
-        self, labels: Labels, folds: Ints, held_out: Sequence[int]
-    ) -> tuple[list[Answer | None], list[ProbeModel]]:
+    def find_fold(self, prompt: Prompt, folds: Ints) -> int | None:
+        """The fold of the rows that ask what a prompt asks; `None` where there are none."""
+        rows = np.flatnonzero(self.questions == np.uint64(_hash(identify(prompt, self.view))))
+        return int(folds[rows[-1]]) if len(rows) else None
+
+    def place_held(self) -> Ints:
+        """For each of the N rows which of the held ones it is; -1 for those that are not multiple choice."""
+        held = np.full(len(self.kinds), -1, np.int64)
+        if self.choices is not None:
+            held[self.chosen[self.choices.order]] = np.arange(len(self.chosen))
+        return held
+
+    def cross_fit(self, labels: Labels, folds: Ints, held_out: Sequence[int]) -> tuple[CrossAnswers, list[ProbeModel]]:
         """Answers each of some folds by a model trained on the rest.
 
         Args:
@@ -115,25 +158,23 @@ class ProbeRows:
             held_out (`Sequence[int]`): the folds to answer.
 
         Returns:
-            `tuple[list[Answer | None], list[ProbeModel]]`: N answers, `None` outside those folds, and the models.
+            `tuple[CrossAnswers, list[ProbeModel]]`: the answers to the rows of those folds, and the models.
         """
-        answers: list[Answer | None] = [None] * len(self.examples)
-        for k in np.flatnonzero(np.isin(folds, held_out)):
-            answers[k] = _refuse(self.prompts[k])
+        found = CrossAnswers(self, np.isin(folds, held_out))
         tally = self._tally(labels, folds)
         models = []
         for fold in held_out:
             choices = None
             if tally is not None and tally.can_fit(fold):
                 choices, scores = tally.fit(fold)
-                self._answer_choices(tally.rows, scores, folds == fold, answers)
+                is_scored = ~np.isnan(scores)
+                found.scores[is_scored] = scores[is_scored]
             votes = self._fit_votes(labels, folds, fold)
             if votes is not None and self._votes is not None:
                 rows = np.flatnonzero(folds[self.voted] == fold)
-                for k, vote in zip(self.voted[rows], votes.count(self._votes.parts[rows]), strict=True):
-                    answers[k] = make_vote(vote)
+                found.set_votes(rows, votes.count(self._votes.parts[rows]))
             models.append(ProbeModel(choices, votes))
-        return answers, models
+        return found, models
 
     def fit(self, labels: Labels, folds: Ints) -> ProbeModel:
         """Trains on all folds."""
@@ -145,10 +186,11 @@ class ProbeRows:
         """The labels, with another option drawn as gold for each row of a fold, and its texts put into other rows."""
         rng = np.random.default_rng(seed)
         gold, texts = self.labels.gold.copy(), list(self.labels.texts)
-        for row in np.flatnonzero((folds[self.chosen] == fold) & (gold >= 0)):
-            num_options = len(self.examples[self.chosen[row]].options)
-            if num_options > 1:
-                gold[row] = (gold[row] + rng.integers(1, num_options)) % num_options
+        if self.choices is not None:
+            num_options = np.empty(len(self.chosen), np.int64)
+            num_options[self.choices.order] = self.choices.num_options
+            for row in np.flatnonzero((folds[self.chosen] == fold) & (gold >= 0) & (num_options > 1)):
+                gold[row] = (gold[row] + rng.integers(1, num_options[row])) % num_options[row]
         labelled = [row for row in np.flatnonzero(folds[self.voted] == fold) if texts[row] is not None]
         shuffled = [texts[row] for row in np.roll(labelled, 1)]
         for row, text in zip(labelled, shuffled, strict=True):
@@ -157,14 +199,14 @@ class ProbeRows:
 
     def list_labelled(self) -> Ints:
         """The rows that are trained on."""
-        texts = [k for k, text in zip(self.voted, self.labels.texts, strict=True) if text is not None]
-        return np.array([*self.chosen[self.labels.gold >= 0], *texts], np.int64)
+        has_text = np.array([text is not None for text in self.labels.texts], bool)
+        return np.concatenate([self.chosen[self.labels.gold >= 0], self.voted[has_text]])
 
     def _tally(self, labels: Labels, folds: Ints) -> ChoiceTally | None:
-        if self._choices is None:
+        if self.choices is None:
             return None
-        order = self._choices.order
-        return ChoiceTally(self._choices, self._choices.find_gold(labels.gold), folds[self.chosen][order])
+        order = self.choices.order
+        return ChoiceTally(self.choices, self.choices.find_gold(labels.gold), folds[self.chosen][order])
 
     def _fit_votes(self, labels: Labels, folds: Ints, held_out: int | None) -> VoteModel | None:
         if self._votes is None:
@@ -175,14 +217,91 @@ class ProbeRows:
             is_training &= fold_of_row != held_out
         return self._votes.fit(labels.texts, is_training) if is_training.any() else None
 
-    def _answer_choices(
-        self, rows: ChoiceRows, scores: Floats, is_asked: NDArray[np.bool_], answers: list[Answer | None]
-    ) -> None:
-        for held, k in enumerate(self.chosen[rows.order]):
-            prompt = self.prompts[k]
-            if is_asked[k] and prompt is not None:
-                span = slice(rows.starts[held], rows.starts[held + 1])
-                answers[k] = make_choice(prompt, rows.classes[held], rows.positions[span], scores[span])
+
+class CrossAnswers:
+    """Out-of-fold answers as numbers; made into `Answer`s one after the other, in the order of the rows.
+
+    Args:
+        rows (`ProbeRows`): N rows.
+        is_asked (`bool[N]`): those that are answered.
+
+    Attributes:
+        scores (`float64[C]`): the log-probability of each choice as held; nan where there is none.
+        texts (`list[str | None]`), shares (`float64[V]`): of each open-ended row the answer with most votes and the
+            logarithm of its share of them; nan where no model was asked.
+    """
+
+    def __init__(self, rows: ProbeRows, is_asked: NDArray[np.bool_]) -> None:
+        self.rows, self.is_asked = rows, is_asked
+        self.scores = np.full(0 if rows.choices is None else len(rows.choices.rows), np.nan)
+        self.texts: list[str | None] = [None] * len(rows.voted)
+        self.shares = np.full(len(rows.voted), np.nan)
+
+    def set_votes(self, rows: Ints, votes: Sequence[Vote]) -> None:
+        """Sets the votes of some open-ended rows."""
+        for row, vote in zip(rows.tolist(), votes, strict=True):
+            self.texts[row], self.shares[row] = vote.text, vote.confidence or 0.0
+
+    def __iter__(self) -> Iterator[Answer | None]:
+        held = self.rows.place_held()
+        nth = np.cumsum(self.rows.kinds == OPEN) - 1
+        for start in range(0, len(self.is_asked), _ROWS_PER_BATCH):
+            places = np.arange(start, min(start + _ROWS_PER_BATCH, len(self.is_asked)))
+            asked = places[self.is_asked[places] & (self.rows.kinds[places] >= 0)]
+            prompts = dict(zip(asked.tolist(), ShownRows(self.rows.examples, self.rows.view, asked)[:], strict=True))
+            for k in places.tolist():
+                yield self._answer(k, prompts.get(k), int(held[k]), int(nth[k])) if self.is_asked[k] else None
+
+    def _answer(self, k: int, prompt: Prompt | None, held: int, nth: int) -> Answer:
+        kind = int(self.rows.kinds[k])
+        if prompt is None:
+            return Answer(text=None, error=_REFUSALS[kind])
+        if kind == OPEN:
+            return _NOTHING if np.isnan(self.shares[nth]) else make_vote(_read_vote(self.texts[nth], self.shares[nth]))
+        starts = self.rows.starts
+        scores = self.scores[starts[held] : starts[held + 1]]
+        if np.isnan(scores).any():
+            return _NOTHING
+        classes = classify_options(prompt.options)
+        return make_choice(prompt, classes, np.array(sorted(set(classes)), np.int64), scores)
+
+    def find_same(self, other: CrossAnswers, sample: Ints) -> NDArray[np.bool_]:
+        """Whether some rows have the same answers in both, but for rounding."""
+        same = np.zeros(len(self.is_asked), bool)
+        rows = self.rows
+        if rows.choices is not None:
+            starts, order = rows.choices.starts, rows.chosen[rows.choices.order]
+            close = np.isclose(self.scores, other.scores, rtol=0, atol=1e-6, equal_nan=True)
+            tops = _find_top(self.scores, starts) == _find_top(other.scores, starts)
+            same[order] = np.logical_and.reduceat(close, starts[:-1]) & tops
+        shares = np.isclose(self.shares, other.shares, rtol=0, atol=1e-6, equal_nan=True)
+        texts = np.array([one == two for one, two in zip(self.texts, other.texts, strict=True)], bool)
+        same[rows.voted] = shares & texts
+        return same[sample]
+
+
+def _find_top(scores: Floats, starts: Ints) -> Ints:
+    """The place of the first of the largest scores of each question."""
+    values = np.where(np.isnan(scores), -np.inf, scores)
+    largest = np.repeat(np.maximum.reduceat(values, starts[:-1]), np.diff(starts))
+    places = np.where(values == largest, np.arange(len(scores)), len(scores))
+    return np.asarray(np.minimum.reduceat(places, starts[:-1]))
+
+
+def _read_vote(text: str | None, share: float) -> Vote:
+    return Vote(text, None if text is None else float(share))
+
+
+def _hash(content: object) -> int:
+    return xxhash.xxh3_64_intdigest(marshal.dumps(content, 2))
+
+
+def _number(hashes: NDArray[np.uint64]) -> Ints:
+    """Numbers values in the order in which they first come."""
+    _, first, inverse = np.unique(hashes, return_index=True, return_inverse=True)
+    rank = np.empty(len(first), np.int64)
+    rank[np.argsort(first)] = np.arange(len(first))
+    return np.asarray(rank[inverse])
 
 
 def assign_folds(groups: Ints, keep: NDArray[np.bool_], num_folds: int, seed: int) -> Ints:
@@ -240,6 +359,11 @@ def make_vote(vote: Vote) -> Answer:
     return Answer(text=vote.text, confidence=vote.confidence)
 
 
+def identify(row: Example | Prompt, view: View) -> tuple[str | None, ...]:
+    """What tells a row from all that could have been answered by another model; a prompt and its row have the same."""
+    return row.group, None if view == "options_only" else row.question, *sorted(row.options)
+
+
 def is_choice(prompt: Prompt) -> bool:
     """Whether a prompt has options to choose from."""
     return prompt.problem_type == "multiple_choice" and bool(prompt.options)
@@ -250,15 +374,23 @@ def is_open(prompt: Prompt) -> bool:
     return prompt.problem_type != "multiple_choice"
 
 
-def _refuse(prompt: Prompt | None) -> Answer:
+def _refuse(prompt: Prompt) -> Answer:
     """What is answered when no model can."""
-    if prompt is None:
-        return Answer(text=None, error="no_subtitles")
     is_empty = prompt.problem_type == "multiple_choice" and not prompt.options
-    return Answer(text=None, error="no_options" if is_empty else "nothing_learned")
+    return Answer(text=None, error=_REFUSALS[NO_OPTIONS]) if is_empty else _NOTHING
+
+
+def _find_kind(example: Example, view: View) -> int:
+    if view == "subtitles" and example.subtitles is None:
+        return NO_SUBTITLES
+    if example.problem_type != "multiple_choice":
+        return OPEN
+    return CHOICE if example.options else NO_OPTIONS
 
 
 def _find_group(example: Example) -> object:
     # Rows without a group would teach each other their answers if they are the same question, in whatever order its
     # options stand.
-    return (example.question, *sorted(example.options)) if example.group is None else example.group
+    return (
+        ("question", example.question, *sorted(example.options)) if example.group is None else ("group", example.group)
+    )

@@ -14,6 +14,7 @@ import numpy as np
 import scipy.sparse as sp
 from numpy.typing import NDArray
 
+from vidground_hf.answerers.probe_scratch import take
 from vidground_hf.answerers.probe_text import Ints, PromptBatch, find_buckets
 from vidground_hf.prompts import Prompt
 from vidground_hf.schema import normalize_text
@@ -113,7 +114,7 @@ class VoteRows:
     def __init__(self, prompts: Sequence[Prompt]) -> None:
         found = []
         for start in range(0, len(prompts), _ROWS_PER_BATCH):
-            some = prompts[start : start + _ROWS_PER_BATCH]
+            some = take(prompts, np.arange(start, min(start + _ROWS_PER_BATCH, len(prompts))))
             found.append(_find_parts(PromptBatch(some), some))
         counts, buckets = (np.concatenate(parts) for parts in zip(*found, strict=True))
         self.keys = np.unique(buckets)
