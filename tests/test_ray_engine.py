@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import json
 import os
 import re
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -7,12 +8,14 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from click.testing import CliRunner
 from datasets import Dataset
 from hypothesis import given
 from hypothesis import strategies as st
 
 from vidground_hf import calibrated, curate, single_shot
 from vidground_hf.answerers.base import Answer, ModelAnswerer, collect_answers
+from vidground_hf.cli import cli
 from vidground_hf.prompts import Prompt
 from vidground_hf.shards import ROWS_PER_SHARD, count_shards, find_bounds
 
@@ -39,7 +42,7 @@ def make_rows(number: int) -> Dataset:
     )
 
 
-def make_answerer(on_prompt: Callable[[Prompt], None] = lambda prompt: None) -> ModelAnswerer:
+def make_answerer(on_question: Callable[[str], None] = lambda question: None) -> ModelAnswerer:
     """A model that knows every fifth question, guesses the others, and writes down what it was asked."""
 
     class Steady:  # local, so that it goes to the workers by value
@@ -56,8 +59,9 @@ def make_answerer(on_prompt: Callable[[Prompt], None] = lambda prompt: None) -> 
 
         def answer_each(self, prompts: Sequence[Prompt], on_answer: Callable[[int, Answer], None]) -> None:
             for position, prompt in enumerate(prompts):
-                on_prompt(prompt)
-                (number,) = map(int, re.findall("[0-9]+", prompt.question))
+                question = prompt.question or ""
+                on_question(question)
+                (number,) = map(int, re.findall("[0-9]+", question))
                 known = ["this", "that", "those"][number % 3]
                 shown = prompt.options.index(known) if number % 5 == 0 else number * 7919 % 11 % 3
                 on_answer(position, Answer(text="ABC"[shown]))
@@ -84,7 +88,7 @@ def test_workers_come_to_what_one_process_comes_to_and_a_second_run_asks_nothing
     }
     assert local.report["num_text_answerable"] > 50
 
-    def refuse(prompt: Prompt) -> None:
+    def refuse(question: str) -> None:
         raise AssertionError("asked again")
 
     again = ray_engine.curate_with_ray(rows, answerer=make_answerer(refuse), rule=calibrated(), num_workers=2)
@@ -99,14 +103,14 @@ def test_a_row_that_kills_its_workers_is_left_undecided_and_one_that_killed_once
     monkeypatch.setenv("VIDGROUND_CACHE", str(tmp_path / "cache"))
     asked = tmp_path / "asked"
 
-    def die(prompt: Prompt) -> None:
+    def die(question: str) -> None:
         with asked.open("a") as file:
-            file.write(prompt.question + "\n")
+            file.write(question + "\n")
         died = tmp_path / "died_once"
-        if ", 17?" in prompt.question and not died.exists():
+        if ", 17?" in question and not died.exists():
             died.touch()
             os._exit(1)
-        if ", 150?" in prompt.question:
+        if ", 150?" in question:
             os._exit(1)
 
     done = ray_engine.curate_with_ray(make_rows(200), answerer=make_answerer(die), rule=single_shot(), num_workers=2)
@@ -126,12 +130,42 @@ def test_what_breaks_in_a_worker_is_raised_as_it_is(
 ) -> None:
     monkeypatch.setenv("VIDGROUND_CACHE", str(tmp_path / "cache"))
 
-    def break_down(prompt: Prompt) -> None:
+    def break_down(question: str) -> None:
         raise OSError("the model is gone")
 
     with pytest.raises(OSError, match="the model is gone") as caught:
         ray_engine.curate_with_ray(make_rows(10), answerer=make_answerer(break_down), rule=single_shot())
     assert "Traceback" not in str(caught.value)
+
+
+@pytest.mark.slow
+def test_the_command_takes_an_engine(cluster: None, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("VIDGROUND_CACHE", str(tmp_path / "cache"))
+    make_rows(30).to_json(tmp_path / "rows.jsonl")
+    command = ["curate", str(tmp_path / "rows.jsonl"), "--answerer", "constant:A", "--rule", "single_shot"]
+    for engine, more in (("local", []), ("ray", ["--workers", "2"])):
+        chosen = ["--engine", engine, *more, "--output", str(tmp_path / engine)]
+        assert CliRunner().invoke(cli, command + chosen).exit_code == 0
+    reports = [json.loads((tmp_path / engine / "report.json").read_text()) for engine in ("local", "ray")]
+    own = [{name: value for name, value in report.items() if name not in ("seconds", "command")} for report in reports]
+    assert own[0] == own[1]
+    assert "--engine ray --workers 2" in reports[1]["command"]
+    shards = [sorted((tmp_path / engine / "data").iterdir()) for engine in ("local", "ray")]
+    assert [path.read_bytes() for path in shards[0]] == [path.read_bytes() for path in shards[1]]
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        (["--workers", "2"], "--workers and --ray-address go with --engine ray"),
+        (["--ray-address", "auto"], "--workers and --ray-address go with --engine ray"),
+        (["--engine", "ray", "--ladder"], "--ladder asks in one process; leave --engine out"),
+    ],
+)
+def test_options_that_do_not_go_together_are_refused(options: list[str], message: str, tmp_path: Path) -> None:
+    make_rows(3).to_json(tmp_path / "rows.jsonl")
+    done = CliRunner().invoke(cli, ["audit", str(tmp_path / "rows.jsonl"), "--answerer", "constant:A", *options])
+    assert (done.exit_code, message in done.output) == (2, True), done.output
 
 
 def test_numbers_that_do_not_go_with_workers_are_refused(cluster: None) -> None:

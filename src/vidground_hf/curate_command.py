@@ -16,6 +16,7 @@ import click
 
 from vidground_hf.answerer_options import add_answerer_options, make_answerers
 from vidground_hf.command_line import describe_command
+from vidground_hf.engine_options import add_engine_options, choose_curate
 from vidground_hf.gap_command import parse_mapping
 from vidground_hf.ladder_command import KEEP_OPTION, add_ladder_options, climb_rows, print_ladder, take_ladder_options
 from vidground_hf.schema import BLIND_VIEWS
@@ -28,6 +29,7 @@ _SOURCE_OPTIONS: list[Callable[[Any], Any]] = [
     click.option("--samples", type=click.IntRange(min=1), help="Answers a question and model at most, each under "
                  "another order of the options; as many as the rule takes when left out."),
     add_answerer_options,
+    add_engine_options,
     click.option("--shortcut-kinds", is_flag=True, help="Ask the first model why it could answer what is dropped."),
     click.option("--on-error", type=click.Choice(["raise", "undecided"]), default="raise", show_default=True,
                  help="What becomes of a question that gets no answer."),
@@ -162,16 +164,19 @@ def _curate(
     view: Any,
     media_root: str | None,
     as_json: bool,
+    engine: str,
+    workers: int | None,
+    ray_address: str | None,
     work_dir: Path | None = None,
     **options: Any,
 ) -> Any:
-    from vidground_hf.curation import curate
     from vidground_hf.filtering import GroundFilter
     from vidground_hf.rule_parsing import parse_rule
 
     if alpha is not None and rule != "calibrated":
         raise click.UsageError(f"--alpha goes with --rule calibrated, got --rule {rule}")
     chosen = parse_rule(rule if alpha is None else f"calibrated({alpha})")
+    run = choose_curate(engine, workers, ray_address)
     rows, made, columns, source = _open(**options)
     asked = {
         "samples": samples, "shortcut_kinds": shortcut_kinds, "view": view, "adapter": options["adapter"],
@@ -181,7 +186,7 @@ def _curate(
         _print_plan(GroundFilter(made, chosen, **asked).plan(rows), as_json)
         raise click.exceptions.Exit(0)
     with show_progress(f"{len(rows):,} questions, asking {', '.join(one.id for one in made)}"):
-        curation = curate(
+        curation = run(
             rows, answerer=made, rule=chosen, on_error=on_error, media_root=media_root, source=source, progress=True,
             work_dir=work_dir, **asked,
         )  # fmt: skip
@@ -193,7 +198,9 @@ def _curate(
 def _climb(
     taken: dict[str, Any], on_error: Any, rule: str, alpha: float | None, media_root: str | None, **options: Any
 ) -> Any:
-    blind_only = ("samples", "shortcut_kinds", "dry_run", "view")
+    if options["engine"] != "local":
+        raise click.UsageError("--ladder asks in one process; leave --engine out")
+    blind_only = ("samples", "shortcut_kinds", "dry_run", "view", "engine", "workers", "ray_address")
     rows, made, columns, source = _open(**{name: options[name] for name in options if name not in blind_only})
     with show_progress(f"{len(rows):,} questions, asking {', '.join(one.id for one in made)}"):
         return climb_rows(

@@ -45,9 +45,7 @@ def draw_orders(example: Example, num_trials: int, seed: int | None = 0) -> list
     return orders
 
 
-def draw_shares(
-    examples: Sequence[Example], seed: int = 0, *, num_before: Sequence[int] | None = None
-) -> list[float]:
+def draw_shares(examples: Sequence[Example], seed: int = 0, *, num_before: Sequence[int] | None = None) -> list[float]:
     """Draws a number in [0, 1) for each row, from the seed and the words of the row.
 
     Rows with the same words have numbers of their own: each is told how many of them came before.

@@ -13,36 +13,25 @@ from contextlib import contextmanager
 from copy import copy
 from dataclasses import replace
 from functools import partial
-from pathlib import Path
 from typing import Any
 
-import numpy as np
 import pyarrow as pa
-import ray
 from datasets import Dataset, DatasetDict
-from numpy.typing import NDArray
-from ray import cloudpickle
-from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 from tqdm.auto import tqdm
 
-from vidground_hf.answerers.base import Answer, Answerer, ModelAnswerer
-from vidground_hf.asking import CALLS, Asking, ask_trials
+from vidground_hf.answerers.base import Answerer, ModelAnswerer
+from vidground_hf.asking import CALLS, Asking
 from vidground_hf.cache import AnswerCache
 from vidground_hf.curation import Curation, curate
 from vidground_hf.facts import Facts
-from vidground_hf.progress import AskingBar
-from vidground_hf.prompts import Prompt
+from vidground_hf.ray_workers import Keeper, Piece, Worker, ray
 from vidground_hf.reading import RowSource
-from vidground_hf.schema import Example
-from vidground_hf.shard_asking import draw_followed, weigh_shard
+from vidground_hf.shard_asking import weigh_shard
 from vidground_hf.shards import ROWS_PER_SHARD, ShardFolder, count_shards, find_bounds
-from vidground_hf.trial_tables import pack_trials, unpack_trials
-from vidground_hf.trials import KILLED_WORKER, Trial
+from vidground_hf.trial_tables import unpack_trials
 
 _PIECES_PER_WORKER = 4  # our guess: so many let the slowest worker end not long after the others
 _MIN_ROWS_PER_PIECE = 100
-_DEATHS_TO_QUARANTINE = 2
-Piece = tuple[int, int]
 
 
 def curate_with_ray(
@@ -106,7 +95,9 @@ def ask_with_ray(
     if missing:
         num_workers, num_gpus = find_resources(asking.answerers, num_workers)
         pieces = cut_pieces(missing, len(source), num_workers)
-        here = NodeAffinitySchedulingStrategy(ray.get_runtime_context().get_node_id(), soft=False)
+        here = ray.util.scheduling_strategies.NodeAffinitySchedulingStrategy(
+            ray.get_runtime_context().get_node_id(), soft=False
+        )
         with AnswerCache() as cache:
             path = cache.path
         keeper = Keeper.options(scheduling_strategy=here).remote(source, facts.num_before, path)  # type: ignore[attr-defined]
@@ -197,121 +188,3 @@ def gather_shards(
             parts = [part for _, part in sorted(held.pop(shard).items())]
             tables = [pa.ipc.open_stream(part["trials"]).read_all() for part in parts]
             yield shard, tables, {name: sum(int(part[name]) for part in parts) for name in CALLS}
-
-
-@ray.remote(num_cpus=0, max_concurrency=1)
-class Keeper:
-    """What workers need of the driver's machine: rows, the answer cache, and who died over what.
-
-    Args:
-        source (`RowSource`): the rows of the set.
-        num_before (`int64[N]`): see `shard_asking.ask_shard`.
-        cache_path (`Path`): of the answer cache.
-    """
-
-    def __init__(self, source: RowSource, num_before: NDArray[np.int64], cache_path: Path) -> None:
-        self._source, self._num_before = source, num_before
-        self._cache = AnswerCache(cache_path)
-        self._num_open: Counter[Any] = Counter()
-
-    def read(self, start: int, stop: int) -> tuple[list[Example], list[int]]:
-        """Rows, and for each what `ask_shard` calls `num_before`."""
-        return self._source.read(start, stop), self._num_before[start:stop].tolist()
-
-    def get_many(self, keys: Sequence[bytes]) -> dict[bytes, Answer]:
-        return self._cache.get_many(keys)
-
-    def put(self, key: bytes, answer: Answer, answerer_id: str) -> None:
-        self._cache.put(key, answer, answerer_id)
-
-    def begin(self, what: Any) -> int:
-        """Notes that something is being asked about; how often it was begun before and never ended (`int`)."""
-        self._num_open[what] += 1
-        return self._num_open[what] - 1
-
-    def end(self, what: Any) -> None:
-        """Notes that it was answered; its worker lives."""
-        del self._num_open[what]
-
-
-class RemoteCache:
-    """The keeper's cache, as `ask_trials` takes one.
-
-    Args:
-        keeper (`Keeper`): a handle.
-    """
-
-    def __init__(self, keeper: Any) -> None:
-        self._keeper = keeper
-
-    def make_keys(self, answerer: ModelAnswerer, prompts: Sequence[Prompt]) -> list[bytes]:
-        return AnswerCache.make_keys(self, answerer, prompts)  # type: ignore[arg-type]
-
-    def get_many(self, keys: Sequence[bytes]) -> dict[bytes, Answer]:
-        found: dict[bytes, Answer] = ray.get(self._keeper.get_many.remote(list(keys)))
-        return found
-
-    def put(self, key: bytes, answer: Answer, answerer_id: str) -> None:
-        """Keeps an answer; it is kept when this returns, so that no death of a worker costs it."""
-        ray.get(self._keeper.put.remote(key, answer, answerer_id))
-
-
-class Worker:
-    """Asks about pieces, with models that are loaded once.
-
-    Args:
-        asking (`Asking`): who, what and for which rule.
-        keeper (`Keeper`): a handle.
-        followed_share (`float`): see `shard_asking.ask_shard`.
-    """
-
-    def __init__(self, asking: Asking, keeper: Any, followed_share: float) -> None:
-        self._asking, self._keeper, self._followed_share = asking, keeper, followed_share
-        self._cache = RemoteCache(keeper)
-
-    def __call__(self, batch: Mapping[str, Any]) -> dict[str, list[Any]]:
-        """Asks about one piece (`start`, `stop`).
-
-        Returns:
-            `dict[str, list]`: one of `start`, `stop`, `error` (`bytes`, *optional*, a pickled exception), `trials`
-            (an Arrow stream) and each of `asking.CALLS`.
-        """
-        piece = int(batch["start"][0]), int(batch["stop"][0])
-        trials, counts, error = b"", Counter[str](), None
-        try:
-            trials, counts = self._ask_piece(piece)
-        except Exception as raised:  # noqa: BLE001  Ray would tell of it in a traceback and lose what it was
-            error = cloudpickle.dumps(raised)
-        found = {"start": piece[0], "stop": piece[1], "error": error, "trials": trials}
-        return {name: [value] for name, value in found.items()} | {name: [counts[name]] for name in CALLS}
-
-    def _ask_piece(self, piece: Piece) -> tuple[bytes, Counter[str]]:
-        examples, num_before = ray.get(self._keeper.read.remote(*piece))
-        is_drawn = draw_followed(self._asking, examples, num_before, self._followed_share)
-        with AskingBar(total=0, show=False) as bar:
-            if ray.get(self._keeper.begin.remote(piece)):
-                rows = self._ask_one_by_one(piece[0], examples, is_drawn, bar)
-            else:
-                rows = self._ask(examples, is_drawn, bar)
-        ray.get(self._keeper.end.remote(piece))
-        sink = pa.BufferOutputStream()
-        table = pack_trials(rows, [False] * len(rows))
-        with pa.ipc.new_stream(sink, table.schema) as writer:
-            writer.write_table(table)
-        return sink.getvalue().to_pybytes(), bar.counts
-
-    def _ask(self, examples: Sequence[Example], is_drawn: Sequence[bool], bar: AskingBar) -> list[list[Trial]]:
-        return ask_trials(self._asking, examples, is_drawn=is_drawn, cache=self._cache, bar=bar)  # type: ignore[arg-type]
-
-    def _ask_one_by_one(
-        self, first: int, examples: Sequence[Example], is_drawn: Sequence[bool], bar: AskingBar
-    ) -> list[list[Trial]]:
-        """Finds the row that killed a worker; what the others were answered is in the cache."""
-        rows = []
-        for place, (example, drawn) in enumerate(zip(examples, is_drawn, strict=True), first):
-            if ray.get(self._keeper.begin.remote(place)) < _DEATHS_TO_QUARANTINE:
-                rows += self._ask([example], [drawn], bar)
-                ray.get(self._keeper.end.remote(place))
-            else:
-                rows.append([Trial(score=None, error=KILLED_WORKER, num_options=example.num_distinct_options)])
-        return rows
