@@ -4,16 +4,19 @@ import json
 import os
 import re
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 from click.testing import CliRunner
 from datasets import Dataset
 from hypothesis import given
 from hypothesis import strategies as st
 
-from vidground_hf import calibrated, curate, single_shot
+from tests.answerers.test_transformers_serve import save_chat_model
+from vidground_hf import bias_at_least, calibrated, curate, load_answerer, single_shot
 from vidground_hf.answerers.base import Answer, ModelAnswerer, collect_answers
 from vidground_hf.cli import cli
 from vidground_hf.prompts import Prompt
@@ -122,6 +125,27 @@ def test_a_row_that_kills_its_workers_is_left_undecided_and_one_that_killed_once
     assert counts.pop("Which of them is it, 150?") == 3  # once among others, twice alone
     assert counts.pop("Which of them is it, 17?") == 2
     assert set(counts.values()) == {1}, "a row was paid for twice because another one killed its worker"
+
+
+@pytest.mark.slow
+def test_models_in_workers_differ_by_their_kernels_only(
+    cluster: None, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    save_chat_model(tmp_path / "model")
+    chosen: dict[str, Any] = {"rule": bias_at_least(0.335), "shortcut_kinds": False}
+    found = []
+    for name, run in (("local", curate), ("ray", partial(ray_engine.curate_with_ray, num_workers=2))):
+        monkeypatch.setenv("VIDGROUND_CACHE", str(tmp_path / name))
+        done = run(make_rows(240), answerer=load_answerer(f"transformers:{tmp_path / 'model'}"), **chosen)
+        found.append({row["question"]: row for part in done.splits.values() for row in part})
+    local, remote = found
+    scores = np.array([[local[name]["bias_score"], remote[name]["bias_score"]] for name in local])
+    assert np.abs(np.log(scores[:, 0]) - np.log(scores[:, 1])).max() <= 1e-3
+    is_near_tie = np.abs(scores[:, 0] - 0.335) < 1e-3
+    verdicts = np.array([[one[name]["is_visually_grounded"] for name in local] for one in found])
+    assert len(set(verdicts[0].tolist())) == 2
+    np.testing.assert_array_equal(*verdicts[:, ~is_near_tie])
+    assert is_near_tie.mean() < 0.2
 
 
 @pytest.mark.slow
