@@ -67,9 +67,7 @@ def fit_rule(
     return rule.fit(rows, make_rescore(probe, has_score))
 
 
-def make_rescore(
-    probe: ProbeFit, has_score: NDArray[np.bool_]
-) -> Callable[[NDArray[np.bool_]], NDArray[np.float64]]:
+def make_rescore(probe: ProbeFit, has_score: NDArray[np.bool_]) -> Callable[[NDArray[np.bool_]], NDArray[np.float64]]:
     """What `drop_fraction` takes: from the rows that are kept to their new bias scores, for rows that have one."""
 
     def rescore(is_kept: NDArray[np.bool_]) -> NDArray[np.float64]:

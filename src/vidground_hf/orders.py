@@ -59,9 +59,7 @@ def count_orders(options: Sequence[str]) -> int:
     return math.factorial(len(options)) // math.prod(map(math.factorial, Counter(options).values()))
 
 
-def draw_shares(
-    examples: Sequence[Example], seed: int = 0, *, num_before: Sequence[int] | None = None
-) -> list[float]:
+def draw_shares(examples: Sequence[Example], seed: int = 0, *, num_before: Sequence[int] | None = None) -> list[float]:
     """Draws a number in [0, 1) for each row, from the seed and the words of the row.
 
     Rows with the same words have numbers of their own: each is told how many of them came before.
