@@ -203,6 +203,15 @@ def test_a_shard_with_a_failed_answer_is_asked_again(monkeypatch: pytest.MonkeyP
     assert curate(make_dataset(30), **settings).report["reasons"]["undecided"] == {}
 
 
+def test_a_second_run_in_a_folder_leaves_what_the_first_one_returned(tmp_path: Path) -> None:
+    first = curate(make_dataset(40), work_dir=tmp_path / "work")
+    rows = first.splits["grounded"].to_list()
+    assert first.work is not None
+    first.work.release()
+    curate(make_dataset(30), work_dir=tmp_path / "work")
+    assert first.splits["grounded"].to_list() == rows
+
+
 def make_folder(path: Path, **settings: Any) -> ShardFolder:
     return ShardFolder(path, {"content": "abc", "seed": 0, **settings})
 

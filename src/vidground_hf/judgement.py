@@ -5,6 +5,7 @@ Trials come from `shard_asking.py`; figures are counted from this in `report.py`
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
@@ -234,7 +235,9 @@ def decide(
     values = {True: 1, False: 0, None: -1}
     writer: pa.RecordBatchStreamWriter | None = None
     path.parent.mkdir(parents=True, exist_ok=True)
-    with path.open("wb") as file:
+    # Not in place: an earlier judgement may still have the file mapped.
+    partial = path.with_suffix(".partial")
+    with partial.open("wb") as file:
         for shard in range(count_shards(num_rows)):
             start, stop = find_bounds(shard, num_rows)
             rows = read_trials(folder, shard, followed_share)
@@ -248,5 +251,6 @@ def decide(
             writer.write_table(added.combine_chunks())
         if writer is not None:
             writer.close()
+    os.replace(partial, path)
     columns = pa.ipc.open_stream(pa.memory_map(str(path))).read_all()
     return columns, grounded, Names(reasons, list(codes))
