@@ -4,8 +4,8 @@ Each size and answerer in a process of its own, from parquet to a written folder
 `python benchmarks/curate_at_scale.py [--answerers probe instant] [--folder DIR] [ROWS ...]`
 
 Peak memory is that of the process, and without the pages of files that it has mapped, which the system takes back when
-memory is short (`anonymous`). Seconds are of the wall and of the processor: on a machine that others use, too, only the
-latter can be compared.
+memory is short (`anonymous`). Seconds are of the wall and of the processor: on a machine that others use, too, only
+the latter can be compared.
 """
 
 from __future__ import annotations

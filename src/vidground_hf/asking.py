@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
-from itertools import groupby
+from itertools import groupby, islice
 from typing import NamedTuple
 
 from vidground_hf.answerers.base import Answer, Answerer, ConstantAnswerer, ModelAnswerer, check_seen, takes_frames
@@ -17,7 +17,7 @@ from vidground_hf.cache import AnswerCache, answer_through_cache, open_cache
 from vidground_hf.deciding import RowRule
 from vidground_hf.judging import make_trial, weigh_trials
 from vidground_hf.media import FrameBudget
-from vidground_hf.orders import draw_orders, draw_shares
+from vidground_hf.orders import count_orders, draw_shares, iterate_orders
 from vidground_hf.progress import AskingBar
 from vidground_hf.prompts import Prompt, find_missing, make_prompt
 from vidground_hf.rules import AtMost, Circular, Majority, SingleShot
@@ -128,17 +128,16 @@ class Asking:
 
     def _draw_trials(self, example: Example, number: int, way: Way) -> list[tuple[tuple[int, ...], int]]:
         trials: list[tuple[tuple[int, ...], int]] = []
-        for num_draws in (number, _DRAWS_PER_TRIAL * number):
-            seen: Counter[tuple[str, ...]] = Counter()
-            trials = []
-            for order in draw_orders(example, num_draws, way.seed):
-                shown = tuple(example.options[position] for position in order)
-                if way.samples or not seen[shown]:
-                    trials.append((order, seen[shown]))
-                seen[shown] += 1
-            if len(trials) >= number or len(seen) == 1:
+        seen: Counter[tuple[str, ...]] = Counter()
+        most = count_orders(example.options)
+        for order in islice(iterate_orders(example, way.seed), _DRAWS_PER_TRIAL * number):
+            if len(trials) == number or (not way.samples and len(seen) == most):
                 break
-        return trials[:number]
+            shown = tuple(example.options[position] for position in order)
+            if way.samples or not seen[shown]:
+                trials.append((order, seen[shown]))
+            seen[shown] += 1
+        return trials
 
     def make_prompts(self, example: Example, order: tuple[int, ...], trial_index: int) -> list[Prompt]:
         """What is shown for one trial: one prompt, or one for each frame that is tried."""
@@ -267,12 +266,13 @@ def ask_trials(
     rows = [_find_obstacle(example, asking.view) for example in examples]
     waiting = [index for index, trials in enumerate(rows) if not trials]
     ways = [asking.find_way(answerer) for answerer in asking.answerers]
-    limits = [
-        [len(asking.list_trials(example, way)) if not trials else 0 for way in ways]
+    plans = [
+        [asking.list_trials(example, way) if not trials else [] for way in ways]
         for example, trials in zip(examples, rows, strict=True)
     ]
+    limits = [[len(trials) for trials in plan] for plan in plans]
     bar.expect(asking.num_tries * sum(map(sum, limits)))
-    wave = _Waves(asking, examples, rows, limits, is_drawn, ways, cache, bar)
+    wave = _Waves(asking, examples, rows, plans, limits, is_drawn, cache, bar)
     is_blind = asking.view in BLIND_VIEWS
     for part in [waiting] if is_blind else list_parts(asking.answerers, examples, waiting):
         wave.ask(part)
@@ -334,9 +334,9 @@ class _Waves:
     asking: Asking
     examples: Sequence[Example]
     rows: list[list[Trial]]
+    plans: Sequence[Sequence[Sequence[tuple[tuple[int, ...], int]]]]
     limits: Sequence[Sequence[int]]
     is_drawn: Sequence[bool]
-    ways: Sequence[Way]
     cache: AnswerCache | None
     bar: AskingBar
 
@@ -361,13 +361,12 @@ class _Waves:
         return still
 
     def _ask_wave(self, asked: Sequence[int], number: int, turn: int) -> Iterator[tuple[int, Trial]]:
-        answerer, way = self.asking.answerers[number], self.ways[number]
+        answerer = self.asking.answerers[number]
         for start in range(0, len(asked), _PROMPTS_PER_PART):
             part = asked[start : start + _PROMPTS_PER_PART]
             shown = []
             for index in part:
-                trial = self.asking.list_trials(self.examples[index], way)[turn]
-                shown.append(self.asking.make_prompts(self.examples[index], *trial))
+                shown.append(self.asking.make_prompts(self.examples[index], *self.plans[index][number][turn]))
             prompts = [prompt for tries in shown for prompt in tries]
             answers = iter(_answer(answerer, prompts, self.cache, self.bar))
             for index, tries in zip(part, shown, strict=True):

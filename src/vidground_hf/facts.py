@@ -129,8 +129,9 @@ def gather_facts(source: RowSource) -> Facts:
         parts["keys"].append(np.frombuffer(b"".join(hash_rows(cells)), np.uint8).reshape(-1, 16))
         parts["groups"].append(_hash([(e.group,) if e.group else (None, shard, k) for k, e in enumerate(examples)]))
         parts["words"].append(_hash([(e.question, *e.options) for e in examples]))
-        parts["asked"].append(_hash([(normalize_text(e.question), e.video or e.id) for e in examples]))
-        parts["has_video"].append(np.array([e.video is not None for e in examples]))
+        asked, has_video = hash_questions(examples)
+        parts["asked"].append(asked)
+        parts["has_video"].append(has_video)
         for name, coder in coders.items():
             coder.add([getattr(example, name) for example in examples])
         scored = score_floors([e.options for e in examples], [e.answer_index for e in examples])
@@ -156,6 +157,12 @@ def gather_facts(source: RowSource) -> Facts:
         floors=_join_floors(floors),
         gold_options=joined["gold"],
     )
+
+
+def hash_questions(examples: Sequence[Example]) -> tuple[NDArray[np.uint64], NDArray[np.bool_]]:
+    """What is equal for rows with the same question about the same clip, and whether a row names a clip."""
+    asked = _hash([(normalize_text(e.question), e.video or e.id) for e in examples])
+    return asked, np.array([e.video is not None for e in examples], bool)
 
 
 def _hash(rows: Sequence[tuple[Any, ...]]) -> NDArray[np.uint64]:

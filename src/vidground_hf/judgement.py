@@ -5,6 +5,7 @@ Trials come from `shard_asking.py`; figures are counted from this in `report.py`
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
@@ -21,7 +22,7 @@ from vidground_hf.lookup import list_columns
 from vidground_hf.reading import RowSource
 from vidground_hf.schema import Verdict
 from vidground_hf.set_rules import Calibrated, DropFraction
-from vidground_hf.shards import ROWS_PER_SHARD, ShardFolder, WorkFolder, count_shards, find_bounds
+from vidground_hf.shards import ShardFolder, WorkFolder, count_shards, find_bounds, find_shard
 from vidground_hf.stats.gap import RIGHT_SCORE
 from vidground_hf.trial_tables import unpack_trials
 from vidground_hf.trials import Trial, find_defect
@@ -113,7 +114,7 @@ class Judgement:
     def read_firsts(self, indices: Sequence[int]) -> dict[int, Trial]:
         """The first trials of a few rows, by their places."""
         found: dict[int, Trial] = {}
-        for shard in sorted({index // ROWS_PER_SHARD for index in indices}):
+        for shard in sorted({find_shard(index) for index in indices}):
             rows = read_trials(self.folder, shard, self.followed_share)
             start, stop = find_bounds(shard, len(self.source))
             found.update({index: rows[index - start][0] for index in indices if start <= index < stop})
@@ -143,7 +144,7 @@ def collect_firsts(folder: ShardFolder, num_rows: int, num_answerers: int, follo
     score, confidence, bias_score = np.full((3, num_rows), np.nan)
     num_options, num_gold, num_trials = np.zeros((3, num_rows), np.int32)
     is_whole, states, has_choice = np.zeros((3, num_rows), bool)
-    errors, codes = np.full(num_rows, -1, np.int32), {}
+    errors, codes = np.full(num_rows, -1, np.int32), dict[str, int]()
     by_answerer = np.full((num_answerers, num_rows), np.nan)
     for shard in range(count_shards(num_rows)):
         start, stop = find_bounds(shard, num_rows)
@@ -234,7 +235,9 @@ def decide(
     values = {True: 1, False: 0, None: -1}
     writer: pa.RecordBatchStreamWriter | None = None
     path.parent.mkdir(parents=True, exist_ok=True)
-    with path.open("wb") as file:
+    # Not in place: an earlier judgement may still have the file mapped.
+    partial = path.with_suffix(".partial")
+    with partial.open("wb") as file:
         for shard in range(count_shards(num_rows)):
             start, stop = find_bounds(shard, num_rows)
             rows = read_trials(folder, shard, followed_share)
@@ -248,5 +251,6 @@ def decide(
             writer.write_table(added.combine_chunks())
         if writer is not None:
             writer.close()
+    os.replace(partial, path)
     columns = pa.ipc.open_stream(pa.memory_map(str(path))).read_all()
     return columns, grounded, Names(reasons, list(codes))

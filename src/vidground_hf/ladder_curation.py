@@ -17,7 +17,8 @@ from datasets import Dataset, DatasetDict, Features, Value
 
 from vidground_hf.answerers.base import Answerer
 from vidground_hf.benchmark_data import list_missing_files
-from vidground_hf.curation import join_splits
+from vidground_hf.curation import code_column, join_splits
+from vidground_hf.facts import hash_questions
 from vidground_hf.folders import write_report, write_shards, write_whole
 from vidground_hf.judging import AnswerError
 from vidground_hf.ladder import Labels, Ladder, label_rows
@@ -170,7 +171,9 @@ def climb(
         "wrong_video": measure_wrong_videos(ladder, examples, num_control_rows),
         "kept_blind": measure_kept(ladder, examples, [k for k, need in enumerate(labels.needs) if need in keep]),
         "planted": _compare(labels, marked),
-        "leaks": find_leaks(examples, rows["split"] if "split" in rows.column_names else None),
+        "leaks": find_leaks(
+            examples, *hash_questions(examples), code_column(rows, "split") if "split" in rows.column_names else None
+        ),
         "samples": {},  # a page of a ladder shows no rows
         "columns": dict(columns) if columns else None,
         "command": None,

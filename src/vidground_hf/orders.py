@@ -6,9 +6,11 @@ The data's own order is nobody's choice: it mixes a model's habit of preferring 
 from __future__ import annotations
 
 import hashlib
+import math
 import random
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from itertools import islice
 
 from vidground_hf.schema import Example
 
@@ -33,16 +35,28 @@ def draw_orders(example: Example, num_trials: int, seed: int | None = 0) -> list
         >>> draw_orders(example, 4)
         [(0, 1, 2), (1, 2, 0), (2, 0, 1), (2, 1, 0)]
     """
+    return list(islice(iterate_orders(example, seed), num_trials))
+
+
+def iterate_orders(example: Example, seed: int | None) -> Iterator[tuple[int, ...]]:
+    """Yields the orders that `draw_orders` lists, without end."""
     num_options = len(example.options)
     rng = _make_generator(example, "orders", 0 if seed is None else seed)
     first = rng.randrange(num_options) if num_options and seed is not None else 0
-    orders = []
-    for trial in range(num_trials):
-        if trial < max(num_options, 1):
-            orders.append(tuple((first + trial + k) % num_options for k in range(num_options)))
-        else:
-            orders.append(tuple(rng.sample(range(num_options), num_options)))
-    return orders
+    for trial in range(max(num_options, 1)):
+        yield tuple((first + trial + k) % num_options for k in range(num_options))
+    while True:
+        yield tuple(rng.sample(range(num_options), num_options))
+
+
+def count_orders(options: Sequence[str]) -> int:
+    """In how many ways options can be shown, where equal ones cannot be told apart.
+
+    Example:
+        >>> count_orders(["red", "blue", "sea"]), count_orders(["red", "red", "sea"]), count_orders([])
+        (6, 3, 1)
+    """
+    return math.factorial(len(options)) // math.prod(map(math.factorial, Counter(options).values()))
 
 
 def draw_shares(examples: Sequence[Example], seed: int = 0, *, num_before: Sequence[int] | None = None) -> list[float]:

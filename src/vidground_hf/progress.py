@@ -42,7 +42,7 @@ class AskingBar:
 
     def expect(self, number: int) -> None:
         """Raises the total: so many answers more may be needed."""
-        self._bar.total += number
+        self._bar.total = (self._bar.total or 0) + number
         self._bar.refresh()
 
     def add(self, number: int, source: str) -> None:

@@ -5,6 +5,7 @@ What the cells mean is left to `adapters.py`.
 
 from __future__ import annotations
 
+import uuid
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -21,6 +22,7 @@ from vidground_hf.schema import Example
 
 AnyDataset: TypeAlias = Dataset | DatasetDict | IterableDataset | IterableDatasetDict
 ROWS_PER_BATCH = 1000  # what `Dataset.map` itself takes at a time
+_ROWS_PER_FILE = 10_000  # of a stream
 
 
 def read_examples(
@@ -104,14 +106,16 @@ class RowSource(Sequence[Example]):
         parts = list(dataset.values()) if isinstance(dataset, dict) else [dataset]
         self.adapter = find_adapter(name_columns(parts[0]), name=adapter, mapping=columns)
         self._media_root = media_root
-        self._parts = [self._prepare(part, folder / f"rows-{k:05d}.arrow") for k, part in enumerate(parts)]
+        self._parts = [
+            self._prepare(own)
+            for part in parts
+            for own in (spool_rows(part, self.adapter, folder) if isinstance(part, IterableDataset) else [part])
+        ]
         self._starts = np.concatenate([[0], np.cumsum([len(part) for part in self._parts])])
         if not len(self):
             raise ValueError("the dataset has no rows; there is nothing to read")
 
-    def _prepare(self, part: Dataset | IterableDataset, path: Path) -> Dataset:
-        if isinstance(part, IterableDataset):
-            part = spool_rows(part, self.adapter, path)
+    def _prepare(self, part: Dataset) -> Dataset:
         missing = [name for name in self.adapter.columns if name not in part.column_names]
         if missing:
             raise ValueError(f"the rows lack the columns {', '.join(missing)}; found {', '.join(part.column_names)}")
@@ -162,21 +166,19 @@ class RowSource(Sequence[Example]):
             yield from self.read(start, min(start + ROWS_PER_BATCH, len(self)))
 
 
-def spool_rows(stream: IterableDataset, adapter: Adapter, path: Path) -> Dataset:
-    """Writes the columns of a stream that an adapter reads to an Arrow file, and opens it."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    writer: pa.RecordBatchStreamWriter | None = None
-    with path.open("wb") as file:
-        for table in stream.with_format("arrow").iter(batch_size=ROWS_PER_BATCH):
-            cells = read_table(table, adapter)
-            kept = pa.table({name: pa.array(cell) for name, cell in zip(adapter.columns, cells, strict=True)})
-            if writer is None:
-                writer = pa.ipc.new_stream(file, kept.schema)
-            writer.write_table(kept.cast(writer.schema))
-        if writer is None:
-            raise ValueError("the dataset has no rows; there is nothing to read")
-        writer.close()
-    return Dataset.from_file(str(path))
+def spool_rows(stream: IterableDataset, adapter: Adapter, folder: Path) -> Iterator[Dataset]:
+    """Writes the columns of a stream that an adapter reads to Arrow files, and opens them one by one.
+
+    Each file has types of its own: a column that begins with nothing but `None` may hold something later.
+    """
+    folder.mkdir(parents=True, exist_ok=True)
+    for table in stream.with_format("arrow").iter(batch_size=_ROWS_PER_FILE):
+        cells = read_table(table, adapter)
+        kept = pa.table({name: pa.array(cell) for name, cell in zip(adapter.columns, cells, strict=True)})
+        path = folder / f"{uuid.uuid4().hex}.arrow"
+        with path.open("wb") as file, pa.ipc.new_stream(file, kept.schema) as writer:
+            writer.write_table(kept)
+        yield Dataset.from_file(str(path))
 
 
 def name_columns(dataset: Dataset | IterableDataset) -> list[str]:

@@ -22,7 +22,7 @@ from vidground_hf.judgement import Judgement
 from vidground_hf.judging import make_trial
 from vidground_hf.luck import count_luck
 from vidground_hf.prompts import make_prompt
-from vidground_hf.schema import View
+from vidground_hf.schema import Example, View
 from vidground_hf.set_rules import FittedCalibrated
 from vidground_hf.shortcut_kinds import SHORTCUT_KINDS
 from vidground_hf.stats.intervals import bootstrap_mean
@@ -71,7 +71,7 @@ def build_report(
         },
         "reasons": count_reasons(judgement),
         "flags": facts.flags,
-        "leaks": find_leaks(judgement, splits),
+        "leaks": find_leaks(judgement.source, facts.asked, facts.has_video, splits),
         "label_invariance": judgement.probe.label_invariance if judgement.probe is not None else None,
         "heldout_blind_accuracy": heldout,
         "random_removal_control": control,
@@ -142,21 +142,27 @@ def measure_answerer(judgement: Judgement, number: int, seed: int) -> dict[str, 
     return bootstrap_mean(scores, clusters=judgement.facts.clusters, seed=seed)._asdict()
 
 
-def find_leaks(judgement: Judgement, splits: Names | None) -> dict[str, Any]:
-    """Questions that are asked about the same video in more than one split."""
-    if splits is None:
+def find_leaks(
+    examples: Sequence[Example], asked: NDArray[np.uint64], has_video: NDArray[np.bool_], splits: Names | None
+) -> dict[str, Any]:
+    """Questions that are asked about the same video in more than one split.
+
+    Args:
+        examples (`Sequence[Example]`): N rows, of which a few are read.
+        asked (`uint64[N]`), has_video (`bool[N]`): see `facts.hash_questions`.
+        splits (`Names`, *optional*): of each row.
+    """
+    if splits is None or not has_video.any():
         return {"num_questions": 0, "splits": [], "examples": []}
-    rows = np.flatnonzero(judgement.facts.has_video)
-    _, first, question = np.unique(judgement.facts.asked[rows], return_index=True, return_inverse=True)
+    rows = np.flatnonzero(has_video)
+    _, first, question = np.unique(asked[rows], return_index=True, return_inverse=True)
     codes = splits.codes[rows]
-    is_leak = codes != codes[first[question]]
-    leaked = np.unique(question[is_leak])
-    places = np.sort(rows[first[leaked]])
+    leaked = np.unique(question[codes != codes[first[question]]])
     named = np.unique(codes[np.isin(question, leaked)])
     return {
         "num_questions": len(leaked),
         "splits": sorted(splits.names[code] for code in named),
-        "examples": [example.id for example in judgement.source.take(places[:10].tolist())],
+        "examples": [examples[index].id for index in np.sort(rows[first[leaked]])[:10].tolist()],
     }
 
 

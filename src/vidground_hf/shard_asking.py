@@ -14,6 +14,7 @@ import pyarrow as pa
 from vidground_hf.answerers.base import Answer, ModelAnswerer
 from vidground_hf.asking import CALLS, Asking, ask_trials, open_cache
 from vidground_hf.cache import AnswerCache
+from vidground_hf.environment import read_version
 from vidground_hf.facts import Facts
 from vidground_hf.judging import list_errors, make_trial, weigh_trials
 from vidground_hf.orders import draw_shares
@@ -116,6 +117,7 @@ def ask_source(
 def describe_asking(asking: Asking, source: RowSource, facts: Facts, rule_name: str) -> dict[str, Any]:
     """Everything that the trials of a set depend on, as JSON, for the manifest of a `ShardFolder`."""
     return {
+        "version": read_version("vidground-hf"),
         "content": facts.fingerprint,
         "num_rows": len(source),
         "adapter": source.adapter.name,

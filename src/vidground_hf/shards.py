@@ -41,6 +41,11 @@ def find_bounds(shard: int, num_rows: int) -> tuple[int, int]:
     return shard * ROWS_PER_SHARD, min((shard + 1) * ROWS_PER_SHARD, num_rows)
 
 
+def find_shard(row: int) -> int:
+    """The shard that a row is in."""
+    return row // ROWS_PER_SHARD
+
+
 class WorkFolder:
     """A folder for what a curation keeps on the disk meanwhile, for one run at a time.
 

@@ -264,8 +264,10 @@ class ChoiceTally:
             is_dealt = fold >= 0
             place, choice, row, fold = place[is_dealt], choice[is_dealt], row[is_dealt], fold[is_dealt]
             cell, size = place * num_folds + fold, len(buckets) * num_folds
-            won = np.bincount(cell, is_gold[choice], minlength=size).reshape(-1, num_folds)
-            expected = np.bincount(cell, share[row], minlength=size).reshape(-1, num_folds)
+            won, expected = (
+                np.bincount(cell, own, minlength=size).astype(np.float64).reshape(-1, num_folds)
+                for own in (is_gold[choice], share[row])
+            )
             worth = np.empty((num_folds, num_folds, len(buckets)), np.float32)
             for own in range(num_folds):
                 for other in range(own, num_folds):

@@ -292,7 +292,7 @@ def _read_vote(text: str | None, share: float) -> Vote:
     return Vote(text, None if text is None else float(share))
 
 
-def _hash(content: object) -> int:
+def _hash(content: tuple[str | None, ...]) -> int:
     return xxhash.xxh3_64_intdigest(marshal.dumps(content, 2))
 
 
@@ -388,7 +388,7 @@ def _find_kind(example: Example, view: View) -> int:
     return CHOICE if example.options else NO_OPTIONS
 
 
-def _find_group(example: Example) -> object:
+def _find_group(example: Example) -> tuple[str, ...]:
     # Rows without a group would teach each other their answers if they are the same question, in whatever order its
     # options stand.
     return (

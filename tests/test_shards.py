@@ -1,0 +1,306 @@
+"""Trials shard by shard: what is cut, kept, found again and asked again, and that none of it changes a result."""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import pytest
+from datasets import Dataset, DatasetDict
+from hypothesis import given
+from hypothesis import strategies as st
+
+from tests.models import SimulatedModel
+from tests.questions import make_dataset, make_rows
+from vidground_hf.answerers.base import Answer, ConstantAnswerer
+from vidground_hf.asking import Asking
+from vidground_hf.curation import curate
+from vidground_hf.facts import gather_facts
+from vidground_hf.filtering import GroundFilter, list_clusters
+from vidground_hf.judging import AnswerError
+from vidground_hf.progress import AskingBar
+from vidground_hf.prompts import Prompt
+from vidground_hf.reading import RowSource, read_examples
+from vidground_hf.rules import circular, single_shot
+from vidground_hf.schema import Example
+from vidground_hf.set_rules import calibrated, drop_fraction
+from vidground_hf.shard_asking import ask_shard
+from vidground_hf.shards import ShardFolder, WorkFolder, count_shards, find_bounds
+from vidground_hf.stats.floors import measure_floors, score_floors
+from vidground_hf.trial_tables import pack_trials, unpack_trials
+from vidground_hf.trials import Trial
+
+
+class CountedModel(SimulatedModel):
+    """Counts the prompts it is given, and stops the run when a limit is reached."""
+
+    def __init__(self, golds: dict[str, str], limit: int | None = None) -> None:
+        super().__init__(golds)
+        self.num_asked = 0
+        self.limit = limit
+
+    def answer_each(self, prompts: Sequence[Prompt], on_answer: Callable[[int, Answer], None]) -> None:
+        for position, prompt in enumerate(prompts):
+            if self.limit is not None and self.num_asked == self.limit:
+                raise KeyboardInterrupt
+            self.num_asked += 1
+            super().answer_each([prompt], lambda _, answer, position=position: on_answer(position, answer))
+
+
+def make_golds(rows: list[dict[str, Any]], share: float = 0.5) -> dict[str, str]:
+    known = rows[: round(share * len(rows))]
+    return {row["question"]: row["options"]["ABCD".index(row["answer"])] for row in known}
+
+
+def strip(report: dict[str, Any]) -> dict[str, Any]:
+    """A report without what differs from run to run."""
+    calls = report["calls"] and {name: count for name, count in report["calls"].items() if name != "cached"}
+    return {**report, "seconds": None, "calls": calls}
+
+
+def read_folder(folder: Path) -> dict[str, bytes]:
+    return {str(path.relative_to(folder)): path.read_bytes() for path in sorted(folder.glob("data/*"))}
+
+
+@given(num_rows=st.integers(1, 50), size=st.integers(1, 60))
+def test_shards_cover_every_row_once(num_rows: int, size: int) -> None:
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("vidground_hf.shards.ROWS_PER_SHARD", size)
+        bounds = [find_bounds(shard, num_rows) for shard in range(count_shards(num_rows))]
+    assert [row for start, stop in bounds for row in range(start, stop)] == list(range(num_rows))
+
+
+@given(
+    st.lists(
+        st.lists(
+            st.builds(
+                Trial,
+                score=st.none() | st.floats(0, 1),
+                confidence=st.none() | st.floats(-9, 9),
+                bias_score=st.none() | st.floats(0, 1),
+                num_options=st.integers(0, 26),
+                error=st.none() | st.just("no_answer"),
+                text=st.none() | st.text(st.characters(exclude_categories=["Cs"])),
+                choice=st.none() | st.integers(0, 25),
+                option_logprobs=st.none() | st.lists(st.floats(-9, 0)).map(tuple),
+                answerer=st.integers(0, 3),
+            ),
+            min_size=1,
+            max_size=3,
+        )
+    )
+)
+def test_packed_trials_come_back(rows: list[list[Trial]]) -> None:
+    assert unpack_trials(pack_trials(rows, [False] * len(rows))) == rows
+
+
+def test_text_that_no_file_can_hold_is_kept_as_far_as_it_can() -> None:
+    table = pack_trials([[Trial(score=None, text="broken \udc80")]], [False])
+    assert unpack_trials(table)[0][0].text == "broken ?"
+
+
+@pytest.mark.parametrize("rule", [calibrated(0.1), single_shot(), circular()], ids=str)
+def test_where_a_set_is_cut_changes_no_verdict_and_no_figure_of_a_model(
+    rule: Any, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    rows = make_rows(60)
+    data = DatasetDict(train=Dataset.from_list(rows[:50]), test=Dataset.from_list([*rows[50:], rows[0]]))
+    found = []
+    for size in (10_000, 7):
+        monkeypatch.setattr("vidground_hf.shards.ROWS_PER_SHARD", size)
+        monkeypatch.setenv("VIDGROUND_CACHE", str(tmp_path / str(size)))
+        made = curate(data, answerer=CountedModel(make_golds(rows)), rule=rule)
+        found.append((strip(made.report), {name: part.to_list() for name, part in made.splits.items()}))
+    assert found[0] == found[1]
+
+
+@pytest.mark.parametrize("rule", [calibrated(0.1), drop_fraction(0.2)], ids=str)
+def test_where_a_set_is_cut_changes_nothing_for_the_probe(rule: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    found = []
+    for size in (10_000, 13):
+        monkeypatch.setattr("vidground_hf.shards.ROWS_PER_SHARD", size)
+        made = curate(make_dataset(90), rule=rule)
+        found.append((strip(made.report), {name: part.to_list() for name, part in made.splits.items()}))
+    assert found[0] == found[1]
+
+
+def test_a_run_that_was_interrupted_asks_only_for_what_is_missing_and_ends_with_the_same_bytes(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    monkeypatch.setattr("vidground_hf.shards.ROWS_PER_SHARD", 10)
+    rows = make_rows(40)
+    data, golds = Dataset.from_list(rows), make_golds(rows)
+    monkeypatch.setenv("VIDGROUND_CACHE", str(tmp_path / "one"))
+    whole = CountedModel(golds)
+    reference = curate(data, answerer=whole, rule=circular())
+    reference.save(tmp_path / "reference")
+
+    monkeypatch.setenv("VIDGROUND_CACHE", str(tmp_path / "two"))
+    stopped = CountedModel(golds, limit=round(0.6 * whole.num_asked))
+    with pytest.raises(KeyboardInterrupt):
+        curate(data, answerer=stopped, rule=circular(), work_dir=tmp_path / "work")
+    finished = set(json.loads((tmp_path / "work/trials/manifest.json").read_text())["shards"])
+    assert finished
+    assert finished < {"0", "1", "2", "3"}
+    resumed = CountedModel(golds)
+    made = curate(data, answerer=resumed, rule=circular(), work_dir=tmp_path / "work")
+    assert stopped.num_asked + resumed.num_asked == whole.num_asked
+    assert read_folder(made.save(tmp_path / "out")) == read_folder(tmp_path / "reference")
+    differs = {name for name in made.report if made.report[name] != reference.report[name]}
+    assert differs <= {"seconds", "calls"}
+    total = {name: made.report["calls"][name] for name in ("saved", "failed", "minimum")}
+    assert total.items() <= reference.report["calls"].items()
+    assert sum(made.report["calls"][name] for name in ("asked", "cached")) == reference.report["calls"]["asked"]
+
+
+def test_an_answerer_that_is_not_kept_in_the_cache_starts_at_the_first_missing_shard(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    monkeypatch.setattr("vidground_hf.shards.ROWS_PER_SHARD", 10)
+    asked: list[int] = []
+
+    class Recorder:
+        id = "recorder"
+
+        def answer(self, prompts: Sequence[Prompt]) -> list[Answer]:
+            asked.append(len(prompts))
+            if len(asked) == 3:
+                raise KeyboardInterrupt
+            return ConstantAnswerer("A").answer(prompts)
+
+    settings: dict[str, Any] = {"answerer": Recorder(), "rule": single_shot(), "work_dir": tmp_path / "work"}
+    with pytest.raises(KeyboardInterrupt):
+        curate(make_dataset(40), **settings)
+    curate(make_dataset(40), **settings)
+    assert asked == [10, 10, 10, 10, 10]
+
+
+def test_a_shard_with_a_failed_answer_is_asked_again(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.setattr("vidground_hf.shards.ROWS_PER_SHARD", 10)
+
+    class Flaky:
+        id = "flaky"
+        fails = True
+
+        def answer(self, prompts: Sequence[Prompt]) -> list[Answer]:
+            answers = ConstantAnswerer("A").answer(prompts)
+            if self.fails and any(prompt.example_id == "q15" for prompt in prompts):
+                answers[5] = Answer(text=None, error="out of luck")
+            return answers
+
+    model = Flaky()
+    settings: dict[str, Any] = {"answerer": model, "rule": single_shot(), "work_dir": tmp_path / "work"}
+    with pytest.raises(AnswerError, match=re.escape("1 of 30 questions lack an answer, the first because: out")):
+        curate(make_dataset(30), **settings)
+    state = json.loads((tmp_path / "work/trials/manifest.json").read_text())
+    assert set(state["shards"]) == {"0", "2"}
+    model.fails = False
+    assert curate(make_dataset(30), **settings).report["reasons"]["undecided"] == {}
+
+
+def test_a_second_run_in_a_folder_leaves_what_the_first_one_returned(tmp_path: Path) -> None:
+    first = curate(make_dataset(40), work_dir=tmp_path / "work")
+    rows = first.splits["grounded"].to_list()
+    assert first.work is not None
+    first.work.release()
+    curate(make_dataset(30), work_dir=tmp_path / "work")
+    assert first.splits["grounded"].to_list() == rows
+
+
+def make_folder(path: Path, **settings: Any) -> ShardFolder:
+    return ShardFolder(path, {"content": "abc", "seed": 0, **settings})
+
+
+def test_a_shard_is_found_again_only_as_it_was_written(tmp_path: Path) -> None:
+    table = pack_trials([[Trial(score=1.0)]], [False])
+    make_folder(tmp_path / "trials").write(0, table, {"asked": 1}, is_finished=True)
+    again = make_folder(tmp_path / "trials")
+    assert again.find_calls(0) == {"asked": 1}
+    assert again.find_calls(1) is None
+    assert again.read(0).equals(table)
+    path = tmp_path / "trials" / "trials-00000.parquet"
+    path.write_bytes(path.read_bytes()[:-1] + b"x")
+    assert make_folder(tmp_path / "trials").find_calls(0) is None
+
+
+@pytest.mark.parametrize("change", ["settings", "garbage", "list"])
+def test_other_settings_or_a_manifest_that_cannot_be_read_start_anew(tmp_path: Path, change: str) -> None:
+    folder = tmp_path / "trials"
+    make_folder(folder).write(0, pack_trials([[Trial(score=1.0)]], [False]), {}, is_finished=True)
+    if change != "settings":
+        (folder / "manifest.json").write_text("{" if change == "garbage" else "[]", encoding="utf-8")
+    assert make_folder(folder, seed=1 if change == "settings" else 0).find_calls(0) is None
+    assert list(folder.iterdir()) == []
+
+
+def test_a_work_folder_is_for_one_run_at_a_time(tmp_path: Path) -> None:
+    first = WorkFolder(tmp_path / "work")
+    with pytest.raises(RuntimeError, match=re.escape(f"another run is using '{tmp_path / 'work'}'; wait")):
+        WorkFolder(tmp_path / "work")
+    first.remove()
+    assert not (tmp_path / "work").exists()
+    WorkFolder(tmp_path / "work").release()
+
+
+def test_a_folder_without_a_name_goes_with_its_object() -> None:
+    work = WorkFolder(None)
+    path = work.path
+    assert path.is_dir()
+    del work
+    assert not path.exists()
+
+
+def test_a_shard_is_asked_from_its_arguments_alone() -> None:
+    examples = [
+        Example(
+            id=str(k), question=f"q{k // 2}", problem_type="multiple_choice", options=("a", "b", "c"), answer_index=0
+        )
+        for k in range(6)
+    ]
+    asking = Asking(answerers=(ConstantAnswerer("B"),), rule=calibrated(), view="text")
+
+    def ask(rows: list[Example], num_before: list[int]) -> pa.Table:
+        bar = AskingBar(total=0, show=False)
+        return ask_shard(asking, rows, num_before=num_before, followed_share=0.5, cache=None, bar=bar)
+
+    together = ask(examples, [0, 1] * 3)
+    apart = pa.concat_tables([ask(examples[k : k + 1], [k % 2]) for k in range(6)])
+    assert together.combine_chunks().equals(apart.combine_chunks())
+    # Equal rows are followed up one by one: which of them are drawn depends on how many came before.
+    sizes = {len(unpack_trials(ask(examples[:1], [number]))[0]) for number in range(20)}
+    assert min(sizes) == 1 < max(sizes)
+
+
+def test_facts_are_those_of_the_examples(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("vidground_hf.shards.ROWS_PER_SHARD", 8)
+    rows = make_rows(20)
+    rows[4]["answer"] = None
+    rows[5]["options"] = ["same", "same", "other"]
+    rows[5]["answer"] = "A"
+    data = Dataset.from_list([*rows, rows[2], rows[2]])
+    _, keys, examples = read_examples(data)
+    source = RowSource(data, tmp_path)
+    facts = gather_facts(source)
+    assert list(source) == examples == source.take(range(22)) == source[0:22]
+    assert source.take([21, 3, 3]) == [examples[21], examples[3], examples[3]]
+    assert [key.tobytes() for key in facts.keys] == keys
+    assert facts.is_first.tolist() == [True] * 20 + [False] * 2
+    assert facts.num_before.tolist()[-2:] == [1, 2]
+    assert facts.clusters.tolist() == list_clusters(examples).tolist()
+    assert [facts.defects.get(k) for k in range(22)] == [example.defect for example in examples]
+    assert facts.flags["repeated_question"] == 2
+    part = np.arange(22) % 3 == 0
+    scores = score_floors([e.options for e in examples], [e.answer_index for e in examples])
+    assert measure_floors(facts.select_floors(part)) == measure_floors(scores, part)
+
+
+def test_a_stream_is_read_like_the_set_it_comes_from(tmp_path: Path) -> None:
+    data = make_dataset(30)
+    streamed = RowSource(data.to_iterable_dataset(), tmp_path)
+    assert list(streamed) == list(RowSource(data, tmp_path))
+    assert GroundFilter().fit(data.to_iterable_dataset()).fit_sha256 == GroundFilter().fit(data).fit_sha256
