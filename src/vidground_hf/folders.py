@@ -5,6 +5,7 @@ Which row goes where is decided elsewhere.
 
 from __future__ import annotations
 
+import fcntl
 import json
 import math
 import os
@@ -41,23 +42,52 @@ def write_whole(output: Path, marker: str = "report.json") -> Iterator[Path]:
     """Hands out a folder beside `output` to write into, and moves it there when all is written.
 
     Whatever interrupts the writing leaves `output` as it was. An earlier result is set aside, and deleted last.
+
+    Raises:
+        `DataError`: when `output` holds something else, or another run is writing it.
     """
     output = output.resolve()
     check_output_dir(output, marker)
     if output == Path.cwd():
         raise DataError("output is the folder you are in, which would be replaced; name one inside it, or another")
     partial, earlier = (output.parent / f".{output.name}.{kind}" for kind in ("partial", "earlier"))
-    shutil.rmtree(partial, ignore_errors=True)
-    partial.mkdir(parents=True)
-    try:
-        yield partial
-        if output.exists():
-            shutil.rmtree(earlier, ignore_errors=True)
-            os.replace(output, earlier)
-        os.replace(partial, output)
+    with _claim(partial, output):
+        try:
+            yield partial
+            if output.exists():
+                shutil.rmtree(earlier, ignore_errors=True)
+                os.replace(output, earlier)
+            os.replace(partial, output)
+        except BaseException:
+            shutil.rmtree(partial, ignore_errors=True)
+            raise
         shutil.rmtree(earlier, ignore_errors=True)
+
+
+@contextmanager
+def _claim(partial: Path, output: Path) -> Iterator[None]:
+    """Makes the folder that one run at a time may write into, without what a killed one left there.
+
+    The lock is on the folder itself, ends with the process, and leaves no file behind.
+    """
+    partial.mkdir(parents=True, exist_ok=True)
+    handle = os.open(partial, os.O_RDONLY)
+    try:
+        fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        if not partial.exists() or not os.path.samestat(os.fstat(handle), partial.stat()):
+            raise BlockingIOError  # it was moved into place by the run that held it
+    except BlockingIOError as error:
+        os.close(handle)
+        raise DataError(
+            f"another run is writing {str(output)!r}; run the same command again when it has ended, or name another "
+            "folder"
+        ) from error
+    try:
+        for path in partial.iterdir():
+            shutil.rmtree(path) if path.is_dir() else path.unlink()
+        yield
     finally:
-        shutil.rmtree(partial, ignore_errors=True)
+        os.close(handle)
 
 
 def count_bytes(rows: Dataset) -> int:

@@ -28,18 +28,23 @@ def main() -> int:
             if given.only not in (None, kind):
                 continue
             if (obstacle := find_obstacle(kind)) is not None:
-                print(f"skipped {kind} {seed}: {obstacle}", flush=True)
+                _say(f"skipped {kind} {seed}: {obstacle}")
                 continue
             try:
                 told = run_trial(bench, kind, seed)
             except AssertionError as error:
                 num_failed += 1
-                print(f"FAILED {error}", flush=True)
+                _say(f"FAILED {error}")
             else:
                 num_passed += 1
-                print(f"passed {kind} {seed}: {told}", flush=True)
-    print(f"{num_passed} passed, {num_failed} failed in {time.monotonic() - started:.0f} s, folder {folder}")
+                _say(f"passed {kind} {seed}: {told}")
+    _say(f"{num_passed} passed, {num_failed} failed in {time.monotonic() - started:.0f} s, folder {folder}")
     return int(num_failed > 0)
+
+
+def _say(line: str) -> None:
+    sys.stdout.write(line + "\n")
+    sys.stdout.flush()
 
 
 if __name__ == "__main__":

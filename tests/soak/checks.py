@@ -76,4 +76,5 @@ def check_message(ended: Ended) -> str:
     last = ended.said.rstrip("\n").rpartition("\n")[2]
     assert last.startswith("error: "), f"status {ended.status} and no message: {ended.said[-400:]!r}"
     assert ended.status in (1, 2), f"status {ended.status}: {last}"
+    assert "; " in last, f"the message does not say what to do: {last}"
     return last

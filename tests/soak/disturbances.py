@@ -123,7 +123,7 @@ def _join(group: Path) -> None:
 
 
 def fill_the_disk(setting: Setting) -> str:
-    """Gives the output, the cache or the tables of `datasets` a disk that is too small; afterwards it is a larger one."""
+    """Gives the output, the cache or the tables of `datasets` a disk that is too small, and then a larger one."""
     place, rng = setting.place, setting.rng
     folder = rng.choice([place.parent, place.parent, place.cache, place.datasets])
     num_bytes = rng.randint(8, 640) * 1024
@@ -153,10 +153,11 @@ def _mount(*arguments: str) -> None:
 
 
 def unmount(place: Place) -> None:
-    """Takes away what a trial has mounted."""
-    for folder in place.root.iterdir():
-        while folder.is_mount():
-            subprocess.run(["umount", str(folder)], check=True)
+    """Takes away what a trial has mounted, one on the other too."""
+    if CAN_MOUNT:
+        mounted = [line.split()[1] for line in Path("/proc/mounts").read_text(encoding="utf-8").splitlines()]
+        for folder in reversed([folder for folder in mounted if Path(folder).parent == place.root]):
+            subprocess.run(["umount", folder], check=True)
 
 
 def run_two_at_once(setting: Setting) -> str:

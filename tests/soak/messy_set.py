@@ -13,6 +13,14 @@ from typing import Any
 from tests.hostile_texts import make_hostile_texts
 from tests.questions import make_rows
 
+_DIRT: list[dict[str, Any]] = [
+    {"answer": None},
+    {"answer": "none of these"},
+    {"options": []},
+    {"problem_type": "free-form", "options": [], "answer": "two of them ran"},
+    {"problem_type": "bbox", "question": ""},
+]
+
 
 def make_messy_rows(num_rows: int, seed: int = 0) -> list[dict[str, Any]]:
     """Rows of which a third is dirty: without a gold, without options, repeated, hostile or of another type.
@@ -23,29 +31,16 @@ def make_messy_rows(num_rows: int, seed: int = 0) -> list[dict[str, Any]]:
     hostile = [text.encode(errors="replace").decode() for text in make_hostile_texts(num_rows, seed)]
     rows = make_rows(num_rows, seed=seed)
     for index, row in enumerate(rows):
-        row["problem_type"] = "multiple choice"
-        match rng.randrange(18):
-            case 0:
-                row["answer"] = None
-            case 1:
-                row["answer"] = "none of these"
-            case 2:
-                row["options"] = []
-            case 3:
-                row["options"][1] = row["options"][0]
-            case 4:
-                row["question"] = hostile[index]
-            case 5:
-                row["options"][rng.randrange(4)] = hostile[index]
-            case 6 if index:
-                row |= {name: value for name, value in rows[rng.randrange(index)].items() if name != "id"}
-                row["options"] = list(row["options"])
-            case 7:
-                row |= {"problem_type": "free-form", "options": [], "answer": "two of them ran"}
-            case 8:
-                row |= {"problem_type": "bbox", "question": ""}
-            case _:
-                pass
+        kind = rng.randrange(2 * (len(_DIRT) + 4))
+        row |= {"problem_type": "multiple choice"} | (_DIRT[kind] if kind < len(_DIRT) else {})
+        if kind == len(_DIRT):
+            row["options"][1] = row["options"][0]
+        elif kind == len(_DIRT) + 1:
+            row["question"] = hostile[index]
+        elif kind == len(_DIRT) + 2:
+            row["options"][rng.randrange(4)] = hostile[index]
+        elif kind == len(_DIRT) + 3:
+            row |= rows[rng.randrange(index + 1)]
     return [{"row": index, **row} for index, row in enumerate(rows)]
 
 

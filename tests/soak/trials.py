@@ -73,7 +73,7 @@ def run_trial(bench: Bench, kind: str, seed: int) -> str:
     """
     rng = random.Random(f"{kind} {seed}")
     reference = bench.references["server" if seed % 2 else "probe"]
-    place = Place(bench.folder / f"{kind}_{seed}").make()
+    place = Place(bench.folder / f"{kind.replace(' ', '_')}_{seed}").make()
     if rng.random() < 0.3:
         shutil.copytree(reference.folder, place.output)
     bench.server.answered.clear()
