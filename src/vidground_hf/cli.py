@@ -23,7 +23,9 @@ from vidground_hf.environment import describe_environment
 from vidground_hf.gap_command import gap
 from vidground_hf.push_command import push, push_metric
 
+_TOO_LITTLE_MEMORY = "; there is too little memory: end other programs, or take fewer rows with --limit"
 _ADVICE: dict[int | None, str] = {
+    errno.ENOMEM: _TOO_LITTLE_MEMORY,
     errno.ENOSPC: "; free space on that disk and run the same command again",
     errno.EDQUOT: "; free space within your quota and run the same command again",
     errno.EROFS: "; name a folder that can be written to, or make this one writable",
@@ -117,8 +119,8 @@ def main() -> None:
 
 def _advise(error: Exception) -> str:
     """What to do about errors whose texts are the system's."""
-    if isinstance(error, MemoryError):
-        return "; there is too little memory: end other programs, or take fewer rows with --limit"
+    if isinstance(error, MemoryError) or str(error) == "can't start new thread":
+        return _TOO_LITTLE_MEMORY
     return _ADVICE.get(error.errno, "") if isinstance(error, OSError) else ""
 
 

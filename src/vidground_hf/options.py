@@ -45,7 +45,7 @@ def parse_options(value: Any) -> list[Any] | None:
         for parse in (json.loads, ast.literal_eval):
             try:
                 parsed = parse(value)
-            except (ValueError, SyntaxError, RecursionError, MemoryError):
+            except (ValueError, SyntaxError, TypeError, RecursionError, MemoryError):
                 continue
             if isinstance(parsed, (list, tuple, dict)):
                 value = parsed
@@ -53,6 +53,8 @@ def parse_options(value: Any) -> list[Any] | None:
         else:
             return [] if not value.strip() else None
     if isinstance(value, dict):
+        if len({type(key) for key in value}) > 1:
+            return None  # letters beside numbers are in no order
         value = [value[key] for key in sorted(value) if value[key] is not None]
     return list(value) if isinstance(value, (list, tuple)) else None
 

@@ -35,7 +35,7 @@ def make_set_seeds() -> list[bytes]:
     packed = io.BytesIO()
     pq.write_table(pa.Table.from_pylist(rows), packed)
     lines = "".join(json.dumps(row) + "\n" for row in rows)
-    table = "id,question,a0,a1,answer\n1,Sky?,red,blue,1\n2,\"Why, then?\",no,,0\n"
+    table = 'id,question,a0,a1,answer\n1,Sky?,red,blue,1\n2,"Why, then?",no,,0\n'
     return [
         _number(".csv", _SET_KINDS, table),
         _number(".tsv", _SET_KINDS, table.replace(",", "\t")),
@@ -85,11 +85,10 @@ def check_predictions(data: bytes, folder: Path) -> None:
         with own_errors(ValueError, ImportError):
             rows = read_rows(path)
             for row in read_table(path.name, rows, {}, "").values():
-                assert row.id and isinstance(row.answer, (str, int, type(None)))
+                assert row.id
+                assert isinstance(row.answer, (str, int, type(None)))
         with own_errors(ValueError, ImportError):
             columns = read_pairs(path, path).columns
             assert all(isinstance(text, str) for text in columns["predictions"] + columns["references"])
     finally:
         path.unlink()
-
-

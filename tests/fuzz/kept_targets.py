@@ -19,13 +19,14 @@ from vidground_hf.answerers.base import Answer
 from vidground_hf.benchmark_verdicts import read_verdicts
 from vidground_hf.cache import AnswerCache, CacheError
 from vidground_hf.curated import load_curated
-from vidground_hf.curation import Curation, curate
+from vidground_hf.curation import curate
 from vidground_hf.filtering import GroundFilter
 from vidground_hf.fits import load_fit
-from vidground_hf.folders import read_report, read_splits
-from vidground_hf.publishing import write_dataset
+from vidground_hf.folders import read_report
 
-_ANSWERS = {bytes([number]) * 32: Answer(text=f"answer {number}", option_logprobs=(-0.5, -1.5)) for number in range(24)}
+_ANSWERS = {
+    bytes([number]) * 32: Answer(text=f"answer {number}", option_logprobs=(-0.5, -1.5)) for number in range(24)
+}
 
 
 def make_seeds() -> list[bytes]:
@@ -106,11 +107,9 @@ def check_curated(data: bytes, folder: Path) -> None:
         with own_errors(ValueError):
             read_verdicts(curated, rows)
         with own_errors(ValueError):
-            curation = Curation(read_splits(curated), read_report(curated))
-            write_dataset(curation.splits, curation.report, folder / "pushed", "user/name", ids_only="a test")
+            read_report(curated)
         with own_errors(ValueError):
             load_curated(str(curated))
     finally:
         shutil.rmtree(curated)
-        shutil.rmtree(folder / "pushed", ignore_errors=True)
         shutil.rmtree(datasets.config.HF_DATASETS_CACHE, ignore_errors=True)

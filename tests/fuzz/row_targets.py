@@ -51,8 +51,7 @@ def check_rows(data: bytes, _: Path) -> None:
 
 
 def _check_example(example: Example, name: str) -> None:
-    assert isinstance(example.id, str) and isinstance(example.question, str), name
-    assert all(isinstance(option, str) for option in example.options), name
+    assert all(isinstance(text, str) for text in (example.id, example.question, *example.options)), name
     if example.defect is None:
         make_prompt(example, "text", tuple(range(len(example.options))))
         assert example.answer_index is None or 0 <= example.answer_index < len(example.options), name

@@ -24,16 +24,16 @@ class Target(NamedTuple):
 
 
 TARGETS = {
-    "extraction": Target(text_targets.check_extraction, text_targets.make_text_seeds, 300),
-    "scoring": Target(text_targets.check_scoring, text_targets.make_text_seeds, 300),
-    "rules": Target(text_targets.check_rules, text_targets.make_rule_seeds, 300),
-    "cells": Target(text_targets.check_cells, text_targets.make_json_seeds, 300),
-    "pages": Target(text_targets.check_pages, text_targets.make_text_seeds, 20),
+    "extraction": Target(text_targets.check_extraction, text_targets.make_text_seeds, 150),
+    "scoring": Target(text_targets.check_scoring, text_targets.make_text_seeds, 60),
+    "rules": Target(text_targets.check_rules, text_targets.make_rule_seeds, 100),
+    "cells": Target(text_targets.check_cells, text_targets.make_json_seeds, 150),
+    "pages": Target(text_targets.check_pages, text_targets.make_text_seeds, 15),
     "figures": Target(text_targets.check_figures, text_targets.make_text_seeds, 5),
-    "rows": Target(row_targets.check_rows, row_targets.make_seeds, 300),
-    "loading": Target(file_targets.check_loading, file_targets.make_set_seeds, 20),
-    "predictions": Target(file_targets.check_predictions, file_targets.make_prediction_seeds, 300),
-    "cache": Target(kept_targets.check_cache, kept_targets.make_seeds, 60),
-    "fit": Target(kept_targets.check_fit, kept_targets.make_seeds, 60),
-    "curated": Target(kept_targets.check_curated, kept_targets.make_seeds, 5),
+    "rows": Target(row_targets.check_rows, row_targets.make_seeds, 100),
+    "loading": Target(file_targets.check_loading, file_targets.make_set_seeds, 15),
+    "predictions": Target(file_targets.check_predictions, file_targets.make_prediction_seeds, 80),
+    "cache": Target(kept_targets.check_cache, kept_targets.make_seeds, 30),
+    "fit": Target(kept_targets.check_fit, kept_targets.make_seeds, 20),
+    "curated": Target(kept_targets.check_curated, kept_targets.make_seeds, 4),
 }

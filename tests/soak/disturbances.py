@@ -22,6 +22,8 @@ MEMORY_GROUPS = Path("/sys/fs/cgroup/memory")
 CAN_MOUNT = os.geteuid() == 0 and Path("/proc/mounts").exists()
 CAN_GROUP = os.access(MEMORY_GROUPS / "memory.limit_in_bytes", os.W_OK) and os.geteuid() == 0
 _MEBIBYTE = 2**20
+# What is left to a library without memory: glibc's loader exits with 127, others abort or fault. Python is not asked.
+_NATIVE_ENDS = (127, -signal.SIGABRT, -signal.SIGSEGV)
 
 
 @dataclass(frozen=True, slots=True)
@@ -99,6 +101,8 @@ def starve_of_memory(setting: Setting) -> str:
     """Limits the address space to a little more than the imports take."""
     spare = setting.rng.randint(1, 160) * _MEBIBYTE
     ended = setting.start(spare_bytes=spare).wait()
+    if ended.status in _NATIVE_ENDS and "Traceback" not in ended.said:
+        return f"{spare // _MEBIBYTE} MiB more: ended by a native library, {ended.status}"
     return f"{spare // _MEBIBYTE} MiB more: {_tell(ended)}"
 
 
