@@ -14,7 +14,6 @@ from tests.questions import make_dataset
 from vidground_hf.curated import load_curated
 from vidground_hf.curation import curate
 from vidground_hf.examples import build_example
-from vidground_hf.folders import write_whole
 from vidground_hf.loading import DataError, open_dataset
 from vidground_hf.options import parse_options
 from vidground_hf.prediction_files import _read_sample, read_rows
@@ -133,16 +132,3 @@ def test_a_damaged_curated_folder_is_refused(name: str, content: bytes, message:
 def test_a_page_of_the_cache_that_claims_any_length_is_damage(tmp_path: Path) -> None:
     damage = b"\x02\xc4\xe6\xddxf\xff\xff\xff\xff\xff\xff\xff\xff_\x8e\x1a\xde\xa2\x00\x00"
     TARGETS["cache"].check(damage, tmp_path)
-
-
-def test_one_run_at_a_time_writes_an_output(tmp_path: Path) -> None:
-    message = "another run is writing "
-    with write_whole(tmp_path / "out") as partial:
-        (partial / "report.json").write_text("{}", encoding="utf-8")
-        with pytest.raises(DataError, match=message), write_whole(tmp_path / "out"):
-            pass
-    assert [path.name for path in tmp_path.iterdir()] == ["out"]
-    with write_whole(tmp_path / "out") as partial:
-        assert list(partial.iterdir()) == []
-        (partial / "report.json").write_text("[]", encoding="utf-8")
-    assert [path.read_text(encoding="utf-8") for path in tmp_path.rglob("*.json")] == ["[]"]

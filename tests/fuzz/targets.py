@@ -29,6 +29,7 @@ TARGETS = {
     "rules": Target(text_targets.check_rules, text_targets.make_rule_seeds, 100),
     "cells": Target(text_targets.check_cells, text_targets.make_json_seeds, 150),
     "pages": Target(text_targets.check_pages, text_targets.make_text_seeds, 15),
+    "ladder_pages": Target(text_targets.check_ladder_pages, text_targets.make_text_seeds, 30),
     "figures": Target(text_targets.check_figures, text_targets.make_text_seeds, 5),
     "rows": Target(row_targets.check_rows, row_targets.make_seeds, 100),
     "loading": Target(file_targets.check_loading, file_targets.make_set_seeds, 15),

@@ -7,15 +7,21 @@ from __future__ import annotations
 
 import json
 import math
+from functools import cache
 from pathlib import Path
+from typing import Any
 
 import yaml  # type: ignore[import-untyped]
 
 from tests.fuzz.outcomes import own_errors, read_json, read_text
 from tests.hostile_texts import make_hostile_texts
+from tests.questions import make_dataset
 from tests.test_pages import plant
+from vidground_hf.answerers import ConstantAnswerer
 from vidground_hf.extraction import extract_answer, extract_choice, extract_number
 from vidground_hf.figures import draw_groups
+from vidground_hf.ladder_curation import climb
+from vidground_hf.ladder_pages import render_ladder_card, render_ladder_html
 from vidground_hf.options import find_gold, parse_options, strip_prefixes
 from vidground_hf.pages import render_card, render_html
 from vidground_hf.rendering import clean_text, escape_markdown
@@ -91,6 +97,31 @@ def check_pages(data: bytes, _: Path) -> None:
     card = render_card(report, [])
     card.encode()
     assert set(yaml.safe_load(card.split("---\n")[1])) <= _METADATA
+
+
+@cache
+def _make_ladder_report() -> dict[str, Any]:
+    report = climb(make_dataset(40), ConstantAnswerer("A"), views=["text"]).report
+    return report | dict.fromkeys(["num_grounded", "num_text_answerable", "num_not_kept"], 3)
+
+
+def _plant_in_ladder(text: str) -> dict[str, Any]:
+    """The report of a ladder with one text in the place of every text that a stranger can choose."""
+    report = _make_ladder_report()
+    part = report["groups"]["problem_type"]["multiple_choice"]
+    planted = {"groups": report["groups"] | {"category": {text: part, f"{text}'": part}}, "answerer": text}
+    return report | planted | {"source": {"id": text, "revision": text, "fingerprint": text}, "decoder": text}
+
+
+def check_ladder_pages(data: bytes, _: Path) -> None:
+    """The same for the pages of a ladder."""
+    text = read_text(data)
+    report = _plant_in_ladder(text)
+    page = render_ladder_html(report, b"")
+    page.encode()
+    render_ladder_card(report).encode()
+    if text.strip():
+        assert page.count("<") == render_ladder_html(_plant_in_ladder("x"), b"").count("<")
 
 
 def check_figures(data: bytes, _: Path) -> None:
