@@ -57,6 +57,12 @@ def test_options_written_as_a_set_of_sets_or_with_mixed_letters_are_unreadable()
         assert example.defect == "unreadable_options"
 
 
+def test_a_whole_number_of_thousands_of_digits_is_no_answer_and_no_option() -> None:
+    row = {"row_id": 1, "question": "?", "problem_type": "multiple choice"}
+    assert build_example(**row, options=["a", "b"], answer="9" * 5000).defect == "gold_not_among_options"
+    assert build_example(**row, options=f"[0x{'f' * 4000}, 2]", answer="B").options == ("", "2")
+
+
 @pytest.mark.parametrize("spans", [[[1]], "1 to 2", [["a", "b"]], 3, [None], [[1, 2, 3]]])
 def test_a_span_that_is_no_pair_of_seconds_is_left_out(spans: object) -> None:
     assert build_example(row_id=1, question="?", answer="x", evidence_spans=spans).evidence_spans == ()

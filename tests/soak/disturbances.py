@@ -64,6 +64,9 @@ def kill(setting: Setting) -> str:
     ended = running.wait()
     if ended.status == 0:
         return f"over before {number.name} {moment}"
+    if number == signal.SIGINT and ended.status == -signal.SIGINT:
+        assert (setting.place.output / "report.json").exists(), f"interrupted without a word: {ended.said}"
+        return f"{number.name} while Python left, the work being done, {moment}"
     if number == signal.SIGINT:
         assert "interrupted" in check_message(ended)
     else:
