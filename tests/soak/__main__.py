@@ -12,7 +12,7 @@ import time
 from pathlib import Path
 
 from tests.soak.disturbances import find_obstacle
-from tests.soak.trials import list_trials, open_bench, run_trial
+from tests.soak.trials import NUM_ROWS, list_trials, open_bench, run_trial
 
 
 def main() -> int:
@@ -20,10 +20,11 @@ def main() -> int:
     parser.add_argument("--kills", type=int, default=100, help="Kills; of every other disturbance a tenth.")
     parser.add_argument("--first", type=int, default=0, help="The first seed; others see other moments.")
     parser.add_argument("--only", help="Only this kind of disturbance.")
+    parser.add_argument("--rows", type=int, default=NUM_ROWS, help="Of the set that is curated.")
     given = parser.parse_args()
     folder = Path(tempfile.mkdtemp(prefix="vidground-soak-"))
     started, num_passed, num_failed = time.monotonic(), 0, 0
-    with open_bench(folder) as bench:
+    with open_bench(folder, given.rows) as bench:
         for kind, seed in list_trials(given.kills, given.first):
             if given.only not in (None, kind):
                 continue

@@ -20,12 +20,14 @@ from tests.soak.messy_set import write_messy_set
 from tests.soak.runs import CONCURRENCY, Place, start_run
 
 NUM_ROWS = 160
+"""Of the set, where nothing else is asked for: enough for every kind of row, and a run takes seconds."""
 
 
 class Bench(NamedTuple):
     """What all trials share: a set, a server that answers at once and always the same, and undisturbed runs."""
 
     folder: Path
+    num_rows: int
     server: ChatServer
     references: dict[str, Reference]
 
@@ -35,11 +37,11 @@ class Bench(NamedTuple):
 
 
 @contextmanager
-def open_bench(folder: Path) -> Iterator[Bench]:
+def open_bench(folder: Path, num_rows: int = NUM_ROWS) -> Iterator[Bench]:
     """Makes the set and the references, one with the probe and one with a model behind a server."""
-    write_messy_set(folder / "messy.jsonl", NUM_ROWS)
+    write_messy_set(folder / "messy.jsonl", num_rows)
     with ChatServer(delay_seconds=0.01) as server:
-        bench = Bench(folder, server, {})
+        bench = Bench(folder, num_rows, server, {})
         for name, answerer in {"probe": "probe", "server": f"endpoint:model@{server.url}"}.items():
             bench.references[name] = _make_reference(bench, name, answerer)
         yield bench
@@ -52,7 +54,7 @@ def _make_reference(bench: Bench, name: str, answerer: str) -> Reference:
     seconds = time.monotonic() - started
     assert ended.status == 0, ended.said
     output = read_output(place.output)
-    check_output(place.output, output, NUM_ROWS)
+    check_output(place.output, output, bench.num_rows)
     return Reference(
         answerer, place.output, output, seconds, place.count_files(), bench.server.num_requests - num_before
     )
@@ -83,10 +85,10 @@ def run_trial(bench: Bench, kind: str, seed: int) -> str:
         told = []
         for _ in range(num_disturbed):
             told.append(DISTURBANCES[kind](setting))
-            check_untouched(place, reference.output, NUM_ROWS)
+            check_untouched(place, reference.output, bench.num_rows)
         ended = setting.start().wait()
         assert ended.status == 0, f"the next run failed: {ended.said}"
-        check_output(place.output, reference.output, NUM_ROWS)
+        check_output(place.output, reference.output, bench.num_rows)
         check_tidy(place)
         _check_payments(bench, kind, num_disturbed)
     except AssertionError as error:
