@@ -140,7 +140,8 @@ def test_a_failure_of_the_work_has_its_own_status(
 
     monkeypatch.setattr("vidground_hf.curation.write_report", fill_disk)
     done = run(capsys, monkeypatch, "curate", questions, "--output", tmp_path / "out")
-    assert (done.status, done.err.splitlines()[-1]) == (1, "error: [Errno 28] No space left on device")
+    message = "error: [Errno 28] No space left on device; free space on that disk and run the same command again"
+    assert (done.status, done.err.splitlines()[-1]) == (1, message)
     assert not (tmp_path / "out").exists()
 
 

@@ -252,6 +252,11 @@ class AnswerCache:
     def _explain(self) -> Iterator[None]:
         try:
             yield
+        except MemoryError as error:  # a damaged page may claim any length
+            raise CacheError(
+                f"the answer cache {str(self.path)!r} is damaged, or there is too little memory to read it; end other "
+                "programs, or else delete it, and what it held is asked again"
+            ) from error
         except (sqlite3.DatabaseError, UnicodeDecodeError) as error:
             # Text that is no UTF-8 comes as an OperationalError too, but without a code of SQLite's.
             if isinstance(error, sqlite3.OperationalError) and hasattr(error, "sqlite_errorcode"):

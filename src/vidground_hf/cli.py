@@ -5,6 +5,7 @@ Progress and notes go to stderr, results to stdout. Exit status 0: done, 1: the 
 
 from __future__ import annotations
 
+import errno
 import json
 import logging
 import sys
@@ -21,6 +22,15 @@ from vidground_hf.curate_command import audit, curate, print_report, show_progre
 from vidground_hf.environment import describe_environment
 from vidground_hf.gap_command import gap
 from vidground_hf.push_command import push, push_metric
+
+_TOO_LITTLE_MEMORY = "; there is too little memory: end other programs, or take fewer rows with --limit"
+_ADVICE: dict[int | None, str] = {
+    errno.ENOMEM: _TOO_LITTLE_MEMORY,
+    errno.ENOSPC: "; free space on that disk and run the same command again",
+    errno.EDQUOT: "; free space within your quota and run the same command again",
+    errno.EROFS: "; name a folder that can be written to, or make this one writable",
+    errno.EACCES: "; name a folder or file that you may use, or change who may",
+}
 
 
 @click.group(context_settings={"help_option_names": ["-h", "--help"]})
@@ -102,9 +112,16 @@ def main() -> None:
     except (ValueError, TypeError) as error:
         _fail(str(error), 2, debug)
     except (RuntimeError, OSError, MemoryError) as error:
-        _fail(str(error) or type(error).__name__, 1, debug)
+        _fail((str(error) or type(error).__name__) + _advise(error), 1, debug)
     except Exception as error:  # noqa: BLE001 - whatever a library raises, a command ends in one line, not a traceback
         _fail(f"unexpected {type(error).__name__}: {error}. Run with --debug to see where", 1, debug)
+
+
+def _advise(error: Exception) -> str:
+    """What to do about errors whose texts are the system's."""
+    if isinstance(error, MemoryError) or str(error) == "can't start new thread":
+        return _TOO_LITTLE_MEMORY
+    return _ADVICE.get(error.errno, "") if isinstance(error, OSError) else ""
 
 
 def _fail(message: str, status: int, debug: bool) -> None:

@@ -5,7 +5,6 @@ Curates nothing and uploads nothing.
 
 from __future__ import annotations
 
-import json
 import logging
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -14,9 +13,10 @@ from typing import Any
 from datasets import Dataset, DatasetDict, Value, load_dataset
 from huggingface_hub import hf_hub_download
 
+from vidground_hf.folders import read_report
 from vidground_hf.hub_errors import ask_hub
 from vidground_hf.id_rows import ANSWER_KEYS, ROW_KEY, SourceIndex, find_rows, index_source, join_rows
-from vidground_hf.loading import DataError, open_dataset
+from vidground_hf.loading import DataError, explain_damage, open_dataset
 from vidground_hf.rows import KIND_FEATURES
 
 _log = logging.getLogger(__name__)
@@ -56,11 +56,11 @@ def load_curated(
 
     def load() -> tuple[dict[str, Any], Any]:
         if Path(repo_id).is_dir():
-            path = Path(repo_id) / "report.json"
-        else:
-            path = Path(hf_hub_download(repo_id, "report.json", repo_type="dataset", revision=revision, token=token))
-        report = json.loads(path.read_text(encoding="utf-8"))
-        return report, load_dataset(repo_id, split=split, revision=revision, token=token)
+            report = read_report(Path(repo_id))
+            with explain_damage(repo_id):
+                return report, load_dataset(repo_id, split=split)
+        path = Path(hf_hub_download(repo_id, "report.json", repo_type="dataset", revision=revision, token=token))
+        return read_report(path.parent), load_dataset(repo_id, split=split, revision=revision, token=token)
 
     report, pushed = ask_hub(load, repo_id, token)
     if report.get("ids_only") is None:

@@ -87,9 +87,21 @@ def build_example(
         category=clean_cell(category) or None,
         source=clean_cell(source) or None,
         subtitles=clean_cell(subtitles) or None,
-        evidence_spans=tuple((float(start), float(end)) for start, end in evidence_spans or ()),
+        evidence_spans=_read_spans(evidence_spans),
         defect=defect,
         flags=_find_flags(text, cleaned, index),
+    )
+
+
+def _read_spans(cell: Any) -> tuple[tuple[float, float], ...]:
+    """Pairs of seconds; what is no such pair is left out, since no answer is judged by it."""
+    pairs = (
+        [tuple(pair) for pair in cell if isinstance(pair, (list, tuple))] if isinstance(cell, (list, tuple)) else []
+    )
+    return tuple(
+        (float(pair[0]), float(pair[1]))
+        for pair in pairs
+        if len(pair) == 2 and all(isinstance(second, (int, float)) for second in pair)
     )
 
 

@@ -10,7 +10,6 @@ import io
 import json
 import os
 import shutil
-import tempfile
 import zipfile
 from dataclasses import dataclass
 from pathlib import Path
@@ -60,9 +59,12 @@ def save_fit(fit: Fit, folder: Path | None = None) -> tuple[Path, str]:
     folder.mkdir(parents=True, exist_ok=True)
     path = folder / f"{digest}.zip"
     if not path.exists():
-        with tempfile.NamedTemporaryFile(dir=folder, delete=False) as file:
-            file.write(packed.getvalue())
-        os.replace(file.name, path)
+        partial = folder / f"{digest}.{os.getpid()}.partial"
+        try:
+            partial.write_bytes(packed.getvalue())
+            os.replace(partial, path)
+        finally:
+            partial.unlink(missing_ok=True)
     return path, digest
 
 

@@ -5,6 +5,7 @@ Which row goes where is decided elsewhere.
 
 from __future__ import annotations
 
+import fcntl
 import json
 import math
 import os
@@ -18,16 +19,21 @@ from datasets import Dataset, DatasetDict, load_dataset
 
 from vidground_hf.figures import draw_figures
 from vidground_hf.ladder_pages import draw_needs, render_ladder_card, render_ladder_html
-from vidground_hf.loading import DataError
+from vidground_hf.loading import DataError, explain_damage
 from vidground_hf.pages import SPLITS, render_card, render_html
 
 # What `Dataset.push_to_hub` aims for.
 _BYTES_PER_ROW_GROUP = 100_000_000
 _BYTES_PER_SHARD = 500_000_000
+# What readers of a report rely on.
+_READ_AGAIN = {"adapter", "columns", "source"}
 
 
 def check_output_dir(output: Path, marker: str = "report.json") -> None:
     """Raises `DataError` unless `output` is free or holds an earlier result of ours, known by the file `marker`."""
+    above = next(folder for folder in output.resolve().parents if folder.exists())
+    if not os.access(above, os.W_OK):
+        raise DataError(f"cannot write in {str(above)!r}, where output {output.name!r} is to be; name another folder")
     if not output.exists():
         return
     if not output.is_dir():
@@ -41,23 +47,52 @@ def write_whole(output: Path, marker: str = "report.json") -> Iterator[Path]:
     """Hands out a folder beside `output` to write into, and moves it there when all is written.
 
     Whatever interrupts the writing leaves `output` as it was. An earlier result is set aside, and deleted last.
+
+    Raises:
+        `DataError`: when `output` holds something else, or another run is writing it.
     """
     output = output.resolve()
     check_output_dir(output, marker)
     if output == Path.cwd():
         raise DataError("output is the folder you are in, which would be replaced; name one inside it, or another")
     partial, earlier = (output.parent / f".{output.name}.{kind}" for kind in ("partial", "earlier"))
-    shutil.rmtree(partial, ignore_errors=True)
-    partial.mkdir(parents=True)
-    try:
-        yield partial
-        if output.exists():
-            shutil.rmtree(earlier, ignore_errors=True)
-            os.replace(output, earlier)
-        os.replace(partial, output)
+    with _claim(partial, output):
+        try:
+            yield partial
+            if output.exists():
+                shutil.rmtree(earlier, ignore_errors=True)
+                os.replace(output, earlier)
+            os.replace(partial, output)
+        except BaseException:
+            shutil.rmtree(partial, ignore_errors=True)
+            raise
         shutil.rmtree(earlier, ignore_errors=True)
+
+
+@contextmanager
+def _claim(partial: Path, output: Path) -> Iterator[None]:
+    """Makes the folder that one run at a time may write into, without what a killed one left there.
+
+    The lock is on the folder itself, ends with the process, and leaves no file behind.
+    """
+    partial.mkdir(parents=True, exist_ok=True)
+    handle = os.open(partial, os.O_RDONLY)
+    try:
+        fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        if not partial.exists() or not os.path.samestat(os.fstat(handle), partial.stat()):
+            raise BlockingIOError  # it was moved into place by the run that held it
+    except BlockingIOError as error:
+        os.close(handle)
+        raise DataError(
+            f"another run is writing {str(output)!r}; run the same command again when it has ended, or name another "
+            "folder"
+        ) from error
+    try:
+        for path in partial.iterdir():
+            shutil.rmtree(path) if path.is_dir() else path.unlink()
+        yield
     finally:
-        shutil.rmtree(partial, ignore_errors=True)
+        os.close(handle)
 
 
 def count_bytes(rows: Dataset) -> int:
@@ -82,7 +117,7 @@ def read_splits(folder: Path) -> DatasetDict:
     """Reads the splits of a folder that `write_shards` filled.
 
     Raises:
-        `DataError`: when there are none.
+        `DataError`: when there are none, or they are damaged.
     """
     found = {name: sorted(str(path) for path in (folder / "data").glob(f"{name}-*.parquet")) for name in SPLITS}
     files = {name: paths for name, paths in found.items() if paths}
@@ -91,13 +126,25 @@ def read_splits(folder: Path) -> DatasetDict:
             f"no curated dataset in {str(folder)!r}; it has report.json and data/SPLIT-*.parquet, as vidground curate "
             "DATA --output DIR writes them"
         )
-    return load_dataset("parquet", data_files=files)
+    with explain_damage(folder):
+        return load_dataset("parquet", data_files=files)
 
 
 def read_report(folder: Path) -> dict[str, Any]:
-    """Reads `report.json`."""
-    report: dict[str, Any] = json.loads((folder / "report.json").read_text(encoding="utf-8"))
-    return report
+    """Reads `report.json`.
+
+    Raises:
+        `DataError`: when it is no report.
+    """
+    path = folder / "report.json"
+    try:
+        report = json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError, RecursionError) as error:
+        raise DataError(f"cannot read the report {str(path)!r} ({error}); curate the data again") from error
+    missing = _READ_AGAIN - report.keys() if isinstance(report, dict) else _READ_AGAIN
+    if missing:
+        raise DataError(f"{str(path)!r} is no report, it lacks {', '.join(sorted(missing))}; curate the data again")
+    return dict(report)
 
 
 def write_report(report: dict[str, Any], folder: Path, **card: Any) -> None:

@@ -8,11 +8,13 @@ from __future__ import annotations
 import json
 import logging
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 import datasets
+import yaml  # type: ignore[import-untyped]
 from datasets import Dataset, DatasetDict, concatenate_datasets, load_dataset, load_from_disk
 from datasets.exceptions import DatasetNotFoundError
 
@@ -102,6 +104,18 @@ def _read_file(path: Path) -> Dataset:
         if "corresponds to no data" in str(error):
             raise DataError(f"{str(path)!r} has no rows") from error
         raise DataError(f"cannot read {str(path)!r} as {builder}: {_root_cause(error)}") from error
+
+
+@contextmanager
+def explain_damage(folder: str | Path) -> Iterator[None]:
+    """Turns whatever reading the files of a curated dataset raises into a `DataError`."""
+    try:
+        yield
+    except (*_READ_ERRORS, yaml.YAMLError) as error:
+        raise DataError(
+            f"cannot read the dataset in {str(folder)!r} ({_root_cause(error)}); curate the data again, or download "
+            "the folder anew"
+        ) from error
 
 
 def _root_cause(error: BaseException) -> str:

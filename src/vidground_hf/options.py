@@ -16,6 +16,7 @@ from vidground_hf.schema import LETTERS, normalize_text
 
 _PREFIX = re.compile(r"^\s*\(?([A-Za-z])\s*[.):]\s*(.*)$", re.DOTALL)
 _LONE_LETTER = re.compile(r"^\(?([A-Za-z])\)?[.):]?$")
+_MAX_DIGITS = 10  # of a position: far more than there are options, and few enough for `int`
 TAGGED = re.compile(r"<answer>(.*?)</answer>", re.DOTALL)
 
 
@@ -30,7 +31,10 @@ def clean_cell(value: Any) -> str | None:
         return None
     if isinstance(value, float) and value.is_integer():
         return str(int(value))
-    return str(value).strip()
+    try:
+        return str(value).strip()
+    except ValueError:  # Python writes no whole number of more than 4300 digits
+        return None
 
 
 def parse_options(value: Any) -> list[Any] | None:
@@ -45,7 +49,7 @@ def parse_options(value: Any) -> list[Any] | None:
         for parse in (json.loads, ast.literal_eval):
             try:
                 parsed = parse(value)
-            except (ValueError, SyntaxError, RecursionError, MemoryError):
+            except (ValueError, SyntaxError, TypeError, RecursionError, MemoryError):
                 continue
             if isinstance(parsed, (list, tuple, dict)):
                 value = parsed
@@ -53,6 +57,8 @@ def parse_options(value: Any) -> list[Any] | None:
         else:
             return [] if not value.strip() else None
     if isinstance(value, dict):
+        if len({type(key) for key in value}) > 1:
+            return None  # letters beside numbers are in no order
         value = [value[key] for key in sorted(value) if value[key] is not None]
     return list(value) if isinstance(value, (list, tuple)) else None
 
@@ -109,4 +115,5 @@ def find_gold(answer: Any, raw_options: Sequence[Any], options: Sequence[str]) -
         position = LETTERS.index(match[1].upper())
         named = match.lastindex == 2 and normalize_text(match[2])
         return position if not named or normalize_text(options[position]) == named else None
-    return int(text) if text.isdecimal() and int(text) < len(options) else None
+    is_position = text.isdecimal() and len(text) < _MAX_DIGITS and int(text) < len(options)
+    return int(text) if is_position else None

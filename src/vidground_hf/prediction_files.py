@@ -8,12 +8,12 @@ from __future__ import annotations
 import csv
 import json
 import re
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from vidground_hf.schema import LETTERS
-from vidground_hf.stats.checks import UNANSWERED
+from vidground_hf.stats.checks import UNANSWERED, list_rows
 
 Row = dict[str, Any]
 
@@ -59,7 +59,7 @@ def read_rows(path: str | Path) -> list[Row]:
         raise ValueError(f"cannot read {path.name!r}; allowed are {', '.join(_READERS)} files")
     try:
         rows = reader(path)
-    except (UnicodeDecodeError, json.JSONDecodeError, csv.Error) as error:
+    except (ValueError, RecursionError, csv.Error) as error:
         raise ValueError(f"cannot read {path.name!r} as {path.suffix[1:]}: {error}") from error
     if not rows or not all(isinstance(row, Mapping) for row in rows):
         raise ValueError(f"{path.name!r} holds no rows; pass a file with one question a row")
@@ -76,7 +76,7 @@ def _read_csv(path: Path, delimiter: str = ",") -> list[Row]:
                     f"line {reader.line_num} has more cells than the first; put quotes around texts with {delimiter!r}"
                 )
             rows.append({name: cell or None for name, cell in row.items()})
-    for name in reader.fieldnames or ():
+    for name in rows[0] if rows else ():
         filled = [row for row in rows if row[name] is not None]
         if all(_WHOLE_NUMBER.fullmatch(row[name]) for row in filled):
             for row in filled:
@@ -89,7 +89,7 @@ def _read_tsv(path: Path) -> list[Row]:
 
 
 def _read_jsonl(path: Path) -> list[Row]:
-    return [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines() if line.strip()]
+    return [json.loads(line) for line in path.read_text(encoding="utf-8").split("\n") if line.strip()]
 
 
 def _read_json(path: Path) -> list[Row]:
@@ -149,21 +149,33 @@ def _read_samples(rows: Sequence[Row]) -> list[Row]:
 
     The unfiltered answer is read where it is logged: it is the same for every filter, so the first one's rows do.
     """
+    others = [index for index, row in enumerate(rows) if not _is_harness_log(row)]
+    if others:
+        raise ValueError(
+            f"{list_rows(others)} have no doc_id and answers as the first row has; pass one run's samples"
+        )
     filters = [row.get("filter") for row in rows]
     return [_read_sample(row) for row, name in zip(rows, filters, strict=True) if name == filters[0]]
 
 
 def _read_sample(row: Row) -> Row:
-    answers = [_unwrap(answer) for answer in row.get("resps") or row["filtered_resps"]]
+    answers = [_unwrap(answer) for answer in _make_list(row.get("resps") or row.get("filtered_resps"))]
     columns = dict(row["doc"]) if isinstance(row.get("doc"), dict) else {}
     columns |= {"id": row["doc_id"], "reference": row.get("target")}
-    if len(answers) > 1 and all(_is_log_likelihood(answer) for answer in answers):
+    if 1 < len(answers) <= len(LETTERS) and all(_is_log_likelihood(answer) for answer in answers):
         likeliest = max(range(len(answers)), key=lambda k: float(answers[k][0]))
         columns |= {"prediction": LETTERS[likeliest], "num_options": len(answers)}
         options = _list_continuations(row.get("arguments"))
         return columns | ({"options": options} if len(options) == len(answers) else {})
     first = answers[0] if answers else None
     return columns | {"prediction": first[0] if isinstance(first, list) and first else first}
+
+
+def _make_list(cell: Any) -> list[Any]:
+    """A list as it is, the values of a mapping, nothing for a missing cell, and anything else alone."""
+    if isinstance(cell, dict):
+        return list(cell.values())
+    return cell if isinstance(cell, list) else [] if cell is None else [cell]
 
 
 def _unwrap(answer: Any) -> Any:
@@ -174,11 +186,16 @@ def _unwrap(answer: Any) -> Any:
 
 def _is_log_likelihood(answer: Any) -> bool:
     """Whether an answer is a pair of log-likelihood and greediness, written as `["-1.25", "False"]`."""
-    return isinstance(answer, list) and len(answer) == 2 and str(answer[1]) in ("True", "False")
+    if not isinstance(answer, list) or len(answer) != 2 or str(answer[1]) not in ("True", "False"):
+        return False
+    try:
+        float(answer[0])
+    except (TypeError, ValueError):
+        return False
+    return True
 
 
 def _list_continuations(arguments: Any) -> list[str]:
     """The options that were scored: the second argument of each request, logged as a mapping or a list."""
-    requests: Iterable[Any] = arguments.values() if isinstance(arguments, dict) else arguments or []
-    pairs = [list(request.values()) if isinstance(request, dict) else list(request) for request in requests]
+    pairs = [_make_list(request) for request in _make_list(arguments)]
     return [str(pair[1]).strip() for pair in pairs if len(pair) > 1]

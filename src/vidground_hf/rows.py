@@ -44,13 +44,21 @@ def read_cells(table: pa.Table, columns: Sequence[str]) -> list[list[Any]]:
 
     Returns:
         `list[list]`: C lists of N values.
+
+    Raises:
+        `ValueError`: for text that is no UTF-8.
     """
     cells = []
     for name in columns:
         column = table[name]
         if pa.types.is_temporal(column.type) or pa.types.is_decimal(column.type):
             column = column.cast(pa.string())
-        values = column.to_pylist()
+        try:
+            values = column.to_pylist()
+        except UnicodeDecodeError as error:  # Arrow takes the bytes of some JSON files as they are
+            raise ValueError(
+                f"column {name!r} holds text that is no UTF-8 ({error}); save the file as UTF-8"
+            ) from error
         cells.append([read_media(value) for value in values] if pa.types.is_struct(column.type) else values)
     return cells
 
