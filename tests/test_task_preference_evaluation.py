@@ -17,6 +17,7 @@ from tests.task_preference_rows import make_collator, make_model, make_task_rows
 from tests.tiny_vlms import FAMILIES  # noqa: E402
 from vidground_hf.media import FrameBudget  # noqa: E402
 from vidground_hf.stats.checks import UNANSWERED  # noqa: E402
+from vidground_hf.task_preference.answers import TaskPreferenceAnswer  # noqa: E402
 from vidground_hf.task_preference.collating import TaskPreferenceCollator  # noqa: E402
 from vidground_hf.task_preference.evaluation import (  # noqa: E402
     answer_rows,
@@ -30,7 +31,6 @@ from vidground_hf.task_preference.evaluation_baselines import (  # noqa: E402
     find_constants,
 )
 from vidground_hf.task_preference.evaluation_scores import is_right, read_answer  # noqa: E402
-from vidground_hf.task_preference.generation import TaskPreferenceAnswer  # noqa: E402
 from vidground_hf.task_preference.row_masks import encode_mask  # noqa: E402
 from vidground_hf.task_preference.row_text import read_written_labels, write_box, write_masks  # noqa: E402
 from vidground_hf.task_preference.task_rows import BadRowError, TaskRow  # noqa: E402

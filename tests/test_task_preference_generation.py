@@ -13,8 +13,8 @@ from transformers import LogitsProcessor  # noqa: E402
 from tests.task_preference_models import Request, make_batch, make_fresh_model, make_model  # noqa: E402
 from tests.test_task_preference_sam import SIZE, make_sam  # noqa: E402
 from tests.tiny_vlms import FAMILIES  # noqa: E402
+from vidground_hf.task_preference.answers import TaskPreferenceAnswer  # noqa: E402
 from vidground_hf.task_preference.features import stack_features  # noqa: E402
-from vidground_hf.task_preference.generation import TaskPreferenceAnswer  # noqa: E402
 
 MAX_NEW_TOKENS = 7
 REQUESTS = [

@@ -13,6 +13,7 @@ from accelerate.utils import send_to_device
 
 from vidground_hf.stats.gap import run_mcnemar
 from vidground_hf.stats.intervals import bootstrap_mean
+from vidground_hf.task_preference.answers import TaskPreferenceAnswer
 from vidground_hf.task_preference.collating import TaskPreferenceCollator
 from vidground_hf.task_preference.configuration import TASKS
 from vidground_hf.task_preference.evaluation_scores import (
@@ -25,7 +26,6 @@ from vidground_hf.task_preference.evaluation_scores import (
     score_reasoning,
     score_tracks,
 )
-from vidground_hf.task_preference.generation import TaskPreferenceAnswer
 from vidground_hf.task_preference.row_text import read_written_labels
 from vidground_hf.task_preference.task_rows import TaskRow
 

@@ -14,8 +14,8 @@ from numpy.typing import NDArray
 
 from vidground_hf.stats.boxes import box_iou
 from vidground_hf.stats.windows import temporal_iou
+from vidground_hf.task_preference.answers import TaskPreferenceAnswer
 from vidground_hf.task_preference.evaluation_scores import name_media
-from vidground_hf.task_preference.generation import TaskPreferenceAnswer
 from vidground_hf.task_preference.row_masks import read_mask
 from vidground_hf.task_preference.task_rows import TaskRow
 

@@ -114,14 +114,17 @@ def _select(features: VisionFeatures | None, rows: Tensor) -> VisionFeatures:
 
 def _grade_moments(head: Any, output: Any, targets: Targets, features: VisionFeatures) -> dict[str, Tensor]:
     found = output.moment
+    terms = grade_spans(found, targets.spans)
+    if found.saliency is None:
+        return terms
     wanted, is_scored = mark_spans(targets.spans, features)
     rated = [row for row, ratings in enumerate(targets.saliency) if ratings is not None]
     if rated:
         fitted = _fit_ratings(targets, rated, features)
         wanted = wanted.index_copy(0, fitted[0], fitted[1].targets)
         is_scored = is_scored.index_copy(0, fitted[0], fitted[1].is_scored)
-    terms = grade_spans(found, targets.spans) | grade_saliency(found.saliency, wanted, is_scored)
-    if len(features) > 1:
+    terms |= grade_saliency(found.saliency, wanted, is_scored)
+    if len(features) > 1 and head.kind == "vision":  # to another, all requests are the same
         other = head.score_saliency(output.states["moment"].roll(1, 0), features)
         terms |= grade_mismatched(other, features.frames_valid())
     return terms

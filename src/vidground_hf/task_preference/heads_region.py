@@ -5,6 +5,7 @@ Masks and losses are not here.
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from typing import Literal, get_args
 
 import torch
@@ -20,6 +21,21 @@ from vidground_hf.task_preference.heads_layers import (
 )
 
 RegionKind = Literal["vision", "state"]
+
+
+@dataclass(frozen=True, slots=True)
+class RegionOutput:
+    """What the region head says of N images or clips.
+
+    Attributes:
+        boxes (`Tensor`): `float32[N, 4]`: left, top, right, bottom; of `"vision"` in [0, 1] and in order.
+        agreement (`Tensor`, *optional*): `float32[N]` in [0, 1], the mean IoU of the cells' own boxes with the answer,
+            weighted as they are in it. It was not trained to be right: it says how far the cells are of one mind.
+            `None` of `"state"`, which has nothing of the kind.
+    """
+
+    boxes: Tensor
+    agreement: Tensor | None
 
 
 class RegionHead(nn.Module):
@@ -47,7 +63,7 @@ class RegionHead(nn.Module):
         >>> from vidground_hf.task_preference.features import stack_features
         >>> head = RegionHead(8, 4, width=16)
         >>> features = stack_features([torch.ones(1, 2, 2, 4)], [torch.zeros(1)], [0.0])
-        >>> tuple(head(torch.ones(1, 8), features).shape)
+        >>> tuple(head(torch.ones(1, 8), features).boxes.shape)
         (1, 4)
     """
 
@@ -71,22 +87,19 @@ class RegionHead(nn.Module):
         self.width = width
         self.apply(init_head_weights)
 
-    def forward(self, states: Tensor, features: VisionFeatures) -> Tensor:
+    def forward(self, states: Tensor, features: VisionFeatures) -> RegionOutput:
         """Finds boxes.
 
         Args:
             states (`Tensor`): `float[N, state_width]`.
             features (`VisionFeatures`): N rows; `"state"` does not read them.
 
-        Returns:
-            `float32[N, 4]`: left, top, right, bottom; of `"vision"` in [0, 1] and in order.
-
         Raises:
             ValueError: for states and features that do not fit the head or one another.
         """
         if self.kind == "state":
             boxes: Tensor = self.corners(self.state_in(states.to(self.state_in.weight.dtype)).relu())
-            return boxes.float()
+            return RegionOutput(boxes.float(), None)
         cells, _ = self.gate(states, features)
         num_rows, num_frames = cells.shape[:2]
         cells = cells.flatten(2, 3).flatten(0, 1)
@@ -99,4 +112,15 @@ class RegionHead(nn.Module):
         places = places.flatten(1, 2)
         # A share of the way from the cell to each side of the picture cannot leave it.
         corners = torch.cat([places * (1 - reach[..., :2]), places + (1 - places) * reach[..., 2:]], dim=-1)
-        return (weights[..., None] * corners).sum(1)
+        boxes = (weights[..., None] * corners).sum(1)
+        with torch.no_grad():
+            agreement = (weights * _find_iou(corners, boxes[:, None])).sum(1)
+        return RegionOutput(boxes, agreement)
+
+
+def _find_iou(first: Tensor, second: Tensor) -> Tensor:
+    """IoU of boxes whose corners are in order, `float32[...]`; 0 of two without an area."""
+    shared = (torch.minimum(first[..., 2:], second[..., 2:]) - torch.maximum(first[..., :2], second[..., :2])).clamp(0)
+    areas = [(boxes[..., 2:] - boxes[..., :2]).prod(-1) for boxes in (first, second)]
+    covered = areas[0] + areas[1] - shared.prod(-1)
+    return shared.prod(-1) / covered.clamp(min=torch.finfo(torch.float32).tiny)

@@ -17,9 +17,10 @@ from transformers import AutoModelForImageTextToText, AutoModelForMaskGeneration
 from transformers.utils import ModelOutput
 
 from vidground_hf.task_preference.adapters_lora import ADAPTER_FOLDER, load_adapter, read_plain_state, save_adapter
+from vidground_hf.task_preference.answers import TaskPreferenceAnswer
 from vidground_hf.task_preference.configuration import TASKS, TaskPreferenceConfig
 from vidground_hf.task_preference.features import VisionFeatures
-from vidground_hf.task_preference.generation import TaskPreferenceAnswer, write_answers
+from vidground_hf.task_preference.generation import write_answers
 from vidground_hf.task_preference.grading import grade_heads, grade_text
 from vidground_hf.task_preference.heads import (
     ConvMaskHead,
@@ -52,6 +53,7 @@ class TaskPreferenceOutput(ModelOutput):
         rows (`dict[str, Tensor]`): of each task, `int64[N]`: the rows of the batch that they are in.
         moment (`TemporalOutput`, *optional*): of the N moment requests, as `box` and `mask` of theirs; `None` without.
         box (`Tensor`, *optional*): `float32[N, 4]`.
+        box_scores (`Tensor`, *optional*): `float32[N]`, `RegionOutput.agreement`.
         mask (`MaskOutput`, *optional*).
     """
 
@@ -62,6 +64,7 @@ class TaskPreferenceOutput(ModelOutput):
     rows: dict[str, Tensor] | None = None
     moment: TemporalOutput | None = None
     box: Tensor | None = None
+    box_scores: Tensor | None = None
     mask: MaskOutput | None = None
 
 
@@ -263,7 +266,7 @@ class TaskPreferenceModel(PreTrainedModel):
             sam_pixel_values (`Tensor`, *optional*): `float[B, 3, S, S]`.
 
         Returns:
-            `dict[str, Any]`: of each task that is asked for, what its head gives.
+            `dict[str, Any]`: of each task that is asked for, what its head gives; of boxes also `box_scores`.
 
         Raises:
             `ValueError`: where a head lacks what it needs.
@@ -278,6 +281,8 @@ class TaskPreferenceModel(PreTrainedModel):
                 found[task] = self.heads[task](states[task], sam_pixel_values[own])
             else:
                 found[task] = self.heads[task](states[task], _select_shown(task, own, shown[task]))
+        if "box" in found:
+            found["box"], found["box_scores"] = found["box"].boxes, found["box"].agreement
         return found
 
     def _touch_unused(self, found: Mapping[str, Any], *, has_vision: bool) -> Tensor:
