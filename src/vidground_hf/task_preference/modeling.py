@@ -13,7 +13,13 @@ from typing import Any, Self
 
 import torch
 from torch import Tensor, nn
-from transformers import AutoModelForImageTextToText, AutoModelForMaskGeneration, GenerationConfig, PreTrainedModel
+from transformers import (
+    AutoModel,
+    AutoModelForImageTextToText,
+    AutoModelForMaskGeneration,
+    GenerationConfig,
+    PreTrainedModel,
+)
 from transformers.utils import ModelOutput
 
 from vidground_hf.task_preference.adapters_lora import ADAPTER_FOLDER, load_adapter, read_plain_state, save_adapter
@@ -366,6 +372,9 @@ class TaskPreferenceModel(PreTrainedModel):
     @torch.no_grad()
     def _init_weights(self, module: nn.Module) -> None:
         init_head_weights(module)
+
+
+AutoModel.register(TaskPreferenceConfig, TaskPreferenceModel)
 
 
 def _select_shown(task: str, rows: Tensor, shown: VisionFeatures | None) -> VisionFeatures:
