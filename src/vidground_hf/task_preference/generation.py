@@ -83,15 +83,7 @@ def write_answers(
     task_ids = config.task_token_ids or {}
     seen, rest = look(model.vlm, inputs)
     written = _write(model, rest, max_new_tokens)
-    answers = [
-        TaskPreferenceAnswer(
-            text=tokenizer.decode(ids, skip_special_tokens=True),
-            tasks=_list_tasks(ids, task_ids),
-            unforced=_list_unforced(ids, unforced, task_ids),
-            is_finished=has_ended,
-        )
-        for ids, unforced, has_ended in zip(written.ids, written.unforced, written.has_ended, strict=True)
-    ]
+    answers = _read_texts(written, tokenizer, task_ids)
     places = find_states(written.ids[:, : written.states.shape[1]], task_ids)
     if not any(len(rows) for rows, _ in places.values()):
         return answers
@@ -156,6 +148,19 @@ def _write(model: TaskPreferenceModel, inputs: Mapping[str, Any], max_new_tokens
         unforced=torch.stack(forced.unforced, dim=1)[:, :max_new_tokens],
         has_ended=torch.isin(new, stop_ids).any(1).tolist(),
     )
+
+
+def _read_texts(written: _Written, tokenizer: Any, task_ids: Mapping[str, int]) -> list[TaskPreferenceAnswer]:
+    """What was written, without what the heads make of it."""
+    return [
+        TaskPreferenceAnswer(
+            text=tokenizer.decode(ids, skip_special_tokens=True),
+            tasks=_list_tasks(ids, task_ids),
+            unforced=_list_unforced(ids, unforced, task_ids),
+            is_finished=has_ended,
+        )
+        for ids, unforced, has_ended in zip(written.ids, written.unforced, written.has_ended, strict=True)
+    ]
 
 
 def _list_clips(config: Any, clips: Sequence[MaskClip | None] | None) -> dict[int, MaskClip]:
