@@ -449,3 +449,32 @@ def test_a_blind_model_sees_the_same_whatever_is_shown(family: str) -> None:
         assert all(torch.equal(one[key], other[key]) == is_blind for key in pixels)
         assert torch.equal(one["features"].grid, other["features"].grid) == is_blind
         assert torch.equal(one["features"].times_seconds, other["features"].times_seconds)
+
+
+def test_followed_masks_are_scored_in_every_frame() -> None:
+    from transformers import LogitsProcessor, Sam2ImageProcessor
+
+    from tests.task_preference_models import make_fresh_model
+    from tests.test_task_preference_sam import SIZE, make_processor, make_sam, make_video_model
+    from vidground_hf.task_preference.mask_video import MaskFollower
+
+    class Call(LogitsProcessor):
+        """Has every answer call the mask head again and again."""
+
+        def __call__(self, input_ids: Any, scores: Any) -> Any:
+            trigger = model.config.trigger_token_ids["mask"]
+            called = torch.where(torch.arange(scores.shape[1]) == trigger, 0.0, float("-inf"))
+            return torch.where(input_ids[:, -1:] == trigger, scores, called)
+
+    model, processor = make_fresh_model("internvl", sam=make_sam())
+    with torch.no_grad():  # the object is seen everywhere
+        model.heads["mask"].sam.mask_decoder.pred_obj_score_head.proj_out.bias += 200
+    sam = Sam2ImageProcessor(size={"height": SIZE, "width": SIZE}, mask_size={"height": 16, "width": 16})
+    rows = [row for row in make_task_rows() if row.task == "mask"]
+    collator = make_collator(processor, sam_processor=sam)
+    follower = MaskFollower(make_video_model(), make_processor())
+    settings: dict[str, Any] = {"max_new_tokens": 2, "logits_processor": [Call()]}
+    for given, num_frames in (({}, 1), ({"mask_follower": follower}, 4)):
+        answers = answer_rows(model, collator, rows, **settings, **given)
+        assert [one.masks.shape[1] for one in answers if one.masks is not None] == [num_frames] * 2
+        assert score_answers(rows, answers)["masks"]["num_missing"] == 0

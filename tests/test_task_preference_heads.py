@@ -150,19 +150,15 @@ def test_a_two_layer_temporal_head_says_one_span_and_no_saliency() -> None:
     assert found.saliency is None
 
 
-def test_cells_that_agree_say_so() -> None:
-    head = RegionHead(STATE, DEPTH, width=WIDTH)
-    states, features = make_rows([(1, 1, 1), (1, 2, 2)])
-    with torch.no_grad():
-        head.reach.weight.zero_()
-        head.reach.bias.fill_(100.0)  # as far as the picture goes, from every cell
-        assert head(states, features).agreement.tolist() == [1.0, 1.0]
-        head.reach.bias.fill_(0.0)  # half way to each side
-        head.score.weight.zero_()
-        found = head(states, features)
-    assert found.boxes[1].tolist() == pytest.approx([0.25, 0.25, 0.75, 0.75])
-    # Each cell's box is as large as the mean box and off by an eighth both ways: 0.375 ** 2 of 0.5 - 0.375 ** 2.
-    assert found.agreement.tolist() == pytest.approx([1.0, 0.140625 / 0.359375])
+def test_what_judges_a_box_does_not_bend_it() -> None:
+    states, features = make_rows(SHAPES)
+    head = seed_head("vision")
+    found = head(states, features)
+    assert ((found.iou > 0) & (found.iou < 1)).all()
+    found.iou.sum().backward()
+    trained = {key.split(".")[0] for key, weight in head.named_parameters() if weight.grad is not None}
+    assert trained == {"judge"}
+    assert seed_head("state")(states, features).iou is None
 
 
 @pytest.mark.parametrize("name", HEADS)

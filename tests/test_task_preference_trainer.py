@@ -85,7 +85,16 @@ def test_every_term_rate_and_norm_is_logged(tmp_path: Path) -> None:
     trainer.train()
     logs = trainer.state.log_history[0]
     terms = {"dialogue", "moment_span", "moment_giou", "moment_label", "saliency_margin", "saliency_rank"}
-    terms |= {"saliency_mismatched", "box_l1", "box_giou", "mask_bce", "mask_dice", "mask_iou", "mask_object"}
+    terms |= {
+        "saliency_mismatched",
+        "box_l1",
+        "box_giou",
+        "box_iou",
+        "mask_bce",
+        "mask_dice",
+        "mask_iou",
+        "mask_object",
+    }
     assert {name for name in logs if name.startswith("loss_")} == {f"loss_{term}" for term in terms}
     assert {name for name in logs if name.startswith("rate_")} == {f"rate_{part}" for part in MOVED[2]}
     assert {name for name in logs if name.startswith("grad_norm_")} == {"grad_norm_model"} | {
@@ -355,3 +364,4 @@ def test_the_heads_of_the_controls_are_trained(kinds: tuple[str, str], tmp_path:
     assert {"loss_box_l1", "loss_moment_span", "loss_moment_label"} <= terms
     assert ("loss_saliency_rank" in terms) == (kinds[1] == "features")
     assert "loss_saliency_mismatched" not in terms
+    assert ("loss_box_iou" in terms) == (kinds[0] == "vision")

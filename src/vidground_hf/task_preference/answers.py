@@ -35,9 +35,8 @@ class TaskPreferenceAnswer:
             requests, the one it fits best. `None`, as the times below, of a head that has none.
         times_seconds (`Tensor`, *optional*): `float32[T]`, the middle of each temporal patch that `saliency` tells of.
         boxes (`Tensor`, *optional*): `float32[K, 4]`, left, top, right and bottom in pixels, one for each box request.
-        box_scores (`Tensor`, *optional*): `float32[K]` in [0, 1], how far the cells that the head looked at agree on
-            each box (`RegionOutput.agreement`); no probability, for nothing taught it to be one. `None` of a head
-            that has none.
+        box_scores (`Tensor`, *optional*): `float32[K]` in [0, 1], the IoU that the head itself expects of each box, as
+            it was trained to. `None` of a head that has none (`kind="state"`).
         masks (`Tensor`, *optional*): `bool[K, T, height, width]`, one for each mask request, in pixels.
         mask_scores (`Tensor`, *optional*): `float32[K, T]` in [0, 1], how sure the head is that the object is in the
             frame.

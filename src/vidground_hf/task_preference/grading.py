@@ -94,7 +94,7 @@ def grade_heads(
     if output.moment is not None:
         terms |= _grade_moments(heads["moment"], output, targets, _select(shown["moment"], targets.moment_rows))
     if output.box is not None:
-        terms |= grade_boxes(output.box, targets.boxes)
+        terms |= grade_boxes(output.box, targets.boxes, output.box_scores)
     if output.mask is not None:
         features = _select(shown["mask"], targets.mask_rows)
         if hasattr(heads["mask"], "sam"):  # draws the first frame that is shown

@@ -79,7 +79,7 @@ def run_heads(
         else:
             found[task] = head(states[task], _select_shown(task, own, shown[task]))
     if "box" in found:
-        found["box"], found["box_scores"] = found["box"].boxes, found["box"].agreement
+        found["box"], found["box_scores"] = found["box"].boxes, found["box"].iou
     return found
 
 

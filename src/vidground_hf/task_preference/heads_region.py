@@ -17,6 +17,7 @@ from vidground_hf.task_preference.heads_layers import (
     FeatureGate,
     OutputLinear,
     init_head_weights,
+    make_mlp,
     softmax_valid,
 )
 
@@ -29,13 +30,12 @@ class RegionOutput:
 
     Attributes:
         boxes (`Tensor`): `float32[N, 4]`: left, top, right, bottom; of `"vision"` in [0, 1] and in order.
-        agreement (`Tensor`, *optional*): `float32[N]` in [0, 1], the mean IoU of the cells' own boxes with the answer,
-            weighted as they are in it. It was not trained to be right: it says how far the cells are of one mind.
-            `None` of `"state"`, which has nothing of the kind.
+        iou (`Tensor`, *optional*): `float32[N]` in [0, 1], how well the head thinks each box fits; `None` of
+            `"state"`, which as published has no such output.
     """
 
     boxes: Tensor
-    agreement: Tensor | None
+    iou: Tensor | None
 
 
 class RegionHead(nn.Module):
@@ -84,6 +84,7 @@ class RegionHead(nn.Module):
             self.norm = nn.LayerNorm(width)
             self.score = nn.Linear(width, 1, bias=False)
             self.reach = OutputLinear(width, 4)
+            self.judge = make_mlp(width, width, 1)
         self.width = width
         self.apply(init_head_weights)
 
@@ -112,15 +113,6 @@ class RegionHead(nn.Module):
         places = places.flatten(1, 2)
         # A share of the way from the cell to each side of the picture cannot leave it.
         corners = torch.cat([places * (1 - reach[..., :2]), places + (1 - places) * reach[..., 2:]], dim=-1)
-        boxes = (weights[..., None] * corners).sum(1)
-        with torch.no_grad():
-            agreement = (weights * _find_iou(corners, boxes[:, None])).sum(1)
-        return RegionOutput(boxes, agreement)
-
-
-def _find_iou(first: Tensor, second: Tensor) -> Tensor:
-    """IoU of boxes whose corners are in order, `float32[...]`; 0 of two without an area."""
-    shared = (torch.minimum(first[..., 2:], second[..., 2:]) - torch.maximum(first[..., :2], second[..., :2])).clamp(0)
-    areas = [(boxes[..., 2:] - boxes[..., :2]).prod(-1) for boxes in (first, second)]
-    covered = areas[0] + areas[1] - shared.prod(-1)
-    return shared.prod(-1) / covered.clamp(min=torch.finfo(torch.float32).tiny)
+        # What judges the box must not bend it.
+        pooled = (weights[..., None].to(cells.dtype) * cells).sum(1).detach()
+        return RegionOutput((weights[..., None] * corners).sum(1), self.judge(pooled)[:, 0].float().sigmoid())

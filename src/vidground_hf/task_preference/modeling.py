@@ -56,7 +56,7 @@ class TaskPreferenceOutput(ModelOutput):
         rows (`dict[str, Tensor]`): of each task, `int64[N]`: the rows of the batch that they are in.
         moment (`TemporalOutput`, *optional*): of the N moment requests, as `box` and `mask` of theirs; `None` without.
         box (`Tensor`, *optional*): `float32[N, 4]`.
-        box_scores (`Tensor`, *optional*): `float32[N]`, `RegionOutput.agreement`.
+        box_scores (`Tensor`, *optional*): `float32[N]`, `RegionOutput.iou`; `None` of a head that has none.
         mask (`MaskOutput`, *optional*).
     """
 
