@@ -78,7 +78,9 @@ def test_what_a_checkpoint_lacks_starts_afresh(family: str, tmp_path: Path) -> N
                 assert tensor.float().abs().max() < 10, name
         for name, weight in model.heads.named_parameters():
             fresh = own[f"heads.{name}"]
-            assert fresh.std(correction=0) == pytest.approx(weight.std(correction=0).item(), rel=0.6, abs=1e-6), name
+            if weight.numel() >= 50:  # the spread of fewer is chance
+                same = pytest.approx(weight.std(correction=0).item(), rel=0.6, abs=1e-6)
+                assert fresh.std(correction=0) == same, name
 
 
 def test_a_model_in_half_precision_keeps_its_heads_whole(tmp_path: Path) -> None:
