@@ -473,8 +473,7 @@ def test_followed_masks_are_scored_in_every_frame() -> None:
     rows = [row for row in make_task_rows() if row.task == "mask"]
     collator = make_collator(processor, sam_processor=sam)
     follower = MaskFollower(make_video_model(), make_processor())
-    settings: dict[str, Any] = {"max_new_tokens": 2, "logits_processor": [Call()]}
-    for given, num_frames in (({}, 1), ({"mask_follower": follower}, 4)):
-        answers = answer_rows(model, collator, rows, **settings, **given)
+    for given, num_frames in ((None, 1), (follower, 4)):
+        answers = answer_rows(model, collator, rows, max_new_tokens=2, logits_processor=[Call()], mask_follower=given)
         assert [one.masks.shape[1] for one in answers if one.masks is not None] == [num_frames] * 2
         assert score_answers(rows, answers)["masks"]["num_missing"] == 0

@@ -369,10 +369,12 @@ def test_what_was_forced_is_told(monkeypatch: pytest.MonkeyPatch) -> None:
     assert [one.unforced for one in found] == [(True,), (False,)]
 
 
-def make_clips(count: int, num_frames: int = 3) -> list[MaskClip | None]:
+def make_clips(count: int, num_frames: int = 3) -> list[MaskClip]:
     rng = np.random.default_rng(0)
     return [
-        MaskClip(rng.integers(0, 255, (num_frames, 40, 60, 3), np.uint8), np.arange(num_frames) + 0.25)
+        MaskClip(
+            rng.integers(0, 255, (num_frames, 40, 60, 3), np.uint8), np.arange(num_frames, dtype=np.float64) + 0.25
+        )
         for _ in range(count)
     ]
 
