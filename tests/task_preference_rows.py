@@ -53,15 +53,19 @@ def make_task_rows() -> list[TaskRow]:
     return [*rows, TaskRow(id="hello", task="dialogue", question="Hello?", answer="Hi there.")]
 
 
-def make_model(family: str, **settings: Any) -> tuple[Any, Any]:
-    """A tiny model with small heads, the same at every call, and its processor."""
+def make_model(family: str, *, boxes: str = "vision", moments: str = "vision", **settings: Any) -> tuple[Any, Any]:
+    """A tiny model with small heads of these kinds, the same at every call, and its processor."""
     import torch
 
     from tests.task_preference_models import load_vlm
 
     torch.manual_seed(0)
     vlm, processor = load_vlm(family)
-    return TaskPreferenceModel.from_vlm(vlm, processor, **_HEADS, **settings), processor
+    heads = _HEADS | {
+        "moment_head": _HEADS["moment_head"] | {"kind": moments},
+        "box_head": _HEADS["box_head"] | {"kind": boxes},
+    }
+    return TaskPreferenceModel.from_vlm(vlm, processor, **heads, **settings), processor
 
 
 def make_collator(processor: Any, **settings: Any) -> TaskPreferenceCollator:

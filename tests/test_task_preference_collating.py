@@ -274,7 +274,13 @@ def test_a_sam_gets_the_first_frame_where_masks_are_asked_for() -> None:
     wanted = sam(images=[media.data[0]], return_tensors="pt")["pixel_values"]
     assert torch.equal(batch["sam_pixel_values"][:1], wanted)
     assert "sam_pixel_values" not in collator(rows[:2])
-    assert "sam_pixel_values" in collator.collate_prompts(rows[:2])  # any head may be called
+    prompts = collator.collate_prompts([rows[0], rows[-1]])  # any head may be called
+    assert len(prompts["sam_pixel_values"]) == 2
+    clip, none = prompts["sam_clips"]
+    assert none is None
+    assert np.array_equal(clip.frames, media.data)
+    assert clip.times_seconds.tolist() == media.frame_seconds.tolist()
+    assert "sam_clips" not in load_collator("internvl").collate_prompts(rows[:1])
 
 
 def test_clips_of_other_lengths_are_refused_where_the_model_takes_one() -> None:

@@ -23,6 +23,7 @@ from vidground_hf.task_preference.tokens import (  # noqa: E402
 )
 
 IDS = {"trigger_token_ids": {"box": 9}, "task_token_ids": {"box": 10}}
+MASK_IDS = {"trigger_token_ids": {"mask": 9}, "task_token_ids": {"mask": 10}}
 
 
 def test_a_config_goes_through_json(tmp_path: Any) -> None:
@@ -50,7 +51,11 @@ def test_a_config_goes_through_json(tmp_path: Any) -> None:
             "mask_loss = 'prompts' is not there for this mask head; pass one of bce, focal ('prompts' needs a SAM)",
         ),
         (
-            {"tasks": ["box"], "sam_config": {"model_type": "sam2"}, "mask_head": {"width": 16}, **IDS},
+            {"tasks": ["box"], "sam_config": {"model_type": "sam2"}, **IDS},
+            "tasks = ['box'] has no 'mask', and a SAM is given, which would draw nothing; add the task, or leave out",
+        ),
+        (
+            {"tasks": ["mask"], "sam_config": {"model_type": "sam2"}, "mask_head": {"width": 16}, **MASK_IDS},
             "mask_head = {'width': 16} is of the convolutional head, and a SAM draws the masks; leave out one",
         ),
     ],
@@ -63,7 +68,7 @@ def test_a_config_that_does_not_fit_is_refused(settings: dict[str, Any], message
 def test_a_config_with_a_sam_takes_prompts() -> None:
     from transformers import Sam2Config
 
-    config = TaskPreferenceConfig(sam_config={"model_type": "sam2"}, mask_loss="prompts", tasks=["box"], **IDS)
+    config = TaskPreferenceConfig(sam_config={"model_type": "sam2"}, mask_loss="prompts", tasks=["mask"], **MASK_IDS)
     assert isinstance(config.sam_config, Sam2Config)
 
 

@@ -17,6 +17,7 @@ from tests.task_preference_rows import make_collator, make_model, make_task_rows
 from tests.tiny_vlms import FAMILIES  # noqa: E402
 from vidground_hf.media import FrameBudget  # noqa: E402
 from vidground_hf.stats.checks import UNANSWERED  # noqa: E402
+from vidground_hf.task_preference.answers import TaskPreferenceAnswer  # noqa: E402
 from vidground_hf.task_preference.collating import TaskPreferenceCollator  # noqa: E402
 from vidground_hf.task_preference.evaluation import (  # noqa: E402
     answer_rows,
@@ -30,7 +31,6 @@ from vidground_hf.task_preference.evaluation_baselines import (  # noqa: E402
     find_constants,
 )
 from vidground_hf.task_preference.evaluation_scores import is_right, read_answer  # noqa: E402
-from vidground_hf.task_preference.generation import TaskPreferenceAnswer  # noqa: E402
 from vidground_hf.task_preference.row_masks import encode_mask  # noqa: E402
 from vidground_hf.task_preference.row_text import read_written_labels, write_box, write_masks  # noqa: E402
 from vidground_hf.task_preference.task_rows import BadRowError, TaskRow  # noqa: E402
@@ -347,14 +347,56 @@ def test_the_best_constant_is_chosen_on_other_rows() -> None:
     assert constants.box is not None
     assert constants.span.tolist() == [0.0, 0.5]
     assert constants.box.tolist() == [0.0, 0.0, 0.5, 0.5]
+    assert constants.mask is None
     asked = [make_moment("x", (0.0, 20.0), duration_seconds=40.0), boxes[1], make_talk("t")]
     answers = answer_constantly(asked, constants)
     found = score_answers(asked, answers)
     assert (found["moments"]["miou"], found["boxes"]["miou"]) == (1.0, 1.0)
     assert answers[2] == NOTHING
-    assert find_constants([make_talk("t")]) == (None, None)
+    assert find_constants([make_talk("t")]) == (None, None, None)
     with pytest.raises(BadRowError, match=re.escape("row 'y': how long its clip is must be known")):
         answer_constantly([make_moment("y", (0.0, 1.0))], constants)
+
+
+def draw_square(left: int, top: int, side: int = 4, size: int = 16) -> np.ndarray:
+    mask = np.zeros((size, size), dtype=bool)
+    mask[top : top + side, left : left + side] = True
+    return mask
+
+
+def make_mask(name: str, *masks: np.ndarray | None, **settings: Any) -> TaskRow:
+    texts = tuple(None if mask is None else encode_mask(mask) for mask in masks)
+    seconds = tuple(map(float, range(len(masks))))
+    return TaskRow(id=name, task="mask", question="it", video="v.mp4", masks=texts, mask_seconds=seconds, **settings)
+
+
+def test_the_best_constant_mask_overlaps_most_frames() -> None:
+    known = [make_mask("a", draw_square(4, 4), None, draw_square(4, 4)), make_mask("b", draw_square(12, 12))]
+    constants = find_constants(known)
+    assert constants.mask is not None
+    # Two of three frames: an IoU of 2/3 in the mean, and 1/2 in all three with both squares.
+    wanted = np.zeros((64, 64), dtype=bool)
+    wanted[16:32, 16:32] = True
+    assert np.array_equal(constants.mask, wanted)
+    asked = make_mask("x", draw_square(8, 8, 8, 32), None, width_px=32, height_px=32)
+    (answer,) = answer_constantly([asked], constants)
+    assert answer.masks is not None
+    assert answer.masks.shape == (1, 2, 32, 32)
+    assert np.array_equal(answer.masks[0, 1].numpy(), draw_square(8, 8, 8, 32))
+    assert answer.mask_seconds is not None
+    assert answer.mask_seconds.tolist() == [0.0, 1.0]
+    assert score_answers([asked], [answer])["masks"]["j_present"] == 1.0
+    with pytest.raises(BadRowError, match=re.escape("row 'a': how large its frames are must be known for a constant")):
+        answer_constantly(known, constants)
+
+
+def test_tokens_that_had_to_be_forced_are_counted() -> None:
+    rows = [make_moment(name, (0.0, 1.0)) for name in "abc"]
+    answers = [replace(answer_span((0.0, 1.0)), unforced=own) for own in ((True,), (False, True), ())]
+    found = score_routing(rows, answers)
+    assert found["unforced"] == pytest.approx(2 / 3)
+    assert found["num_forced"] == 1
+    assert score_routing(rows, [answer_span((0.0, 1.0))] * 3)["unforced"] is None
 
 
 def test_all_objects_are_those_of_all_rows_of_a_clip() -> None:
@@ -365,7 +407,12 @@ def test_all_objects_are_those_of_all_rows_of_a_clip() -> None:
         TaskRow(id="b", video="v.mp4", masks=(right, None), **settings),
         TaskRow(id="c", video="w.mp4", masks=(right, right), **settings),
     ]
-    answers = answer_all_objects([*rows, make_talk("t")])
+    shown: dict[str, Any] = {"width_px": 9, "height_px": 9, "question": "it", "image": "a.png", "task": "box"}
+    boxes = [TaskRow(id=str(k), box=(float(k), 2.0, 3.0, 4.0 + k), **shown) for k in range(2)]
+    moments = [make_moment("m", (1.0, 2.0)), make_moment("n", (4.0, 6.0), (0.5, 1.0))]
+    answers = answer_all_objects([*rows, make_talk("t"), *boxes, *moments])
+    assert [one.boxes.tolist() for one in answers if one.boxes is not None] == [[[0.0, 2.0, 3.0, 5.0]]] * 2
+    assert [one.spans.tolist() for one in answers if one.spans is not None] == [[[0.5, 6.0]]] * 2
     masks = [answer.masks for answer in answers]
     assert masks[0] is not None
     assert masks[2] is not None
@@ -402,3 +449,31 @@ def test_a_blind_model_sees_the_same_whatever_is_shown(family: str) -> None:
         assert all(torch.equal(one[key], other[key]) == is_blind for key in pixels)
         assert torch.equal(one["features"].grid, other["features"].grid) == is_blind
         assert torch.equal(one["features"].times_seconds, other["features"].times_seconds)
+
+
+def test_followed_masks_are_scored_in_every_frame() -> None:
+    from transformers import LogitsProcessor, Sam2ImageProcessor
+
+    from tests.task_preference_models import make_fresh_model
+    from tests.test_task_preference_sam import SIZE, make_processor, make_sam, make_video_model
+    from vidground_hf.task_preference.mask_video import MaskFollower
+
+    class Call(LogitsProcessor):
+        """Has every answer call the mask head again and again."""
+
+        def __call__(self, input_ids: Any, scores: Any) -> Any:
+            trigger = model.config.trigger_token_ids["mask"]
+            called = torch.where(torch.arange(scores.shape[1]) == trigger, 0.0, float("-inf"))
+            return torch.where(input_ids[:, -1:] == trigger, scores, called)
+
+    model, processor = make_fresh_model("internvl", sam=make_sam())
+    with torch.no_grad():  # the object is seen everywhere
+        model.heads["mask"].sam.mask_decoder.pred_obj_score_head.proj_out.bias += 200
+    sam = Sam2ImageProcessor(size={"height": SIZE, "width": SIZE}, mask_size={"height": 16, "width": 16})
+    rows = [row for row in make_task_rows() if row.task == "mask"]
+    collator = make_collator(processor, sam_processor=sam)
+    follower = MaskFollower(make_video_model(), make_processor())
+    for given, num_frames in ((None, 1), (follower, 4)):
+        answers = answer_rows(model, collator, rows, max_new_tokens=2, logits_processor=[Call()], mask_follower=given)
+        assert [one.masks.shape[1] for one in answers if one.masks is not None] == [num_frames] * 2
+        assert score_answers(rows, answers)["masks"]["num_missing"] == 0

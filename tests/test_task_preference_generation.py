@@ -4,6 +4,7 @@ import re
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+import numpy as np
 import pytest
 
 torch = pytest.importorskip("torch", reason="task preference needs torch; pip install 'vidground-hf[models]'")
@@ -11,10 +12,11 @@ torch = pytest.importorskip("torch", reason="task preference needs torch; pip in
 from transformers import LogitsProcessor  # noqa: E402
 
 from tests.task_preference_models import Request, make_batch, make_fresh_model, make_model  # noqa: E402
-from tests.test_task_preference_sam import SIZE, make_sam  # noqa: E402
+from tests.test_task_preference_sam import SIZE, make_processor, make_sam, make_video_model  # noqa: E402
 from tests.tiny_vlms import FAMILIES  # noqa: E402
+from vidground_hf.task_preference.answers import TaskPreferenceAnswer  # noqa: E402
 from vidground_hf.task_preference.features import stack_features  # noqa: E402
-from vidground_hf.task_preference.generation import TaskPreferenceAnswer  # noqa: E402
+from vidground_hf.task_preference.mask_video import MaskClip, MaskFollower, propagate_mask  # noqa: E402
 
 MAX_NEW_TOKENS = 7
 REQUESTS = [
@@ -140,7 +142,10 @@ def test_a_row_is_answered_the_same_alone_and_among_others(family: str) -> None:
     for request, calls, other in zip(REQUESTS, CALLS, together, strict=True):
         (alone,) = answer(model, processor, [request], [calls])
         assert (alone.text, alone.tasks) == (other.text, other.tasks)
-        for name in ("spans", "scores", "saliency", "times_seconds", "boxes", "mask_scores", "mask_seconds"):
+        for name in (
+            "spans", "scores", "saliency", "times_seconds", "boxes", "box_scores", "mask_scores", "mask_ious",
+            "mask_seconds",
+        ):  # fmt: skip
             mine, theirs = getattr(alone, name), getattr(other, name)
             assert (mine is None) == (theirs is None)
             if mine is not None:
@@ -175,6 +180,13 @@ def test_answers_are_in_seconds_and_pixels() -> None:
     assert both.boxes.shape == (1, 4)
     assert (both.boxes <= torch.tensor([84, 56, 84, 56])).all()
     assert both.boxes.max() > 2
+    assert both.box_scores is not None
+    assert both.box_scores.shape == (1,)
+    assert both.mask_scores is not None
+    assert both.mask_ious is not None
+    assert both.mask_scores.shape == both.mask_ious.shape == (1, 2)
+    for scores in (both.box_scores, both.mask_scores, both.mask_ious):
+        assert ((scores > 0) & (scores < 1)).all()
     assert answers[3] == TaskPreferenceAnswer(text=answers[3].text, is_finished=False)
     assert "<|" not in "".join(one.text for one in answers)
 
@@ -317,3 +329,115 @@ def test_several_texts_for_a_row_are_refused(name: str) -> None:
     message = f"{name} = 2 is not supported: heads read the states of one text; pass 1"
     with pytest.raises(ValueError, match=re.escape(message)):
         answer(model, processor, REQUESTS[:1], [{}], **{name: 2})
+
+
+@pytest.mark.parametrize("kind", ["vision", "state"])
+def test_either_region_head_answers_and_only_one_says_how_sure_it_is(kind: str) -> None:
+    model, processor = make_fresh_model("internvl", box_head={"kind": kind})
+    assert model.config.box_head == {"kind": kind}
+    (found,) = answer(model, processor, REQUESTS[:1], [{0: "box"}])
+    assert found.boxes is not None
+    assert found.boxes.shape == (1, 4)
+    assert (found.box_scores is None) == (kind == "state")
+
+
+@pytest.mark.parametrize("kind", ["state", "features"])
+def test_the_controls_of_the_temporal_head_answer(kind: str) -> None:
+    model, processor = make_fresh_model("internvl", moment_head={"kind": kind})
+    (found,) = answer(model, processor, REQUESTS[:1], [{0: "moment"}])
+    assert found.spans is not None
+    assert found.scores is not None
+    assert len(found.spans) == len(found.scores) == (1 if kind == "state" else 10)
+    assert (found.saliency is None) == (found.times_seconds is None) == (kind == "state")
+
+
+def test_what_was_forced_is_told(monkeypatch: pytest.MonkeyPatch) -> None:
+    model, processor = make_model("internvl")
+    task_token = model.config.task_token_ids["box"]
+    forward, steps = model.vlm.forward, []
+
+    def favour(**inputs: Any) -> Any:
+        output = forward(**inputs)
+        steps.append(output)
+        if len(steps) == 2:  # behind the trigger, the first row would go on with the task token, and the second not
+            output.logits[:, -1, task_token] = torch.tensor([1e4, -1e4])
+        return output
+
+    monkeypatch.setattr(model.vlm, "forward", favour)
+    found = answer(model, processor, REQUESTS[:2], [{0: "box"}, {0: "box"}])
+    assert [one.tasks for one in found] == [("box",), ("box",)]
+    assert [one.unforced for one in found] == [(True,), (False,)]
+
+
+def make_clips(count: int, num_frames: int = 3) -> list[MaskClip]:
+    rng = np.random.default_rng(0)
+    return [
+        MaskClip(
+            rng.integers(0, 255, (num_frames, 40, 60, 3), np.uint8), np.arange(num_frames, dtype=np.float64) + 0.25
+        )
+        for _ in range(count)
+    ]
+
+
+def test_a_sam_follows_objects_through_clips() -> None:
+    model, processor = make_fresh_model("internvl", sam=make_sam())
+    with torch.no_grad():  # the object is seen everywhere
+        model.heads["mask"].sam.mask_decoder.pred_obj_score_head.proj_out.bias += 200
+    follower = MaskFollower(make_video_model(), make_processor())
+    requests = [REQUESTS[0], REQUESTS[1], Request("Where?", "image", seed=1), REQUESTS[3]]
+    calls: list[dict[int, str]] = [{0: "mask", 3: "mask"}, {0: "box"}, {0: "mask"}, {0: "mask"}]
+    clips = [*make_clips(2), None, None]
+    pixels = torch.randn(4, 3, SIZE, SIZE, generator=torch.Generator().manual_seed(0))
+    given: dict[str, Any] = {"sam_clips": clips, "mask_follower": follower}
+    both, box, image, none = answer(model, processor, requests, calls, sam_pixel_values=pixels, **given)
+    assert both.masks is not None
+    assert both.masks.shape == (2, 3, 56, 84)
+    assert both.mask_scores is not None
+    assert both.mask_scores.shape == (2, 3)
+    assert both.mask_seconds is not None
+    assert both.mask_seconds.tolist() == [0.25, 1.25, 2.25]
+    assert both.mask_ious is not None
+    assert both.mask_ious[0].unique().shape == (1,)
+    assert box.masks is None
+    assert box.boxes is not None
+    assert image.masks is not None
+    assert image.masks.shape == (1, 1, 56, 84)
+    assert (none.tasks, none.masks) == (("mask",), None)
+    without = answer(model, processor, requests, calls, **given)
+    assert without[0].masks is not None
+    assert torch.equal(without[0].masks, both.masks)
+    assert without[2].masks is None  # an image is drawn from sam_pixel_values
+
+
+def test_masks_of_a_clip_are_those_that_were_propagated(monkeypatch: pytest.MonkeyPatch) -> None:
+    model, processor = make_fresh_model("internvl", sam=make_sam())
+    spied: list[Any] = []
+    video_model, sam_processor = make_video_model(), make_processor()
+    follower = MaskFollower(video_model, sam_processor)
+    head = model.heads["mask"]
+    follow = MaskFollower.follow
+
+    def keep(self: Any, head: Any, states: Any, clip: Any) -> Any:
+        spied.append(states)
+        return follow(self, head, states, clip)
+
+    monkeypatch.setattr(MaskFollower, "follow", keep)
+    clips = make_clips(1)
+    (found,) = answer(model, processor, REQUESTS[:1], [{0: "mask"}], sam_clips=clips, mask_follower=follower)
+    (states,) = spied
+    pixels = sam_processor.image_processor(images=list(clips[0].frames), return_tensors="pt")["pixel_values"]
+    wanted = propagate_mask(head, states[0], pixels, video_model, sam_processor)
+    large = torch.nn.functional.interpolate(wanted.logits, (56, 84), mode="bilinear")
+    assert found.masks is not None
+    assert torch.equal(found.masks, (large > 0) & (wanted.object_logits > 0)[..., None, None])
+    assert found.mask_scores is not None
+    assert torch.equal(found.mask_scores, wanted.object_logits.sigmoid())
+    assert found.mask_ious is not None
+    assert torch.equal(found.mask_ious, wanted.iou)
+
+
+def test_a_follower_needs_a_sam_and_clips() -> None:
+    follower = MaskFollower(None, None)
+    for model, processor in (make_model("internvl"), make_fresh_model("internvl", sam=make_sam())):
+        with pytest.raises(ValueError, match=re.escape("mask_follower follows what a SAM draws, in sam_clips; leave")):
+            answer(model, processor, REQUESTS[:1], [{}], mask_follower=follower)

@@ -30,6 +30,8 @@ from vidground_hf.task_preference.losses import (  # noqa: E402
 STATE, DEPTH, WIDTH = 24, 12, 16
 HEADS: dict[str, Callable[[], nn.Module]] = {
     "temporal": lambda: TemporalHead(STATE, DEPTH, width=WIDTH),
+    "perceptron": lambda: TemporalHead(STATE, DEPTH, kind="state"),
+    "detector": lambda: TemporalHead(STATE, DEPTH, width=WIDTH, kind="features"),
     "vision": lambda: RegionHead(STATE, DEPTH, width=WIDTH),
     "state": lambda: RegionHead(STATE, DEPTH, kind="state"),
     "mask": lambda: ConvMaskHead(STATE, DEPTH, width=WIDTH),
@@ -46,9 +48,8 @@ def make_rows(shapes: list[tuple[int, int, int]], seed: int = 0) -> tuple[Tensor
 
 
 def list_outputs(found: object) -> dict[str, Tensor]:
-    if isinstance(found, Tensor):
-        return {"boxes": found}
-    return {name: getattr(found, name) for name in found.__slots__}  # type: ignore[attr-defined]
+    named = {name: getattr(found, name) for name in found.__slots__}  # type: ignore[attr-defined]
+    return {name: value for name, value in named.items() if value is not None}
 
 
 def seed_head(name: str, seed: int = 0) -> nn.Module:
@@ -60,7 +61,7 @@ def test_outputs_have_their_shapes() -> None:
     states, features = make_rows(SHAPES)
     out = TemporalHead(STATE, DEPTH, width=WIDTH, num_layers=3, num_queries=5)(states, features)
     assert (out.spans.shape, out.logits.shape, out.saliency.shape) == ((3, 8, 5, 2), (3, 8, 5), (8, 7))
-    assert RegionHead(STATE, DEPTH, width=WIDTH)(states, features).shape == (8, 4)
+    assert RegionHead(STATE, DEPTH, width=WIDTH)(states, features).boxes.shape == (8, 4)
     masks = ConvMaskHead(STATE, DEPTH, width=WIDTH, upsampling=2)(states, features)
     assert (masks.logits.shape, masks.object_logits.shape, masks.iou.shape) == ((8, 7, 10, 10), (8, 7), (8, 7))
     assert torch.equal(masks.is_valid, features.is_valid.repeat_interleave(2, 2).repeat_interleave(2, 3))
@@ -78,8 +79,8 @@ def test_a_row_alone_is_answered_as_in_a_padded_batch(name: str, mode: bool) -> 
             [grid], [features.times_seconds[row, :num_frames]], [features.duration_seconds[row].item()]
         )
         for key, value in list_outputs(head(states[[row]], alone)).items():
-            same = together[key].select(1 if key in ("spans", "logits") and name == "temporal" else 0, row)
-            value = value.select(1 if key in ("spans", "logits") and name == "temporal" else 0, 0)
+            same = together[key].select(1 if key in ("spans", "logits") and name != "mask" else 0, row)
+            value = value.select(1 if key in ("spans", "logits") and name != "mask" else 0, 0)
             own = same[tuple(slice(size) for size in value.shape)]
             assert torch.allclose(value.float(), own.float(), atol=1e-5), (key, row)
 
@@ -94,7 +95,7 @@ def test_what_is_in_the_padding_does_not_matter(name: str) -> None:
     assert all(torch.allclose(found[key].float(), wanted[key].float(), atol=1e-5) for key in wanted)
 
 
-@pytest.mark.parametrize("name", HEADS)
+@pytest.mark.parametrize("name", [name for name in HEADS if name != "detector"])
 def test_gradients_reach_every_parameter_and_the_state(name: str) -> None:
     head = seed_head(name)
     states, features = make_rows(SHAPES)
@@ -109,7 +110,7 @@ def test_gradients_reach_every_parameter_and_the_state(name: str) -> None:
     assert without == []
     assert states.grad is not None
     assert states.grad.abs().sum(1).min() > 0
-    assert (features.grid.grad is None) == (name == "state")
+    assert (features.grid.grad is None) == (name in ("state", "perceptron"))
     if features.grid.grad is not None:
         assert not features.grid.grad[~features.is_valid].any()
 
@@ -118,17 +119,46 @@ def test_gradients_reach_every_parameter_and_the_state(name: str) -> None:
 @pytest.mark.parametrize("seed", range(3))
 def test_answers_are_in_bounds_whatever_the_weights(scale: float, seed: int) -> None:
     states, features = make_rows(SHAPES, seed)
-    for name in ("temporal", "vision"):
+    for name in ("temporal", "perceptron", "detector", "vision"):
         head = seed_head(name, seed)
         with torch.no_grad():
             for weight in head.parameters():
                 weight.mul_(scale)
         found = head(states, features)
-        edges = found.spans if name == "temporal" else found.unflatten(-1, (2, 2)).movedim(-2, -1)
+        edges = found.boxes.unflatten(-1, (2, 2)).movedim(-2, -1) if name == "vision" else found.spans
         assert edges.isfinite().all()
         assert edges.min() >= 0
         assert edges.max() <= 1
         assert (edges[..., 0] <= edges[..., 1]).all()
+
+
+def test_a_detector_alone_does_not_hear_what_is_asked() -> None:
+    states, features = make_rows(SHAPES)
+    head = seed_head("detector")
+    found, other = (list_outputs(head(one.requires_grad_(), features)) for one in (states, 5 * states.detach()))
+    assert all(torch.equal(found[key], other[key]) for key in found)
+    assert not torch.equal(found["spans"][:, 0], found["spans"][:, 1])
+    found["spans"].sum().backward()
+    assert states.grad is None or not states.grad.any()
+
+
+def test_a_two_layer_temporal_head_says_one_span_and_no_saliency() -> None:
+    states, features = make_rows(SHAPES)
+    found = seed_head("perceptron")(states, features)
+    assert found.spans.shape == (1, 8, 1, 2)
+    assert found.logits.shape == (1, 8, 1)
+    assert found.saliency is None
+
+
+def test_what_judges_a_box_does_not_bend_it() -> None:
+    states, features = make_rows(SHAPES)
+    head = seed_head("vision")
+    found = head(states, features)
+    assert ((found.iou > 0) & (found.iou < 1)).all()
+    found.iou.sum().backward()
+    trained = {key.split(".")[0] for key, weight in head.named_parameters() if weight.grad is not None}
+    assert trained == {"judge"}
+    assert seed_head("state")(states, features).iou is None
 
 
 @pytest.mark.parametrize("name", HEADS)
@@ -212,6 +242,10 @@ def test_settings_that_cannot_be_are_refused() -> None:
         TemporalHead(STATE, DEPTH, num_queries=0)
     with pytest.raises(ValueError, match=re.escape("Got kind='both' and width=128; allowed are 'vision'")):
         RegionHead(STATE, DEPTH, kind="both")  # type: ignore[arg-type]
+    with pytest.raises(
+        ValueError, match=re.escape("Got kind='both'; allowed are 'vision', 'state', 'features'. Pass")
+    ):
+        TemporalHead(STATE, DEPTH, kind="both")  # type: ignore[arg-type]
     with pytest.raises(ValueError, match=re.escape("a width that is a multiple of 4")):
         RegionHead(STATE, DEPTH, width=18)
     with pytest.raises(ValueError, match=re.escape("Got width=16 and num_heads=3; allowed is a width that the heads")):
@@ -298,10 +332,10 @@ def test_a_region_head_that_sees_learns_boxes_and_a_blind_one_does_not(kind: str
 
     def take_step() -> Terms:
         wanted, features, boxes = draw_pictures(generator, keys, 32)
-        return grade_boxes(head(names[wanted], features), boxes)
+        return grade_boxes(head(names[wanted], features).boxes, boxes)
 
     train(head, 200, take_step)
     wanted, features, boxes = draw_pictures(generator, keys, 256)
     with torch.no_grad():
-        found = head(names[wanted], features)
+        found = head(names[wanted], features).boxes
     assert low <= (box_iou(found.numpy(), boxes.numpy()) >= 0.5).mean() <= high

@@ -146,7 +146,10 @@ def test_mismatched_clips_are_pushed_down() -> None:
 def test_boxes_are_graded_as_torchvision_does(seed: int) -> None:
     generator = torch.Generator().manual_seed(seed)
     boxes, targets = draw_boxes(generator, 6), draw_boxes(generator, 6)
-    terms = grade_boxes(boxes, targets)
+    said = torch.rand(6, generator=generator)
+    terms = grade_boxes(boxes, targets, said)
+    errors = (said - ops.box_iou(boxes, targets).diagonal()).abs()
+    assert terms["box_iou"].item() == pytest.approx(errors.mean().item(), abs=1e-4)
     wanted = ops.generalized_box_iou_loss(boxes, targets, reduction="mean")
     assert terms["box_giou"].item() == pytest.approx(wanted.item(), abs=1e-4)
     assert terms["box_l1"].item() == pytest.approx(functional.l1_loss(boxes, targets).item(), abs=1e-6)
@@ -165,8 +168,8 @@ def test_a_box_with_swapped_corners_is_pulled_back() -> None:
 
 
 def test_no_boxes_cost_nothing() -> None:
-    terms = grade_boxes(torch.zeros(0, 4, requires_grad=True), torch.zeros(0, 4))
-    assert {name: value.item() for name, value in terms.items()} == {"box_l1": 0, "box_giou": 0}
+    terms = grade_boxes(torch.zeros(0, 4, requires_grad=True), torch.zeros(0, 4), torch.zeros(0))
+    assert {name: value.item() for name, value in terms.items()} == {"box_l1": 0, "box_giou": 0, "box_iou": 0}
     sum(terms.values()).backward()  # type: ignore[union-attr]
 
 
@@ -239,6 +242,13 @@ def test_prompts_are_graded_by_their_mean_distance() -> None:
     assert grade_prompts(prompts, targets)["prompt_l1"].item() == pytest.approx(1.5)
 
 
+def test_what_a_head_expects_of_a_box_does_not_move_it() -> None:
+    boxes, said = torch.rand(3, 4).requires_grad_(), torch.rand(3).requires_grad_()
+    grade_boxes(boxes, torch.tensor([[0.0, 0.0, 1.0, 1.0]] * 3), said)["box_iou"].backward()
+    assert boxes.grad is None
+    assert said.grad is not None
+
+
 def test_everything_is_graded_in_full_precision() -> None:
     shown = torch.ones(1, 1, dtype=torch.bool)
     half = torch.full((1, 4), 0.5, dtype=torch.bfloat16)
@@ -252,7 +262,7 @@ def test_every_term_has_a_weight() -> None:
     shown = torch.ones(1, 1, dtype=torch.bool)
     masks = make_masks(torch.zeros(1, 1, 2, 2))
     output = TemporalOutput(torch.tensor([[[[0.0, 1.0]]]]), torch.zeros(1, 1, 1), torch.zeros(1, 1))
-    terms = grade_spans(output, [torch.zeros(0, 2)]) | grade_boxes(torch.zeros(1, 4), torch.ones(1, 4))
+    terms = grade_spans(output, [torch.zeros(0, 2)]) | grade_boxes(torch.zeros(1, 4), torch.ones(1, 4), torch.zeros(1))
     terms |= grade_saliency(torch.zeros(1, 1), torch.zeros(1, 1), shown) | grade_mismatched(torch.zeros(1, 1), shown)
     terms |= grade_masks(masks, torch.ones(1, 1, 2, 2), shown, shown) | grade_prompts(torch.ones(1), torch.ones(1))
     terms |= grade_masks(masks, torch.ones(1, 1, 2, 2), shown, shown, pixel_loss="focal")

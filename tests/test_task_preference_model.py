@@ -258,7 +258,7 @@ def test_weights_of_losses_may_be_changed() -> None:
     batch = make_training_batch(processor, [Request("Where?", seed=1, answer=BOX)])
     boxes = Targets(box_rows=torch.tensor([0]), boxes=torch.tensor([[0.1, 0.2, 0.6, 0.9]]))
     output = model(**batch, targets=boxes)
-    wanted = 7 * output.losses["box_l1"] + WEIGHTS["box_giou"] * output.losses["box_giou"]
+    wanted = 7 * output.losses["box_l1"] + WEIGHTS["box_giou"] * output.losses["box_giou"] + output.losses["box_iou"]
     assert output.loss.item() == pytest.approx(wanted.item())
     assert set(model.heads) == {"box"}
     assert set(output.states) == {"box"}

@@ -15,6 +15,7 @@ from tests.hub_server import HubServer  # noqa: E402
 from tests.task_preference_models import Request, make_batch, make_fresh_model, make_model  # noqa: E402
 from tests.test_task_preference_sam import SIZE, make_sam  # noqa: E402
 from tests.tiny_vlms import FAMILIES  # noqa: E402
+from vidground_hf.task_preference.configuration import TaskPreferenceConfig  # noqa: E402
 from vidground_hf.task_preference.modeling import TaskPreferenceModel  # noqa: E402
 
 # huggingface_hub's own way to upload a file.
@@ -77,7 +78,9 @@ def test_what_a_checkpoint_lacks_starts_afresh(family: str, tmp_path: Path) -> N
                 assert tensor.float().abs().max() < 10, name
         for name, weight in model.heads.named_parameters():
             fresh = own[f"heads.{name}"]
-            assert fresh.std(correction=0) == pytest.approx(weight.std(correction=0).item(), rel=0.6, abs=1e-6), name
+            if weight.numel() >= 50:  # the spread of fewer is chance
+                same = pytest.approx(weight.std(correction=0).item(), rel=0.6, abs=1e-6)
+                assert fresh.std(correction=0) == same, name
 
 
 def test_a_model_in_half_precision_keeps_its_heads_whole(tmp_path: Path) -> None:
@@ -122,3 +125,19 @@ def test_a_model_goes_to_the_hub_and_comes_back(tmp_path: Path) -> None:
     with pytest.raises(ValueError, match=re.escape("call model.push_to_hub(repo_id), which uploads everything")):
         model.save_pretrained(tmp_path / "saved", push_to_hub=True)
     assert not (tmp_path / "saved").exists()
+
+
+def test_a_saved_model_is_found_by_its_type(tmp_path: Path) -> None:
+    from transformers import AutoConfig, AutoModel, AutoProcessor
+
+    model, processor = make_fresh_model("internvl", box_head={"kind": "state"}, moment_head={"kind": "state"})
+    model.save_pretrained(tmp_path)
+    processor.save_pretrained(tmp_path)
+    assert isinstance(AutoConfig.from_pretrained(tmp_path), TaskPreferenceConfig)
+    loaded = AutoModel.from_pretrained(tmp_path)
+    assert isinstance(loaded, TaskPreferenceModel)
+    assert (loaded.heads["box"].kind, loaded.heads["moment"].kind) == ("state", "state")
+    batch, media = make_batch(processor, REQUESTS)
+    with torch.no_grad():
+        assert torch.equal(loaded(**batch, media=media).box, model(**batch, media=media).box)
+    assert AutoProcessor.from_pretrained(tmp_path).tokenizer.get_vocab() == processor.tokenizer.get_vocab()

@@ -111,12 +111,14 @@ def test_an_evaluation_has_the_terms_of_its_own_rows(tmp_path: Path) -> None:
         "test_loss_dialogue",
         "test_loss_box_l1",
         "test_loss_box_giou",
+        "test_loss_box_iou",
     }
     assert list_terms(trainer.evaluate()) == wanted
     assert set(list_terms(trainer.evaluate(boxes, metric_key_prefix="far"))) == {
         "far_loss_dialogue",
         "far_loss_box_l1",
         "far_loss_box_giou",
+        "far_loss_box_iou",
     }
     assert list_terms(trainer.evaluate({"own": talks})) == {"eval_own_loss_dialogue": wanted["eval_loss_dialogue"]}
     assert "eval_own_loss_dialogue" in trainer.state.log_history[-1]

@@ -18,7 +18,12 @@ from transformers import TrainingArguments  # noqa: E402
 from tests.task_preference_rows import make_collator, make_model, make_task_rows  # noqa: E402
 from tests.tiny_vlms import FAMILIES  # noqa: E402
 from vidground_hf.task_preference.adapters_lora import add_lora  # noqa: E402
-from vidground_hf.task_preference.trainer import TaskPreferenceTrainer, name_task  # noqa: E402
+from vidground_hf.task_preference.trainer import (  # noqa: E402
+    COUNTED,
+    TaskPreferenceTrainer,
+    count_labels,
+    name_task,
+)
 from vidground_hf.task_preference.trainer_parts import clip_parts, name_part  # noqa: E402
 from vidground_hf.task_preference.trainer_stages import STAGES, TrainingStage  # noqa: E402
 
@@ -80,7 +85,16 @@ def test_every_term_rate_and_norm_is_logged(tmp_path: Path) -> None:
     trainer.train()
     logs = trainer.state.log_history[0]
     terms = {"dialogue", "moment_span", "moment_giou", "moment_label", "saliency_margin", "saliency_rank"}
-    terms |= {"saliency_mismatched", "box_l1", "box_giou", "mask_bce", "mask_dice", "mask_iou", "mask_object"}
+    terms |= {
+        "saliency_mismatched",
+        "box_l1",
+        "box_giou",
+        "box_iou",
+        "mask_bce",
+        "mask_dice",
+        "mask_iou",
+        "mask_object",
+    }
     assert {name for name in logs if name.startswith("loss_")} == {f"loss_{term}" for term in terms}
     assert {name for name in logs if name.startswith("rate_")} == {f"rate_{part}" for part in MOVED[2]}
     assert {name for name in logs if name.startswith("grad_norm_")} == {"grad_norm_model"} | {
@@ -289,3 +303,65 @@ def run_processes(script: Path, folder: Path, size: int, num_processes: int) -> 
         own = {"RANK": str(number), "LOCAL_RANK": str(number)}
         started.append(subprocess.Popen(command, env=os.environ | settings | own))
     return [process.wait(timeout=300) for process in started]
+
+
+def make_sam_trainer(folder: Path, mask_loss: str, **settings: Any) -> tuple[Any, Any]:
+    from transformers import Sam2ImageProcessor
+
+    from tests.task_preference_models import make_fresh_model
+    from tests.test_task_preference_sam import SIZE, make_sam
+
+    model, processor = make_fresh_model("internvl", sam=make_sam(), mask_loss=mask_loss)
+    sam = Sam2ImageProcessor(size={"height": SIZE, "width": SIZE}, mask_size={"height": 16, "width": 16})
+    mask = next(row for row in make_task_rows() if row.task == "mask")
+    seen = next(filter(None, mask.masks))
+    # One row has a mask in the first frame, the other in the last second only.
+    rows = [
+        replace(mask, id=str(k), masks=(seen,) * len(seconds), mask_seconds=seconds)
+        for k, seconds in enumerate(((0.0, 3.5), (3.5,)))
+    ]
+    collator = make_collator(processor, sam_processor=sam)
+    trainer = TaskPreferenceTrainer(
+        model, make_arguments(folder, **settings), train_dataset=rows, processing_class=processor,
+        data_collator=collator,
+    )  # fmt: skip
+    return trainer, rows
+
+
+@pytest.mark.parametrize(("mask_loss", "term"), [("bce", "mask_bce"), ("prompts", "prompt_l1")])
+def test_a_row_that_a_sam_is_not_graded_on_does_not_count(mask_loss: str, term: str, tmp_path: Path) -> None:
+    trainer, rows = make_sam_trainer(tmp_path, mask_loss, per_device_train_batch_size=1, gradient_accumulation_steps=2)
+    both = trainer.data_collator(rows)
+    assert both["targets"].counts["mask"] == 2
+    assert count_labels(both, mask_loss)[COUNTED.index("mask")] == 1
+    assert count_labels(both)[COUNTED.index("mask")] == 2
+    with torch.no_grad():
+        alone = trainer.model(**trainer.data_collator(rows[:1])).losses[term].item()
+    assert alone > 0
+    trainer.train()
+    assert trainer.state.log_history[0][f"loss_{term}"] == pytest.approx(alone, rel=1e-4)
+    assert trainer._step_counts.tolist()[COUNTED.index("mask")] == 1
+
+
+def test_wrong_shares_are_told_before_training(tmp_path: Path) -> None:
+    model, processor = make_model("internvl")
+    stage = replace(STAGES[2], shares={"box": 1.0, "mask": 1.0})
+    rows = [row for row in make_task_rows() if row.task == "box"]
+    with pytest.raises(ValueError, match=re.escape("the share of 'mask' is 1.0; allowed are shares above 0 of tasks")):
+        make_trainer(tmp_path, model, processor, stage=stage, train_dataset=rows)
+
+
+@pytest.mark.parametrize("kinds", [("state", "state"), ("vision", "features")])
+def test_the_heads_of_the_controls_are_trained(kinds: tuple[str, str], tmp_path: Path) -> None:
+    model, processor = make_model("internvl", boxes=kinds[0], moments=kinds[1])
+    before = copy_weights(model)
+    trainer = make_trainer(tmp_path, model, processor, stage=2, per_device_train_batch_size=8)
+    trainer.train()
+    moved = {name for name, weight in model.named_parameters() if not torch.equal(before[name], weight)}
+    assert any(name.startswith("heads.box.") for name in moved)
+    assert any(name.startswith("heads.moment.") for name in moved)
+    terms = {name for name in trainer.state.log_history[0] if name.startswith("loss_")}
+    assert {"loss_box_l1", "loss_moment_span", "loss_moment_label"} <= terms
+    assert ("loss_saliency_rank" in terms) == (kinds[1] == "features")
+    assert "loss_saliency_mismatched" not in terms
+    assert ("loss_box_iou" in terms) == (kinds[0] == "vision")

@@ -14,6 +14,7 @@ import torch
 
 from vidground_hf.media import FrameBudget
 from vidground_hf.task_preference.configuration import TASKS
+from vidground_hf.task_preference.mask_video import MaskClip
 from vidground_hf.task_preference.row_encoding import EncodedRow, encode_row, join_rows
 from vidground_hf.task_preference.row_features import read_features
 from vidground_hf.task_preference.row_media import ShownMedia, read_row_media
@@ -43,7 +44,8 @@ class TaskPreferenceCollator:
         wording (`str`, *optional*, defaults to `"train"`): or `"held_out"`, for evaluation.
         seed (`int`, *optional*, defaults to 0): of the wordings.
         sam_processor (`BaseImageProcessor`, *optional*): of the SAM that draws masks, where the model has one; it gets
-            the first frame that is shown, as large as the budget has it.
+            the first frame that is shown, as large as the budget has it. For generation all of them go along
+            (`sam_clips`), for a `MaskFollower`.
         is_blind (`bool`, *optional*, defaults to `False`): shows grey frames in the place of all others, and zeros
             in that of precomputed features, for what a model answers that does not look.
 
@@ -114,8 +116,8 @@ class TaskPreferenceCollator:
             rows (`Sequence[TaskRow]` or of `Mapping`): N rows, or their columns.
 
         Returns:
-            `dict[str, Any]`: tensors of the processor, `media`, and where they are needed `features` and
-            `sam_pixel_values`.
+            `dict[str, Any]`: tensors of the processor, `media`, and where they are needed `features`,
+            `sam_pixel_values` and `sam_clips` (N `MaskClip`, or `None` for a row without a video).
 
         Raises:
             `BadRowError`: for media that cannot be read.
@@ -124,7 +126,13 @@ class TaskPreferenceCollator:
         media = [self._read_media(row) for row in made]
         encoded = [self._encode(row, None, shown) for row, shown in zip(made, media, strict=True)]
         # Whatever is asked, the model may call any head.
-        return self._join(encoded, "left") | self._prepare_for_heads(made, media, has_masks=True)
+        batch = self._join(encoded, "left") | self._prepare_for_heads(made, media, has_masks=True)
+        if self.sam_processor is not None:
+            batch["sam_clips"] = [
+                MaskClip(shown.data, shown.frame_seconds) if shown is not None and shown.is_video else None
+                for shown in media
+            ]
+        return batch
 
     def _read_media(self, row: TaskRow) -> ShownMedia | None:
         media = read_row_media(row, self.budget)

@@ -36,8 +36,8 @@ class TaskPreferenceConfig(PreTrainedConfig):
         lora (`dict`, *optional*): rank and so on, where the language model has a LoRA; `add_lora` sets it.
 
     Raises:
-        `ValueError`: for an unknown task, one without its tokens, a mask loss that there is not, or settings of a mask
-            head beside a SAM.
+        `ValueError`: for an unknown task, one without its tokens, a mask loss that there is not, a SAM without the
+            mask task, or settings of a mask head beside one.
 
     Example:
         >>> config = TaskPreferenceConfig(tasks=["box"], trigger_token_ids={"box": 9}, task_token_ids={"box": 10})
@@ -74,6 +74,11 @@ class TaskPreferenceConfig(PreTrainedConfig):
             ids = getattr(self, name) or {}
             if missing := [task for task in self.tasks if task not in ids]:
                 raise ValueError(f"{name} = {ids} lacks {missing[0]!r}; pass what tokens.add_task_tokens returns")
+        if self.sam_config is not None and "mask" not in self.tasks:
+            raise ValueError(
+                f"tasks = {self.tasks} has no 'mask', and a SAM is given, which would draw nothing; add the task, or "
+                "leave out the SAM"
+            )
         if self.sam_config is not None and self.mask_head:
             raise ValueError(
                 f"mask_head = {self.mask_head} is of the convolutional head, and a SAM draws the masks; leave out one "
@@ -85,3 +90,6 @@ class TaskPreferenceConfig(PreTrainedConfig):
                 f"mask_loss = {self.mask_loss!r} is not there for this mask head; pass one of {', '.join(allowed)} "
                 "('prompts' needs a SAM)"
             )
+
+
+AutoConfig.register(TaskPreferenceConfig.model_type, TaskPreferenceConfig)

@@ -13,6 +13,7 @@ from accelerate.utils import send_to_device
 
 from vidground_hf.stats.gap import run_mcnemar
 from vidground_hf.stats.intervals import bootstrap_mean
+from vidground_hf.task_preference.answers import TaskPreferenceAnswer
 from vidground_hf.task_preference.collating import TaskPreferenceCollator
 from vidground_hf.task_preference.configuration import TASKS
 from vidground_hf.task_preference.evaluation_scores import (
@@ -25,7 +26,6 @@ from vidground_hf.task_preference.evaluation_scores import (
     score_reasoning,
     score_tracks,
 )
-from vidground_hf.task_preference.generation import TaskPreferenceAnswer
 from vidground_hf.task_preference.row_text import read_written_labels
 from vidground_hf.task_preference.task_rows import TaskRow
 
@@ -130,8 +130,10 @@ def score_routing(rows: Sequence[TaskRow], answers: Answers) -> dict[str, Any]:
     Returns:
         `dict`: `accuracy`, the share of task rows whose answer calls their head once and no other; `accuracy_<task>`;
         `false_triggers`, the share of dialogue rows whose answer calls any head; `num_tasks` and `num_dialogue`, rows
-        behind these; `num_unfinished`, answers to any rows that were cut off; `called`, by task of the row how often
-        each head was called (`"none"`, `"several"` among them). `None` where there is no row.
+        behind these; `unforced`, the share of task tokens that the model would have written behind their trigger by
+        itself, and `num_forced`, the others; `num_unfinished`, answers to any rows that were cut off; `called`, by
+        task of the row how often each head was called (`"none"`, `"several"` among them). `None` where there is
+        nothing to count.
 
     Example:
         >>> row = TaskRow(id="1", task="dialogue", question="Who?", answer="A dog.")
@@ -147,12 +149,15 @@ def score_routing(rows: Sequence[TaskRow], answers: Answers) -> dict[str, Any]:
     right = {task: called[task].get(task, 0) for task in TASKS if task in called}
     num_tasks, num_dialogue = sum(totals[task] for task in right), totals.get("dialogue", 0)
     silent = called.get("dialogue", {}).get("none", 0)
+    unforced = [own for answer in answers for own in answer.unforced]
     return {
         "accuracy": sum(right.values()) / num_tasks if num_tasks else None,
         **{f"accuracy_{task}": right[task] / totals[task] if task in right else None for task in TASKS},
         "false_triggers": (num_dialogue - silent) / num_dialogue if num_dialogue else None,
         "num_tasks": num_tasks,
         "num_dialogue": num_dialogue,
+        "unforced": sum(unforced) / len(unforced) if unforced else None,
+        "num_forced": unforced.count(False),
         "num_unfinished": sum(not answer.is_finished for answer in answers),
         "called": called,
     }

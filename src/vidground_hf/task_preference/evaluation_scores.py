@@ -22,7 +22,7 @@ from vidground_hf.stats.highlights import score_highlights
 from vidground_hf.stats.segmentation import region_similarity, score_video_segmentation
 from vidground_hf.stats.temporal import score_temporal_grounding
 from vidground_hf.stats.tracking import score_object_tracking
-from vidground_hf.task_preference.generation import TaskPreferenceAnswer
+from vidground_hf.task_preference.answers import TaskPreferenceAnswer
 from vidground_hf.task_preference.row_masks import encode_mask, find_box, read_mask
 from vidground_hf.task_preference.task_rows import TaskRow
 

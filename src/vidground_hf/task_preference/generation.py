@@ -1,60 +1,35 @@
 """One generation for a mixed batch: text for all rows, and the heads' answers at the task tokens they wrote.
 
-Training's forward is in `modeling.py`; heads get the states that it would have at the same tokens.
+Training's forward is in `modeling.py`; heads get the states that it would have at the same tokens. How their answers
+are put into seconds and pixels is in `answers.py`.
 """
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING, Any
+from dataclasses import replace
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import torch
 from torch import Tensor
-from torch.nn import functional
 from transformers import LogitsProcessorList
 
+from vidground_hf.task_preference.answers import (
+    TaskPreferenceAnswer,
+    read_box,
+    read_first_mask,
+    read_mask,
+    read_moment,
+    size_masks,
+)
 from vidground_hf.task_preference.features import VisionFeatures
-from vidground_hf.task_preference.heads import MaskOutput, TemporalOutput
+from vidground_hf.task_preference.mask_video import MaskClip, MaskFollower
 from vidground_hf.task_preference.media_facts import MediaFacts
 from vidground_hf.task_preference.tokens import TaskTokenProcessor, find_states
 from vidground_hf.task_preference.vision import lay_out, look
 
 if TYPE_CHECKING:
     from vidground_hf.task_preference.modeling import TaskPreferenceModel
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class TaskPreferenceAnswer:
-    """What one row was answered. What its heads were not asked for, or could not look at, is `None`.
-
-    Attributes:
-        text (`str`): what was written, without special tokens.
-        tasks (`tuple[str, ...]`): of each task token, in the order written; empty for dialogue.
-        is_finished (`bool`): whether the text ended by itself, before `max_new_tokens`.
-        spans (`Tensor`, *optional*): `float32[S, 2]`, start and end in seconds, best first; of several moment requests
-            in one answer, all. `None` for an image, as the three below.
-        scores (`Tensor`, *optional*): `float32[S]`, how sure the head is of each span, in [0, 1].
-        saliency (`Tensor`, *optional*): `float32[T]`, how well each temporal patch fits, on no scale; of several
-            requests, the one it fits best.
-        times_seconds (`Tensor`, *optional*): `float32[T]`, the middle of each temporal patch that `saliency` tells of.
-        boxes (`Tensor`, *optional*): `float32[K, 4]`, left, top, right and bottom in pixels, one for each box request.
-        masks (`Tensor`, *optional*): `bool[K, T, height, width]`, one for each mask request, in pixels.
-        mask_scores (`Tensor`, *optional*): `float32[K, T]`, how sure the head is that the object is in the frame.
-        mask_seconds (`Tensor`, *optional*): `float32[T]`, when the frames of the masks are; of a SAM, its one frame.
-    """
-
-    text: str
-    tasks: tuple[str, ...] = ()
-    is_finished: bool = True
-    spans: Tensor | None = None
-    scores: Tensor | None = None
-    saliency: Tensor | None = None
-    times_seconds: Tensor | None = None
-    boxes: Tensor | None = None
-    masks: Tensor | None = None
-    mask_scores: Tensor | None = None
-    mask_seconds: Tensor | None = None
 
 
 @torch.no_grad()
@@ -65,6 +40,8 @@ def write_answers(
     media: Sequence[MediaFacts | None] | None = None,
     features: VisionFeatures | None = None,
     sam_pixel_values: Tensor | None = None,
+    sam_clips: Sequence[MaskClip | None] | None = None,
+    mask_follower: MaskFollower | None = None,
     max_new_tokens: int = 128,
     **inputs: Any,
 ) -> list[TaskPreferenceAnswer]:
@@ -80,6 +57,10 @@ def write_answers(
         media (`Sequence[MediaFacts | None]`, *optional*): B; a row without has `None` for boxes, masks and spans.
         features (`VisionFeatures`, *optional*): B rows for the temporal head, where it reads precomputed ones.
         sam_pixel_values (`Tensor`, *optional*): `float[B, 3, S, S]`, where a SAM draws masks.
+        sam_clips (`Sequence[MaskClip | None]`, *optional*): B, the frames in which a SAM is to follow objects; `None`
+            for a row without a video.
+        mask_follower (`MaskFollower`, *optional*): follows objects through `sam_clips`; without it a SAM draws the
+            first frame of a video alone.
         max_new_tokens (`int`, *optional*, defaults to 128): at most so many are written, at least 1.
         inputs: all that the processor gives for B prompts, padded on the left, and settings of `generate`.
 
@@ -87,7 +68,7 @@ def write_answers(
         `list[TaskPreferenceAnswer]`: B, on the CPU.
 
     Raises:
-        `ValueError`: for beams or several answers to a row.
+        `ValueError`: for beams or several answers to a row, and for a follower without a SAM or without clips.
 
     Example:
         >>> answers = model.generate(**inputs, media=media, tokenizer=processor.tokenizer)  # doctest: +SKIP
@@ -98,41 +79,55 @@ def write_answers(
         if inputs.get(name, 1) != 1:
             raise ValueError(f"{name} = {inputs[name]} is not supported: heads read the states of one text; pass 1")
     config = model.config
+    clips = {} if mask_follower is None else _list_clips(config, sam_clips)
     task_ids = config.task_token_ids or {}
     seen, rest = look(model.vlm, inputs)
-    ids, states, has_ended = _write(model, rest, max_new_tokens)
-    places = find_states(ids[:, : states.shape[1]], task_ids)
-    vision = None
-    if media is not None and any(len(rows) for rows, _ in places.values()):
-        vision = lay_out(config.vlm_config, inputs, seen, media)
-    can_draw = config.sam_config is None or sam_pixel_values is not None
-    shown = model.choose_features(vision, features) | ({} if can_draw else {"mask": None})
+    written = _write(model, rest, max_new_tokens)
+    answers = _read_texts(written, tokenizer, task_ids)
+    places = find_states(written.ids[:, : written.states.shape[1]], task_ids)
+    if not any(len(rows) for rows, _ in places.values()):
+        return answers
+    vision = None if media is None else lay_out(config.vlm_config, inputs, seen, media)
+    facts: Sequence[Any] = [None] * len(answers) if media is None else media
+    shown: Mapping[str, Any] = model.choose_features(vision, features)
     places = {task: _keep_seeing(place, shown[task]) for task, place in places.items()}
+    if mask_follower is not None:
+        places["mask"], followed = _split_followed(places["mask"], clips)
+        for row, columns in followed.items():
+            head: Any = model.heads["mask"]
+            found = mask_follower.follow(head, written.states[row, columns], clips[row])
+            masks = size_masks(found, facts[row]) | {"mask_seconds": torch.tensor(clips[row].times_seconds).float()}
+            answers[row] = replace(answers[row], **masks)
+    if config.sam_config is not None and sam_pixel_values is None:
+        del places["mask"]
     rows = {task: place[0] for task, place in places.items()}
-    asking = {task: states[place] for task, place in places.items()}
-    found = model.run_heads(asking, rows, shown, sam_pixel_values)
-    answers = [
-        TaskPreferenceAnswer(
-            text=tokenizer.decode(row, skip_special_tokens=True),
-            tasks=_list_tasks(row, task_ids),
-            is_finished=is_finished,
-        )
-        for row, is_finished in zip(ids, has_ended, strict=True)
-    ]
-    looked_at = {task: features for task, features in shown.items() if features is not None}
-    read_mask = _read_mask if config.sam_config is None else _read_first_mask
-    for task, read in (("moment", _read_moment), ("box", _read_box), ("mask", read_mask)):
-        for row in rows[task].unique().tolist() if task in found else []:
-            own = (rows[task] == row).nonzero()[:, 0]
-            facts = None if media is None else media[row]
-            answers[row] = replace(answers[row], **read(found[task], own, looked_at[task], facts, row))
+    states = {task: written.states[place] for task, place in places.items()}
+    outputs = model.run_heads(states, rows, shown, sam_pixel_values)
+    readers = {"moment": read_moment, "box": read_box, "mask": read_first_mask if config.sam_config else read_mask}
+    for task, asked in rows.items():
+        for row in asked.unique().tolist():
+            own = (asked == row).nonzero()[:, 0]
+            answers[row] = replace(answers[row], **readers[task](outputs, own, shown[task], facts[row], row))
     return answers
 
 
-def _write(
-    model: TaskPreferenceModel, inputs: Mapping[str, Any], max_new_tokens: int
-) -> tuple[Tensor, Tensor, list[bool]]:
-    """New tokens, `int64[B, T]`; the states of those that were read, `float[B, S, C]`; which of B texts ended."""
+class _Written(NamedTuple):
+    """What the language model wrote.
+
+    Attributes:
+        ids (`Tensor`): `int64[B, T]`, new tokens.
+        states (`Tensor`): `float[B, S, C]`, of those that were read.
+        unforced (`Tensor`): `int64[B, T]`, what would have been written had nothing been forced.
+        has_ended (`list[bool]`): which of B texts ended by themselves.
+    """
+
+    ids: Tensor
+    states: Tensor
+    unforced: Tensor
+    has_ended: list[bool]
+
+
+def _write(model: TaskPreferenceModel, inputs: Mapping[str, Any], max_new_tokens: int) -> _Written:
     config = model.config
     forced = TaskTokenProcessor(config.trigger_token_ids or {}, config.task_token_ids or {})
     processors = LogitsProcessorList([forced, *inputs.get("logits_processor", [])])
@@ -146,10 +141,36 @@ def _write(
     # A step reads the token of the step before, and the first one the prompt; the last token was never read.
     ends = torch.stack([step[-1][:, -1] for step in written.hidden_states], dim=1)
     stops = inputs.get("eos_token_id", model.vlm.generation_config.eos_token_id)
-    has_ended = torch.isin(new, torch.tensor([] if stops is None else stops, dtype=new.dtype, device=new.device)).any(
-        1
+    stop_ids = torch.tensor([] if stops is None else stops, dtype=new.dtype, device=new.device)
+    return _Written(
+        ids=new[:, :max_new_tokens],
+        states=ends[:, 1:],
+        unforced=torch.stack(forced.unforced, dim=1)[:, :max_new_tokens],
+        has_ended=torch.isin(new, stop_ids).any(1).tolist(),
     )
-    return new[:, :max_new_tokens], ends[:, 1:], has_ended.tolist()
+
+
+def _read_texts(written: _Written, tokenizer: Any, task_ids: Mapping[str, int]) -> list[TaskPreferenceAnswer]:
+    """What was written, without what the heads make of it."""
+    return [
+        TaskPreferenceAnswer(
+            text=tokenizer.decode(ids, skip_special_tokens=True),
+            tasks=_list_tasks(ids, task_ids),
+            unforced=_list_unforced(ids, unforced, task_ids),
+            is_finished=has_ended,
+        )
+        for ids, unforced, has_ended in zip(written.ids, written.unforced, written.has_ended, strict=True)
+    ]
+
+
+def _list_clips(config: Any, clips: Sequence[MaskClip | None] | None) -> dict[int, MaskClip]:
+    """The clips in which objects are followed, by row."""
+    if config.sam_config is None or clips is None:
+        raise ValueError(
+            "mask_follower follows what a SAM draws, in sam_clips; leave it out for a model without a SAM, and else "
+            "pass the clips (collate_prompts of a collator with sam_processor makes them)"
+        )
+    return {row: clip for row, clip in enumerate(clips) if clip is not None}
 
 
 def _keep_seeing(place: tuple[Tensor, Tensor], shown: VisionFeatures | None) -> tuple[Tensor, Tensor]:
@@ -159,47 +180,23 @@ def _keep_seeing(place: tuple[Tensor, Tensor], shown: VisionFeatures | None) -> 
     return rows[is_seeing], columns[is_seeing]
 
 
+def _split_followed(
+    place: tuple[Tensor, Tensor], clips: Mapping[int, MaskClip]
+) -> tuple[tuple[Tensor, Tensor], dict[int, Tensor]]:
+    """The mask requests that are drawn in one frame, and the columns of those that are followed, by row."""
+    rows, columns = place
+    is_followed = torch.isin(rows, torch.tensor(list(clips), dtype=rows.dtype, device=rows.device))
+    followed = {row: columns[rows == row] for row in rows[is_followed].unique().tolist()}
+    return (rows[~is_followed], columns[~is_followed]), followed
+
+
 def _list_tasks(ids: Tensor, task_ids: Mapping[str, int]) -> tuple[str, ...]:
     """The tasks of a text, in the order of their task tokens."""
     names = {index: task for task, index in task_ids.items()}
     return tuple(names[index] for index in ids.tolist() if index in names)
 
 
-def _read_moment(
-    found: TemporalOutput, own: Tensor, shown: VisionFeatures, facts: MediaFacts | None, row: int
-) -> dict[str, Tensor]:
-    if shown.duration_seconds[row] == 0:  # an image has no moments
-        return {}
-    is_valid = shown.frames_valid()[row]
-    scores, order = found.logits[-1][own].sigmoid().flatten().sort(descending=True)
-    spans = found.spans[-1][own].flatten(0, 1)[order] * shown.duration_seconds[row]
-    return {
-        "spans": spans.float().cpu(),
-        "scores": scores.float().cpu(),
-        "saliency": found.saliency[own][:, is_valid].amax(0).float().cpu(),
-        "times_seconds": shown.times_seconds[row, is_valid].float().cpu(),
-    }
-
-
-def _read_box(found: Tensor, own: Tensor, shown: VisionFeatures, facts: Any, row: int) -> dict[str, Tensor]:
-    size = torch.tensor([facts.width, facts.height] * 2, dtype=torch.float32)
-    return {"boxes": found[own].float().cpu().clamp(0, 1) * size}
-
-
-def _read_mask(found: MaskOutput, own: Tensor, shown: VisionFeatures, facts: Any, row: int) -> dict[str, Tensor]:
-    is_valid = found.is_valid[own[0]]
-    frames = is_valid.flatten(1).any(1)
-    height, width = int(is_valid.any(2).any(0).sum()), int(is_valid.any(1).any(0).sum())
-    logits = found.logits[own][:, frames, :height, :width]
-    large = functional.interpolate(logits, (facts.height, facts.width), mode="bilinear")
-    objects = found.object_logits[own][:, frames]
-    return {
-        "masks": ((large > 0) & (objects > 0)[..., None, None]).cpu(),
-        "mask_scores": objects.sigmoid().float().cpu(),
-        "mask_seconds": shown.times_seconds[row, : int(frames.sum())].float().cpu(),
-    }
-
-
-def _read_first_mask(found: MaskOutput, own: Tensor, shown: VisionFeatures, facts: Any, row: int) -> dict[str, Tensor]:
-    """Of a SAM, which draws the first frame alone, whatever the model's own patches are of."""
-    return _read_mask(found, own, shown, facts, row) | {"mask_seconds": torch.tensor(facts.times_seconds[:1])}
+def _list_unforced(ids: Tensor, unforced: Tensor, task_ids: Mapping[str, int]) -> tuple[bool, ...]:
+    """Of each task token of a text, whether it would have been written without force."""
+    known = set(task_ids.values())
+    return tuple(index == own for index, own in zip(ids.tolist(), unforced.tolist(), strict=True) if index in known)

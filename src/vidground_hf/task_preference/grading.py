@@ -94,12 +94,12 @@ def grade_heads(
     if output.moment is not None:
         terms |= _grade_moments(heads["moment"], output, targets, _select(shown["moment"], targets.moment_rows))
     if output.box is not None:
-        terms |= grade_boxes(output.box, targets.boxes)
+        terms |= grade_boxes(output.box, targets.boxes, output.box_scores)
     if output.mask is not None:
         features = _select(shown["mask"], targets.mask_rows)
         if hasattr(heads["mask"], "sam"):  # draws the first frame that is shown
-            facts = [one for row in targets.mask_rows.tolist() if (one := media[row])]
-            terms |= _grade_first_masks(heads["mask"], mask_loss, output, targets, facts)
+            masks = pick_graded_masks(targets, media, mask_loss)
+            terms |= _grade_first_masks(heads["mask"], mask_loss, output, masks)
         else:
             wanted = fit_masks(targets.masks, targets.mask_seconds, features, output.mask.is_valid)
             terms |= grade_masks(output.mask, *wanted, pixel_loss=mask_loss)  # type: ignore[arg-type]
@@ -114,14 +114,17 @@ def _select(features: VisionFeatures | None, rows: Tensor) -> VisionFeatures:
 
 def _grade_moments(head: Any, output: Any, targets: Targets, features: VisionFeatures) -> dict[str, Tensor]:
     found = output.moment
+    terms = grade_spans(found, targets.spans)
+    if found.saliency is None:
+        return terms
     wanted, is_scored = mark_spans(targets.spans, features)
     rated = [row for row, ratings in enumerate(targets.saliency) if ratings is not None]
     if rated:
         fitted = _fit_ratings(targets, rated, features)
         wanted = wanted.index_copy(0, fitted[0], fitted[1].targets)
         is_scored = is_scored.index_copy(0, fitted[0], fitted[1].is_scored)
-    terms = grade_spans(found, targets.spans) | grade_saliency(found.saliency, wanted, is_scored)
-    if len(features) > 1:
+    terms |= grade_saliency(found.saliency, wanted, is_scored)
+    if len(features) > 1 and head.kind == "vision":  # to another, all requests are the same
         other = head.score_saliency(output.states["moment"].roll(1, 0), features)
         terms |= grade_mismatched(other, features.frames_valid())
     return terms
@@ -134,23 +137,38 @@ def _fit_ratings(targets: Targets, rated: list[int], features: VisionFeatures) -
     return rows, fit_saliency(ratings, seconds, features.select(rows))  # type: ignore[arg-type]
 
 
-def _grade_first_masks(
-    head: Any, mask_loss: str, output: Any, targets: Targets, media: Sequence[MediaFacts]
-) -> dict[str, Tensor]:
+def _grade_first_masks(head: Any, mask_loss: str, output: Any, masks: Sequence[Tensor | None]) -> dict[str, Tensor]:
     """Grades a SAM, which draws the first frame that is shown: its mask, or its prompt against that of a box."""
     found = output.mask
-    masks = pick_first_masks(targets.masks, targets.mask_seconds, media)
     if mask_loss != "prompts":
         wanted = fit_first_masks(masks, found.is_valid)
         return grade_masks(found, *wanted, pixel_loss=mask_loss)  # type: ignore[arg-type]
-    boxes = {row: box for row, mask in enumerate(masks) if mask is not None and (box := _norm_box(mask)) is not None}
+    boxes = {row: _norm_box(mask) for row, mask in enumerate(masks) if mask is not None}
     prompts = head.embed_states(output.states["mask"])[list(boxes)]
     wanted_boxes = torch.tensor(list(boxes.values()), device=prompts.device).reshape(-1, 4)
     return grade_prompts(prompts, head.embed_boxes(wanted_boxes))
 
 
-def _norm_box(mask: Tensor) -> list[float] | None:
-    """The box around a mask (`bool[H, W]`), sides in [0, 1]; `None` for an empty one."""
+def pick_graded_masks(targets: Targets, media: Sequence[MediaFacts | None], mask_loss: str) -> list[Tensor | None]:
+    """The masks that a SAM is graded with: of the first frame, and for prompts of boxes not empty.
+
+    Args:
+        targets (`Targets`): with Nk mask rows.
+        media (`Sequence[MediaFacts | None]`): of all rows of the batch.
+        mask_loss (`str`): `"bce"`, `"focal"` or `"prompts"`.
+
+    Returns:
+        `list[Tensor | None]`: Nk times `bool[height, width]`, or `None` for a row that is not graded.
+    """
+    shown = [facts for row in targets.mask_rows.tolist() if (facts := media[row])]
+    masks = pick_first_masks(targets.masks, targets.mask_seconds, shown)
+    if mask_loss != "prompts":
+        return masks
+    return [mask if mask is not None and mask.any() else None for mask in masks]
+
+
+def _norm_box(mask: Tensor) -> list[float]:
+    """The box around a mask (`bool[H, W]`, not empty), sides in [0, 1]."""
     height, width = mask.shape
-    box = find_box(mask.cpu().numpy())
-    return None if box is None else (np.array(box) / [width, height, width, height]).tolist()
+    sides: list[float] = (np.array(find_box(mask.cpu().numpy())) / [width, height, width, height]).tolist()
+    return sides

@@ -1,14 +1,21 @@
-"""The heads that read a task state: moments, boxes and masks, by one import.
+"""The heads of a model: made from its config, and asked about task states.
 
-Matching and losses are in `matching` and `losses`.
+What each of them does is in a module of its own; losses and matching are in `losses` and `matching`.
 """
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+from typing import Any
+
+from torch import Tensor, nn
+from transformers import AutoModelForMaskGeneration
+
+from vidground_hf.task_preference.configuration import TaskPreferenceConfig
 from vidground_hf.task_preference.features import VisionFeatures
 from vidground_hf.task_preference.heads_layers import init_head_weights
-from vidground_hf.task_preference.heads_region import RegionHead, RegionKind
-from vidground_hf.task_preference.heads_temporal import TemporalHead, TemporalOutput
+from vidground_hf.task_preference.heads_region import RegionHead, RegionKind, RegionOutput
+from vidground_hf.task_preference.heads_temporal import TemporalHead, TemporalKind, TemporalOutput
 from vidground_hf.task_preference.mask_conv import ConvMaskHead, MaskOutput
 from vidground_hf.task_preference.mask_sam import SamMaskHead
 
@@ -17,9 +24,75 @@ __all__ = [
     "MaskOutput",
     "RegionHead",
     "RegionKind",
+    "RegionOutput",
     "SamMaskHead",
     "TemporalHead",
+    "TemporalKind",
     "TemporalOutput",
     "VisionFeatures",
     "init_head_weights",
+    "make_heads",
+    "run_heads",
 ]
+
+
+def make_heads(config: TaskPreferenceConfig, width: int, sam: Any = None) -> nn.ModuleDict:
+    """Makes the heads of a model, with fresh weights.
+
+    Args:
+        config (`TaskPreferenceConfig`): of the model.
+        width (`int`): of its states and vision features.
+        sam (`PreTrainedModel`, *optional*): made from `config.sam_config`, if any, when left out.
+
+    Returns:
+        `nn.ModuleDict`: by task.
+    """
+    heads: dict[str, nn.Module] = {}
+    if "moment" in config.tasks:
+        heads["moment"] = TemporalHead(width, config.moment_feature_width or width, **config.moment_head or {})
+    if "box" in config.tasks:
+        heads["box"] = RegionHead(width, width, **config.box_head or {})
+    if config.sam_config is not None:
+        heads["mask"] = SamMaskHead(width, sam or AutoModelForMaskGeneration.from_config(config.sam_config))
+    elif "mask" in config.tasks:
+        heads["mask"] = ConvMaskHead(width, width, **config.mask_head or {})
+    return nn.ModuleDict(heads)
+
+
+def run_heads(
+    heads: nn.ModuleDict,
+    states: Mapping[str, Tensor],
+    rows: Mapping[str, Tensor],
+    shown: Mapping[str, VisionFeatures | None],
+    sam_pixel_values: Tensor | None,
+) -> dict[str, Any]:
+    """Has the heads answer; arguments, results and errors as of `TaskPreferenceModel.run_heads`."""
+    found: dict[str, Any] = {}
+    for task, own in rows.items():
+        if not len(own):
+            continue
+        head = heads[task]
+        if isinstance(head, SamMaskHead):
+            if sam_pixel_values is None:
+                raise ValueError(f"rows {own.tolist()} ask for masks of a SAM; pass sam_pixel_values")
+            found[task] = head(states[task], sam_pixel_values[own])
+        else:
+            found[task] = head(states[task], _select_shown(task, own, shown[task]))
+    if "box" in found:
+        found["box"], found["box_scores"] = found["box"].boxes, found["box"].iou
+    return found
+
+
+def _select_shown(task: str, rows: Tensor, shown: VisionFeatures | None) -> VisionFeatures:
+    if shown is None:
+        raise ValueError(
+            f"rows {rows.tolist()} ask for a {task}, and there is nothing to look at; pass media for them and their "
+            "pixels, or features where the head was made for precomputed ones"
+        )
+    is_blind = ~shown.frames_valid().any(1)[rows]
+    if is_blind.any():
+        raise ValueError(
+            f"rows {rows[is_blind].tolist()} ask for a {task} and show no video or image; pass its facts in media, or "
+            "leave these rows out"
+        )
+    return shown.select(rows)

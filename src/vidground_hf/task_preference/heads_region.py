@@ -5,6 +5,7 @@ Masks and losses are not here.
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from typing import Literal, get_args
 
 import torch
@@ -16,10 +17,25 @@ from vidground_hf.task_preference.heads_layers import (
     FeatureGate,
     OutputLinear,
     init_head_weights,
+    make_mlp,
     softmax_valid,
 )
 
 RegionKind = Literal["vision", "state"]
+
+
+@dataclass(frozen=True, slots=True)
+class RegionOutput:
+    """What the region head says of N images or clips.
+
+    Attributes:
+        boxes (`Tensor`): `float32[N, 4]`: left, top, right, bottom; of `"vision"` in [0, 1] and in order.
+        iou (`Tensor`, *optional*): `float32[N]` in [0, 1], how well the head thinks each box fits; `None` of
+            `"state"`, which as published has no such output.
+    """
+
+    boxes: Tensor
+    iou: Tensor | None
 
 
 class RegionHead(nn.Module):
@@ -47,7 +63,7 @@ class RegionHead(nn.Module):
         >>> from vidground_hf.task_preference.features import stack_features
         >>> head = RegionHead(8, 4, width=16)
         >>> features = stack_features([torch.ones(1, 2, 2, 4)], [torch.zeros(1)], [0.0])
-        >>> tuple(head(torch.ones(1, 8), features).shape)
+        >>> tuple(head(torch.ones(1, 8), features).boxes.shape)
         (1, 4)
     """
 
@@ -68,25 +84,23 @@ class RegionHead(nn.Module):
             self.norm = nn.LayerNorm(width)
             self.score = nn.Linear(width, 1, bias=False)
             self.reach = OutputLinear(width, 4)
+            self.judge = make_mlp(width, width, 1)
         self.width = width
         self.apply(init_head_weights)
 
-    def forward(self, states: Tensor, features: VisionFeatures) -> Tensor:
+    def forward(self, states: Tensor, features: VisionFeatures) -> RegionOutput:
         """Finds boxes.
 
         Args:
             states (`Tensor`): `float[N, state_width]`.
             features (`VisionFeatures`): N rows; `"state"` does not read them.
 
-        Returns:
-            `float32[N, 4]`: left, top, right, bottom; of `"vision"` in [0, 1] and in order.
-
         Raises:
             ValueError: for states and features that do not fit the head or one another.
         """
         if self.kind == "state":
             boxes: Tensor = self.corners(self.state_in(states.to(self.state_in.weight.dtype)).relu())
-            return boxes.float()
+            return RegionOutput(boxes.float(), None)
         cells, _ = self.gate(states, features)
         num_rows, num_frames = cells.shape[:2]
         cells = cells.flatten(2, 3).flatten(0, 1)
@@ -99,4 +113,6 @@ class RegionHead(nn.Module):
         places = places.flatten(1, 2)
         # A share of the way from the cell to each side of the picture cannot leave it.
         corners = torch.cat([places * (1 - reach[..., :2]), places + (1 - places) * reach[..., 2:]], dim=-1)
-        return (weights[..., None] * corners).sum(1)
+        # What judges the box must not bend it.
+        pooled = (weights[..., None].to(cells.dtype) * cells).sum(1).detach()
+        return RegionOutput((weights[..., None] * corners).sum(1), self.judge(pooled)[:, 0].float().sigmoid())

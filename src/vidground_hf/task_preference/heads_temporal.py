@@ -7,6 +7,7 @@ Matching and losses are not here. References are refined layer by layer as in DA
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Literal, get_args
 
 import torch
 from torch import Tensor, nn
@@ -22,6 +23,8 @@ from vidground_hf.task_preference.heads_layers import (
     softmax_valid,
 )
 
+TemporalKind = Literal["vision", "state", "features"]
+
 _MAX_LOGIT = 9.0  # of references, or a sigmoid near 0 or 1 would hold them there; our guess
 
 
@@ -32,16 +35,22 @@ class TemporalOutput:
     Attributes:
         spans (`Tensor`): `float32[L, N, Q, 2]`, start <= end in [0, 1], of each decoder layer; the last is the answer.
         logits (`Tensor`): `float32[L, N, Q]`, whether a query is a moment.
-        saliency (`Tensor`): `float32[N, T]`, higher where a frame fits the request; 0 where padded.
+        saliency (`Tensor`, *optional*): `float32[N, T]`, higher where a frame fits the request; 0 where padded. `None`
+            of a head that sees no frames.
     """
 
     spans: Tensor
     logits: Tensor
-    saliency: Tensor
+    saliency: Tensor | None
 
 
 class TemporalHead(nn.Module):
     """Finds the moments of a clip that a task state asks for.
+
+    `"vision"` is the head that is meant; the others are its controls. `"state"` is a two-layer perceptron with ReLU on
+    the state alone, which gives one span and no saliency: what the language model itself knows of the moment (that the
+    paper's two-layer head looks like this is our guess). `"features"` is the detector alone: the state is replaced by
+    zeros, so that it finds what stands out in a clip, whatever was asked.
 
     Args:
         state_width (`int`): of the task state.
@@ -50,9 +59,12 @@ class TemporalHead(nn.Module):
         num_layers (`int`, *optional*, defaults to 2): of the encoder and of the decoder (published 3 and 3).
         num_queries (`int`, *optional*, defaults to 10): moments at most (published).
         num_heads (`int`, *optional*, defaults to 4): of each attention (published 8); divides `width`.
+        kind (`str`, *optional*, defaults to `"vision"`): `"vision"`, `"state"` or `"features"`. The settings above are
+            unused by `"state"`.
 
     Raises:
-        ValueError: for a width that is odd or that the heads do not divide, or fewer than one layer or query.
+        ValueError: for another kind, a width that is odd or that the heads do not divide, or fewer than one layer or
+            query.
 
     Example:
         >>> from vidground_hf.task_preference.features import stack_features
@@ -71,14 +83,22 @@ class TemporalHead(nn.Module):
         num_layers: int = 2,
         num_queries: int = 10,
         num_heads: int = 4,
+        kind: TemporalKind = "vision",
     ) -> None:
         super().__init__()
+        if kind not in get_args(TemporalKind):
+            raise ValueError(f"Got {kind=}; allowed are {', '.join(map(repr, get_args(TemporalKind)))}. Pass one.")
         if width % 2 or min(num_layers, num_queries) < 1:
             raise ValueError(
                 f"Got {width=}, {num_layers=}, {num_queries=}; allowed are an even width and at least one layer and "
                 "query. Change them."
             )
-        self.num_queries = num_queries
+        self.kind, self.num_queries = kind, num_queries
+        if kind == "state":
+            hidden = state_width // 2  # as the published region head
+            self.state_in, self.span = nn.Linear(state_width, hidden), nn.Linear(hidden, 3)
+            self.apply(init_head_weights)
+            return
         self.gate = FeatureGate(state_width, feature_width, width)
         self.state_in = nn.Linear(state_width, width)
         self.pool_score = nn.Linear(width, 1, bias=False)
@@ -100,6 +120,9 @@ class TemporalHead(nn.Module):
         Raises:
             ValueError: for states and features that do not fit the head or one another.
         """
+        if self.kind == "state":
+            found = self.span(self.state_in(states.to(self.state_in.weight.dtype)).relu()).float()[None, :, None]
+            return TemporalOutput(_find_edges(found[..., :2].sigmoid()), found[..., 2], None)
         frames, state = self._encode(states, features)
         is_valid = features.frames_valid()
         waves = self._place(features).to(frames.dtype)
@@ -117,6 +140,8 @@ class TemporalHead(nn.Module):
     def score_saliency(self, states: Tensor, features: VisionFeatures) -> Tensor:
         """The saliency alone, without detection: of clips under the state of another request, for `grade_mismatched`.
 
+        For `"vision"`: `"state"` has none, and that of `"features"` is the same under any state.
+
         Returns:
             `float32[N, T]`.
         """
@@ -125,6 +150,8 @@ class TemporalHead(nn.Module):
 
     def _encode(self, states: Tensor, features: VisionFeatures) -> tuple[Tensor, Tensor]:
         """Pools the gated cells of each frame and mixes frames and state; `float[N, T, width]`, `float[N, width]`."""
+        if self.kind == "features":
+            states = torch.zeros_like(states)
         cells, state = self.gate(states, features)
         cells, is_valid = cells.flatten(2, 3), features.is_valid.flatten(2)
         weights = softmax_valid(self.pool_score(cells)[..., 0], is_valid).to(cells.dtype)

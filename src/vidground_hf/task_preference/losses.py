@@ -33,6 +33,7 @@ WEIGHTS: dict[str, float] = {
     # Boxes: the published code (the paper says MSE).
     "box_l1": 2.0,
     "box_giou": 0.2,
+    "box_iou": 1.0,  # as of masks; the published head does not judge its boxes
     # Masks: focal 20, dice 1, IoU 1, object score 1 as SAM 2 fine-tunes (its released training settings,
     # sam2.1_hiera_b+_MOSE_finetune.yaml); plain cross-entropy 2 as LISA trains (its train_ds.py, which has dice at
     # 0.5). Their papers were not read for these; the published code of task preference computes no mask loss.
@@ -205,26 +206,31 @@ def box_giou(first: Tensor, second: Tensor) -> Tensor:
         >>> box_giou(torch.tensor([0.0, 0.0, 1.0, 1.0]), torch.tensor([0.0, 0.0, 0.5, 1.0])).item()
         0.5
     """
-    first, second = first.float(), second.float()
+    shared, covered, hull = _measure_boxes(first.float(), second.float())
+    tiny = torch.finfo(torch.float32).tiny
+    return shared / covered.clamp(min=tiny) - (hull - covered) / hull.clamp(min=tiny)
+
+
+def _measure_boxes(first: Tensor, second: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    """What pairs of boxes share, what they cover together, and their hull, `float32[...]` each."""
     shared = (torch.minimum(first[..., 2:], second[..., 2:]) - torch.maximum(first[..., :2], second[..., :2])).clamp(0)
     areas = [(boxes[..., 2:] - boxes[..., :2]).clamp(0).prod(-1) for boxes in (first, second)]
-    covered = areas[0] + areas[1] - shared.prod(-1)
     low = torch.minimum(torch.minimum(first[..., :2], first[..., 2:]), second[..., :2])
     high = torch.maximum(torch.maximum(first[..., :2], first[..., 2:]), second[..., 2:])
-    hull = (high - low).prod(-1)
-    tiny = torch.finfo(torch.float32).tiny
-    return shared.prod(-1) / covered.clamp(min=tiny) - (hull - covered) / hull.clamp(min=tiny)
+    return shared.prod(-1), areas[0] + areas[1] - shared.prod(-1), (high - low).prod(-1)
 
 
-def grade_boxes(boxes: Tensor, targets: Tensor) -> Terms:
+def grade_boxes(boxes: Tensor, targets: Tensor, iou: Tensor | None = None) -> Terms:
     """Grades boxes.
 
     Args:
         boxes (`Tensor`): `float[N, 4]`, left, top, right, bottom, in [0, 1] of width and height.
         targets (`Tensor`): `float[N, 4]`, the same.
+        iou (`Tensor`, *optional*): `float[N]`, what the head expects of each box.
 
     Returns:
-        `box_l1` (mean over the four numbers) and `box_giou` (1 - gIoU), means over the boxes.
+        `box_l1` (mean over the four numbers), `box_giou` (1 - gIoU), and where there are expectations `box_iou`, how
+        far they are from the IoU; means over the boxes.
 
     Raises:
         ValueError: for shapes that differ.
@@ -236,10 +242,18 @@ def grade_boxes(boxes: Tensor, targets: Tensor) -> Terms:
     """
     _check_shapes(boxes=boxes, targets=targets)
     counted = torch.ones(len(boxes), device=boxes.device)
-    return {
+    terms = {
         "box_l1": _average((boxes.float() - targets.float()).abs().mean(-1), counted),
         "box_giou": _average(1 - box_giou(boxes, targets), counted),
     }
+    if iou is not None:
+        terms["box_iou"] = _average((iou - _find_box_iou(boxes.detach(), targets)).abs(), counted)
+    return terms
+
+
+def _find_box_iou(first: Tensor, second: Tensor) -> Tensor:
+    shared, covered, _ = _measure_boxes(first.float(), second.float())
+    return shared / covered.clamp(min=torch.finfo(torch.float32).tiny)
 
 
 def grade_masks(

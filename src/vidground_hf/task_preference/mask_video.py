@@ -5,9 +5,12 @@ Training is not done here: SAM's video models run without gradients.
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, NamedTuple
 
+import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor
 from torch.nn import functional
 
@@ -19,6 +22,61 @@ if TYPE_CHECKING:
 
 _NUM_CANDIDATES = 8  # frames among which the key frame is chosen; our guess
 _OBJECT = 1  # the id of the only object of a session
+
+
+class MaskClip(NamedTuple):
+    """The frames in which an object is followed.
+
+    Attributes:
+        frames (`uint8[T, H, W, 3]`): RGB, at least one.
+        times_seconds (`float64[T]`): when each is shown, from the start of the clip.
+    """
+
+    frames: NDArray[np.uint8]
+    times_seconds: NDArray[np.float64]
+
+
+@dataclass(frozen=True, slots=True)
+class MaskFollower:
+    """What follows objects through clips when a model generates; it is not trained, and not saved with the model.
+
+    Args:
+        video_model (`Sam2VideoModel`): or an `EdgeTamVideoModel` or a `Sam3TrackerVideoModel`, in evaluation mode, of
+            the checkpoint that the model's SAM is of.
+        processor (`Sam2VideoProcessor`): of the video model.
+
+    Example:
+        >>> from transformers import AutoProcessor, Sam2VideoModel
+        >>> name = "facebook/sam2.1-hiera-small"  # doctest: +SKIP
+        >>> follower = MaskFollower(  # doctest: +SKIP
+        ...     Sam2VideoModel.from_pretrained(name).eval(), AutoProcessor.from_pretrained(name)
+        ... )
+        >>> answers = model.generate(**inputs, tokenizer=tokenizer, mask_follower=follower)  # doctest: +SKIP
+    """
+
+    video_model: Any
+    processor: Any
+
+    def follow(self, head: SamMaskHead, states: Tensor, clip: MaskClip) -> MaskOutput:
+        """Draws the objects that K states ask for in every frame of one clip, one after the other.
+
+        Args:
+            head (`SamMaskHead`): of the model.
+            states (`Tensor`): `float[K, state_width]`.
+            clip (`MaskClip`): with T frames.
+
+        Returns:
+            N = K, T frames; see `propagate_mask`.
+        """
+        pixels = self.processor.image_processor(images=list(clip.frames), return_tensors="pt")["pixel_values"]
+        pixels = pixels.to(states.device)
+        found = [propagate_mask(head, state, pixels, self.video_model, self.processor) for state in states]
+        return MaskOutput(
+            *(
+                torch.cat([getattr(one, name) for one in found])
+                for name in ("logits", "object_logits", "iou", "is_valid")
+            )
+        )
 
 
 @torch.no_grad()

@@ -13,22 +13,26 @@ from typing import Any, Self
 
 import torch
 from torch import Tensor, nn
-from transformers import AutoModelForImageTextToText, AutoModelForMaskGeneration, GenerationConfig, PreTrainedModel
+from transformers import (
+    AutoModel,
+    AutoModelForImageTextToText,
+    GenerationConfig,
+    PreTrainedModel,
+)
 from transformers.utils import ModelOutput
 
 from vidground_hf.task_preference.adapters_lora import ADAPTER_FOLDER, load_adapter, read_plain_state, save_adapter
+from vidground_hf.task_preference.answers import TaskPreferenceAnswer
 from vidground_hf.task_preference.configuration import TASKS, TaskPreferenceConfig
 from vidground_hf.task_preference.features import VisionFeatures
-from vidground_hf.task_preference.generation import TaskPreferenceAnswer, write_answers
+from vidground_hf.task_preference.generation import write_answers
 from vidground_hf.task_preference.grading import grade_heads, grade_text
 from vidground_hf.task_preference.heads import (
-    ConvMaskHead,
     MaskOutput,
-    RegionHead,
-    SamMaskHead,
-    TemporalHead,
     TemporalOutput,
     init_head_weights,
+    make_heads,
+    run_heads,
 )
 from vidground_hf.task_preference.losses import weigh_terms
 from vidground_hf.task_preference.media_facts import MediaFacts
@@ -52,6 +56,7 @@ class TaskPreferenceOutput(ModelOutput):
         rows (`dict[str, Tensor]`): of each task, `int64[N]`: the rows of the batch that they are in.
         moment (`TemporalOutput`, *optional*): of the N moment requests, as `box` and `mask` of theirs; `None` without.
         box (`Tensor`, *optional*): `float32[N, 4]`.
+        box_scores (`Tensor`, *optional*): `float32[N]`, `RegionOutput.iou`; `None` of a head that has none.
         mask (`MaskOutput`, *optional*).
     """
 
@@ -62,6 +67,7 @@ class TaskPreferenceOutput(ModelOutput):
     rows: dict[str, Tensor] | None = None
     moment: TemporalOutput | None = None
     box: Tensor | None = None
+    box_scores: Tensor | None = None
     mask: MaskOutput | None = None
 
 
@@ -100,17 +106,7 @@ class TaskPreferenceModel(PreTrainedModel):
         super().__init__(config)
         self.vlm = vlm if vlm is not None else AutoModelForImageTextToText.from_config(config.vlm_config)
         config.vlm_config = self.vlm.config  # one object, so that neither goes out of date
-        width = self.vlm.config.get_text_config().hidden_size
-        heads: dict[str, nn.Module] = {}
-        if "moment" in config.tasks:
-            heads["moment"] = TemporalHead(width, config.moment_feature_width or width, **config.moment_head or {})
-        if "box" in config.tasks:
-            heads["box"] = RegionHead(width, width, **config.box_head or {})
-        if "mask" in config.tasks and config.sam_config is not None:
-            heads["mask"] = SamMaskHead(width, sam or AutoModelForMaskGeneration.from_config(config.sam_config))
-        elif "mask" in config.tasks:
-            heads["mask"] = ConvMaskHead(width, width, **config.mask_head or {})
-        self.heads = nn.ModuleDict(heads)
+        self.heads = make_heads(config, self.vlm.config.get_text_config().hidden_size, sam)
         self.loss_weights = weigh_terms(config.loss_weights or {})
         # Whatever the type of the rest: boxes and spans are computed in float32, and heads move by small steps.
         mask = "heads.mask.adapter" if config.sam_config is not None else "heads.mask"
@@ -263,22 +259,12 @@ class TaskPreferenceModel(PreTrainedModel):
             sam_pixel_values (`Tensor`, *optional*): `float[B, 3, S, S]`.
 
         Returns:
-            `dict[str, Any]`: of each task that is asked for, what its head gives.
+            `dict[str, Any]`: of each task that is asked for, what its head gives; of boxes also `box_scores`.
 
         Raises:
             `ValueError`: where a head lacks what it needs.
         """
-        found: dict[str, Any] = {}
-        for task, own in rows.items():
-            if not len(own):
-                continue
-            if task == "mask" and self.config.sam_config is not None:
-                if sam_pixel_values is None:
-                    raise ValueError(f"rows {own.tolist()} ask for masks of a SAM; pass sam_pixel_values")
-                found[task] = self.heads[task](states[task], sam_pixel_values[own])
-            else:
-                found[task] = self.heads[task](states[task], _select_shown(task, own, shown[task]))
-        return found
+        return run_heads(self.heads, states, rows, shown, sam_pixel_values)
 
     def _touch_unused(self, found: Mapping[str, Any], *, has_vision: bool) -> Tensor:
         """Zero, with a gradient path to what this batch did not use.
@@ -363,16 +349,4 @@ class TaskPreferenceModel(PreTrainedModel):
         init_head_weights(module)
 
 
-def _select_shown(task: str, rows: Tensor, shown: VisionFeatures | None) -> VisionFeatures:
-    if shown is None:
-        raise ValueError(
-            f"rows {rows.tolist()} ask for a {task}, and there is nothing to look at; pass media for them and their "
-            "pixels, or features where the head was made for precomputed ones"
-        )
-    is_blind = ~shown.frames_valid().any(1)[rows]
-    if is_blind.any():
-        raise ValueError(
-            f"rows {rows[is_blind].tolist()} ask for a {task} and show no video or image; pass its facts in media, or "
-            "leave these rows out"
-        )
-    return shown.select(rows)
+AutoModel.register(TaskPreferenceConfig, TaskPreferenceModel)

@@ -13,6 +13,7 @@ from PIL import Image
 
 from vidground_hf.task_preference.row_masks import find_box, read_mask
 from vidground_hf.task_preference.row_media import find_image_file
+from vidground_hf.task_preference.row_text import write_box
 from vidground_hf.task_preference.task_rows import BadRowError, TaskRow, check_box
 
 SAV_ANNOTATED_FPS = 6.0
@@ -150,8 +151,8 @@ def describe_place(box: Sequence[float], width_px: int, height_px: int, seconds:
         'what is at [100, 0, 200, 500] at 1.5 s'
     """
     scale = (width_px, height_px, width_px, height_px)
-    sides = [round(1000 * side / whole) for side, whole in zip(box, scale, strict=True)]
-    return f"what is at {sides} at {seconds:.1f} s"
+    sides = [side / whole for side, whole in zip(box, scale, strict=True)]
+    return f"what is at {write_box(sides)} at {seconds:.1f} s"
 
 
 def _make_mask_row(

@@ -13,7 +13,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from vidground_hf.task_preference.generation import TaskPreferenceAnswer
+from vidground_hf.task_preference.answers import TaskPreferenceAnswer
 from vidground_hf.task_preference.row_masks import find_box
 from vidground_hf.task_preference.task_rows import TaskRow
 

@@ -50,14 +50,7 @@ class TaskBalancedSampler(Sampler[int]):
         num_samples = len(tasks) if num_samples is None else num_samples
         if num_samples < 1 or block_size < 1:
             raise ValueError(f"{num_samples = } or {block_size = } is out of range; both are at least 1")
-        known = dict.fromkeys(tasks)
-        shares = dict.fromkeys(sorted(known), 1.0) if shares is None else shares
-        for task, share in shares.items():
-            if share <= 0 or task not in known:
-                raise ValueError(
-                    f"the share of {task!r} is {share}; allowed are shares above 0 of tasks that have rows "
-                    f"({', '.join(sorted(known))}); leave out a task that is not to be drawn"
-                )
+        shares = read_shares(tasks, shares)
         self.places = {task: np.flatnonzero(np.array(tasks) == task) for task in shares}
         self.num_samples, self.block_size, self.seed, self.epoch = num_samples, block_size, seed, 0
         self._names = list(shares)
@@ -90,6 +83,32 @@ class TaskBalancedSampler(Sampler[int]):
         orders = [np.random.default_rng([self.seed, 1 + number, one]).permutation(places) for one in passes]
         start = first - passes.start * len(places)
         return np.concatenate([*orders, places[:0]])[start : start + count]
+
+
+def read_shares(tasks: Sequence[str], shares: Mapping[str, float] | None) -> Mapping[str, float]:
+    """The share of each task, equal for all that have rows where none are given.
+
+    Args:
+        tasks (`Sequence[str]`): of each row.
+        shares (`Mapping[str, float]`, *optional*): of tasks.
+
+    Raises:
+        `ValueError`: for shares that are not above 0 or of a task without rows.
+
+    Example:
+        >>> read_shares(["box", "dialogue", "box"], None)
+        {'box': 1.0, 'dialogue': 1.0}
+    """
+    known = sorted(set(tasks))
+    if shares is None:
+        return dict.fromkeys(known, 1.0)
+    for task, share in shares.items():
+        if share <= 0 or task not in known:
+            raise ValueError(
+                f"the share of {task!r} is {share}; allowed are shares above 0 of tasks that have rows "
+                f"({', '.join(known)}); leave out a task that is not to be drawn"
+            )
+    return shares
 
 
 def _spread_tasks(shares: NDArray[np.float64], num_samples: int) -> NDArray[np.int64]:

@@ -143,6 +143,9 @@ class TaskTokenProcessor(LogitsProcessor):
         trigger_token_ids (`Mapping[str, int]`): of each task.
         task_token_ids (`Mapping[str, int]`): the same.
 
+    Attributes:
+        unforced (`list[Tensor]`): of each step `int64[B]`, the likeliest token before anything was forced.
+
     Example:
         >>> forced = TaskTokenProcessor({"box": 0}, {"box": 1})
         >>> forced(torch.tensor([[5, 0], [5, 5]]), torch.zeros(2, 3)).tolist()
@@ -151,6 +154,7 @@ class TaskTokenProcessor(LogitsProcessor):
 
     def __init__(self, trigger_token_ids: Mapping[str, int], task_token_ids: Mapping[str, int]) -> None:
         self.pairs = [(trigger_token_ids[task], task_token_ids[task]) for task in task_token_ids]
+        self.unforced: list[Tensor] = []
 
     def __call__(self, input_ids: Tensor, scores: Tensor) -> Tensor:
         """Changes the scores of the next token.
@@ -162,6 +166,7 @@ class TaskTokenProcessor(LogitsProcessor):
         Returns:
             `float[B, V]`: new.
         """
+        self.unforced.append(scores.argmax(-1))
         scores = scores.clone()
         for trigger, state in self.pairs:
             is_due = input_ids[:, -1] == trigger

@@ -14,7 +14,8 @@ from torch import Tensor, nn
 from transformers import Trainer, TrainerCallback, TrainingArguments
 
 from vidground_hf.task_preference.collating import Answers, TaskPreferenceCollator
-from vidground_hf.task_preference.sampling import TaskBalancedSampler
+from vidground_hf.task_preference.grading import pick_graded_masks
+from vidground_hf.task_preference.sampling import TaskBalancedSampler, read_shares
 from vidground_hf.task_preference.task_rows import TaskRow
 from vidground_hf.task_preference.trainer_parts import (
     HEADS,
@@ -62,7 +63,8 @@ class TaskPreferenceTrainer(Trainer):
 
     Raises:
         `ValueError`: for an unknown stage, a stage with parts that the model lacks, `answers` beside a collator that
-            says otherwise, and a collator without the `sam_processor` that the model needs.
+            says otherwise, a collator without the `sam_processor` that the model needs, and shares of tasks that have
+            no rows.
 
     Example:
         >>> trainer = TaskPreferenceTrainer(  # doctest: +SKIP
@@ -91,8 +93,11 @@ class TaskPreferenceTrainer(Trainer):
             data_collator = TaskPreferenceCollator(processing_class, answers=answers)
         needs_sam = self.stage.grades_heads and model.config.sam_config is not None
         _check_collator(data_collator, answers, needs_sam=needs_sam)
+        if train_dataset is not None:
+            read_shares(list_tasks(train_dataset), self.stage.shares)
         free_parts(model, self.stage.rates)
         self.num_samples = num_samples
+        self._sam_loss = model.config.mask_loss if model.config.sam_config is not None else None
         self._sampler: TaskBalancedSampler | None = None
         self._step_counts: Tensor | None = None
         self._terms: dict[str, dict[str, list[Tensor]]] = {"train": {}, "eval": {}}
@@ -137,7 +142,7 @@ class TaskPreferenceTrainer(Trainer):
     ) -> tuple[list[Any], Tensor | int | None]:
         """Takes the batches of a step, and counts what is in all of them, on all processes."""
         batches, num_items = super().get_batch_samples(epoch_iterator, num_batches, device)
-        counts = sum((count_labels(batch) for batch in batches), torch.zeros(len(COUNTED)))
+        counts = sum((count_labels(batch, self._sam_loss) for batch in batches), torch.zeros(len(COUNTED)))
         self._step_counts = self.accelerator.reduce(counts.to(device), reduction="sum")
         return batches, num_items
 
@@ -152,7 +157,7 @@ class TaskPreferenceTrainer(Trainer):
         if not self.stage.grades_heads:
             inputs = {key: value for key, value in inputs.items() if key != "targets"}
         outputs = model(**inputs)
-        loss, counts = outputs.loss, count_labels(inputs)
+        loss, counts = outputs.loss, count_labels(inputs, self._sam_loss)
         kept = self._terms["train" if model.training else "eval"]
         for name, term in outputs.losses.items():
             place = COUNTED.index(name_task(name))
@@ -241,10 +246,19 @@ def list_tasks(rows: Any) -> list[str]:
     return [row.task if isinstance(row, TaskRow) else row["task"] for row in rows]
 
 
-def count_labels(batch: Mapping[str, Any]) -> Tensor:
-    """What is in a batch, in the order of `COUNTED`: labelled tokens, then rows of each task with a target."""
+def count_labels(batch: Mapping[str, Any], sam_loss: str | None = None) -> Tensor:
+    """What is in a batch, in the order of `COUNTED`: labelled tokens, then rows of each task that are graded.
+
+    Args:
+        batch (`Mapping[str, Any]`): of the collator.
+        sam_loss (`str`, *optional*): what masks are trained with where a SAM draws them, which is graded on the first
+            frame alone: a mask row without a label for it does not count.
+    """
     tokens = (batch["labels"][:, 1:] != -100).sum()
-    counts = batch["targets"].counts if batch.get("targets") is not None else {}
+    targets: Any = batch.get("targets")
+    counts = {} if targets is None else targets.counts
+    if counts.get("mask") and sam_loss is not None:
+        counts["mask"] = sum(mask is not None for mask in pick_graded_masks(targets, batch["media"], sam_loss))
     return torch.stack([tokens.cpu().float(), *(torch.tensor(float(counts.get(task, 0))) for task in HEADS)])
 
 
