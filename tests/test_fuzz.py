@@ -51,7 +51,7 @@ def test_the_seeds_themselves_pass(name: str, tmp_path: Path) -> None:
 
 
 def test_options_written_as_a_set_of_sets_or_with_mixed_letters_are_unreadable() -> None:
-    for cell in ("{{}}", "{1: 'x', 'A': 'y'}"):
+    for cell in ("{{}}", "{1: 'x', 'A': 'y'}", "{(1, 'a'): 'x', ('b', 2): 'y'}"):
         assert parse_options(cell) is None
         example = build_example(row_id=1, question="?", options=cell, answer="A", problem_type="multiple choice")
         assert example.defect == "unreadable_options"
@@ -63,10 +63,12 @@ def test_a_whole_number_of_thousands_of_digits_is_no_answer_and_no_option() -> N
     assert build_example(**row, options=f"[0x{'f' * 4000}, 2]", answer="B").options == ("", "2")
 
 
-@pytest.mark.parametrize("spans", [[[1]], "1 to 2", [["a", "b"]], 3, [None], [[1, 2, 3]]])
+@pytest.mark.parametrize("spans", [[[1]], "1 to 2", [["a", "b"]], 3, [None], [[1, 2, 3]], [[10**400, 1]]])
 def test_a_span_that_is_no_pair_of_seconds_is_left_out(spans: object) -> None:
     assert build_example(row_id=1, question="?", answer="x", evidence_spans=spans).evidence_spans == ()
-    assert build_example(row_id=1, question="?", answer="x", evidence_spans=[[0, 2.5]]).evidence_spans == ((0.0, 2.5),)
+    assert build_example(row_id=1, question="?", answer="x", evidence_spans=[[0, "2.5"]]).evidence_spans == (
+        (0.0, 2.5),
+    )
 
 
 @pytest.mark.parametrize(
@@ -100,7 +102,6 @@ def test_a_line_separator_inside_a_text_ends_no_line_of_jsonl(tmp_path: Path) ->
     ("answers", "prediction"),
     [
         ([["x", "True"], ["-1", "False"]], ["x", "True"]),
-        ([["-1", "False"]] * 30, ["-1", "False"]),
         ([["-inf", "False"], ["-2.5", "True"]], "B"),
         ("A", "A"),
         ({"0": "B"}, "B"),
@@ -110,6 +111,11 @@ def test_a_line_separator_inside_a_text_ends_no_line_of_jsonl(tmp_path: Path) ->
 def test_answers_of_a_harness_that_are_no_scores_are_read_as_they_are(answers: object, prediction: object) -> None:
     row = _read_sample({"doc_id": 1, "resps": answers, "arguments": 5})
     assert row["prediction"] == (prediction[0] if isinstance(prediction, list) else prediction)
+
+
+def test_more_scored_options_than_letters_are_refused() -> None:
+    with pytest.raises(ValueError, match="sample 7 has 27 scored options; letters name 26 at most"):
+        _read_sample({"doc_id": 7, "resps": [["-1", "False"]] * 27})
 
 
 def test_text_that_is_no_utf8_names_its_column(tmp_path: Path) -> None:

@@ -6,6 +6,7 @@ Knows no dataset layout; the layouts are in `layouts.py`.
 from __future__ import annotations
 
 import re
+from contextlib import suppress
 from typing import Any
 
 from vidground_hf.options import TAGGED, clean_cell, find_gold, parse_options, strip_prefixes
@@ -95,14 +96,12 @@ def build_example(
 
 def _read_spans(cell: Any) -> tuple[tuple[float, float], ...]:
     """Pairs of seconds; what is no such pair is left out, since no answer is judged by it."""
-    pairs = (
-        [tuple(pair) for pair in cell if isinstance(pair, (list, tuple))] if isinstance(cell, (list, tuple)) else []
-    )
-    return tuple(
-        (float(pair[0]), float(pair[1]))
-        for pair in pairs
-        if len(pair) == 2 and all(isinstance(second, (int, float)) for second in pair)
-    )
+    spans = []
+    for pair in cell if isinstance(cell, (list, tuple)) else ():
+        if isinstance(pair, (list, tuple)) and len(pair) == 2:
+            with suppress(TypeError, ValueError, OverflowError):
+                spans.append((float(pair[0]), float(pair[1])))
+    return tuple(spans)
 
 
 def _find_choice_defect(

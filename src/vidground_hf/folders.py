@@ -31,7 +31,7 @@ _READ_AGAIN = {"adapter", "columns", "source"}
 
 def check_output_dir(output: Path, marker: str = "report.json") -> None:
     """Raises `DataError` unless `output` is free or holds an earlier result of ours, known by the file `marker`."""
-    above = next(folder for folder in output.resolve().parents if folder.exists())
+    above = next((folder for folder in output.resolve().parents if folder.exists()), output)
     if not os.access(above, os.W_OK):
         raise DataError(f"cannot write in {str(above)!r}, where output {output.name!r} is to be; name another folder")
     if not output.exists():

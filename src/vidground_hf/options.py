@@ -57,9 +57,10 @@ def parse_options(value: Any) -> list[Any] | None:
         else:
             return [] if not value.strip() else None
     if isinstance(value, dict):
-        if len({type(key) for key in value}) > 1:
-            return None  # letters beside numbers are in no order
-        value = [value[key] for key in sorted(value) if value[key] is not None]
+        try:
+            value = [value[key] for key in sorted(value) if value[key] is not None]
+        except TypeError:  # letters beside numbers are in no order
+            return None
     return list(value) if isinstance(value, (list, tuple)) else None
 
 

@@ -162,7 +162,12 @@ def _read_sample(row: Row) -> Row:
     answers = [_unwrap(answer) for answer in _make_list(row.get("resps") or row.get("filtered_resps"))]
     columns = dict(row["doc"]) if isinstance(row.get("doc"), dict) else {}
     columns |= {"id": row["doc_id"], "reference": row.get("target")}
-    if 1 < len(answers) <= len(LETTERS) and all(_is_log_likelihood(answer) for answer in answers):
+    if len(answers) > 1 and all(_is_log_likelihood(answer) for answer in answers):
+        if len(answers) > len(LETTERS):
+            raise ValueError(
+                f"sample {row['doc_id']} has {len(answers)} scored options; letters name {len(LETTERS)} at most. "
+                "Leave the sample out"
+            )
         likeliest = max(range(len(answers)), key=lambda k: float(answers[k][0]))
         columns |= {"prediction": LETTERS[likeliest], "num_options": len(answers)}
         options = _list_continuations(row.get("arguments"))

@@ -8,7 +8,7 @@ from __future__ import annotations
 import shutil
 from functools import cache
 from pathlib import Path
-from tempfile import mkdtemp
+from tempfile import TemporaryDirectory, mkdtemp
 
 import datasets
 from datasets import Dataset
@@ -40,12 +40,13 @@ def make_seeds() -> list[bytes]:
 
 @cache
 def _make_cache() -> bytes:
-    path = Path(mkdtemp(prefix="vidground-fuzz-")) / "answers.sqlite"
-    with AnswerCache(path) as kept:
-        for key, answer in _ANSWERS.items():
-            kept.put(key, answer, "model@1")
-        kept.remember("clip", lambda: "facts")
-    return path.read_bytes()
+    with TemporaryDirectory() as folder:
+        path = Path(folder) / "answers.sqlite"
+        with AnswerCache(path) as kept:
+            for key, answer in _ANSWERS.items():
+                kept.put(key, answer, "model@1")
+            kept.remember("clip", lambda: "facts")
+        return path.read_bytes()
 
 
 def check_cache(data: bytes, folder: Path) -> None:

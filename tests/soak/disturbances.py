@@ -24,6 +24,12 @@ CAN_GROUP = os.access(MEMORY_GROUPS / "memory.limit_in_bytes", os.W_OK) and os.g
 _MEBIBYTE = 2**20
 # What is left to a library without memory: glibc's loader exits with 127, others abort or fault. Python is not asked.
 _NATIVE_ENDS = (127, -signal.SIGABRT, -signal.SIGSEGV)
+# Set behind the imports: below what these take nothing of ours runs that could say what is wrong.
+_LIMIT_MEMORY = """
+import re, resource, vidground_hf.cli, vidground_hf.curation, vidground_hf.answerers.endpoint
+taken = 1024 * int(re.search(r"VmSize:\\s+(\\d+)", open("/proc/self/status").read())[1])
+resource.setrlimit(resource.RLIMIT_AS, (taken + {spare},) * 2)
+"""
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,8 +53,8 @@ class Setting(NamedTuple):
     server: ChatServer
     rng: random.Random
 
-    def start(self, **how: Any) -> Running:
-        return start_run(self.place, self.data, self.reference.answerer, **how)
+    def start(self, first: str = "") -> Running:
+        return start_run(self.place, self.data, self.reference.answerer, first=first)
 
 
 def kill(setting: Setting) -> str:
@@ -103,7 +109,7 @@ def _wait_at_most(is_true: Callable[[], bool], running: Running, seconds: float 
 def starve_of_memory(setting: Setting) -> str:
     """Limits the address space to a little more than the imports take."""
     spare = setting.rng.randint(1, 160) * _MEBIBYTE
-    ended = setting.start(spare_bytes=spare).wait()
+    ended = setting.start(first=_LIMIT_MEMORY.format(spare=spare)).wait()
     if ended.status in _NATIVE_ENDS and "Traceback" not in ended.said:
         return f"{spare // _MEBIBYTE} MiB more: ended by a native library, {ended.status}"
     return f"{spare // _MEBIBYTE} MiB more: {_tell(ended)}"
@@ -116,17 +122,13 @@ def run_out_of_memory(setting: Setting) -> str:
     limit = setting.rng.randint(60, 260)
     try:
         (group / "memory.limit_in_bytes").write_text(str(limit * _MEBIBYTE))
-        ended = setting.start(enter=lambda: _join(group)).wait()
+        ended = setting.start(first=f"import os; open('{group}/cgroup.procs', 'w').write(str(os.getpid()))").wait()
     finally:
         group.rmdir()
     if ended.status == 0:
         return f"{limit} MiB in all: done"
     assert ended.status == -signal.SIGKILL, f"status {ended.status}: {ended.said}"
     return f"{limit} MiB in all: killed by the kernel"
-
-
-def _join(group: Path) -> None:
-    (group / "cgroup.procs").write_text(str(os.getpid()))
 
 
 def fill_the_disk(setting: Setting) -> str:

@@ -19,14 +19,9 @@ ROOT = Path(__file__).resolve().parents[2]
 CONCURRENCY = 8
 """Requests in flight at most, and so the most answers that a killed run may have paid for and not kept."""
 _WAIT_SECONDS = 180.0  # an undisturbed run takes 4; our guess at what is a hang on the slowest machine of a CI
-_CURATE = "import sys; from vidground_hf.cli import main; main()"
-# Set behind the imports: below what these take nothing of ours runs that could say what is wrong.
-_CURATE_IN_LITTLE_MEMORY = """
-import re, resource, sys, vidground_hf.cli, vidground_hf.curation, vidground_hf.answerers.endpoint
-taken = 1024 * int(re.search(r"VmSize:\\s+(\\d+)", open("/proc/self/status").read())[1])
-resource.setrlimit(resource.RLIMIT_AS, (taken + int(sys.argv.pop()),) * 2)
-vidground_hf.cli.main()
-"""
+# A shell's background jobs are started deaf to an interrupt.
+_CURATE = "import signal; signal.signal(signal.SIGINT, signal.default_int_handler)\n{first}\n"
+_CURATE += "from vidground_hf.cli import main; main()"
 
 
 class Place(NamedTuple):
@@ -121,34 +116,18 @@ def wait_until(is_true: Callable[[], bool], seconds: float = _WAIT_SECONDS) -> N
         time.sleep(0.001)
 
 
-def start_run(
-    place: Place,
-    data: Path,
-    answerer: str,
-    *,
-    spare_bytes: int | None = None,
-    enter: Callable[[], None] | None = None,
-) -> Running:
+def start_run(place: Place, data: Path, answerer: str, *, first: str = "") -> Running:
     """Starts `vidground curate`.
 
     Args:
         place (`Place`): where it writes.
         data (`Path`): the set.
         answerer (`str`): a spec.
-        spare_bytes (`int`, *optional*): address space beyond what the imports take.
-        enter (`Callable`, *optional*): run in the child before it becomes the command.
+        first (`str`, *optional*): code that the process runs before the command.
     """
-
-    def prepare() -> None:
-        signal.signal(signal.SIGINT, signal.SIG_DFL)  # a shell's background jobs are started deaf to it
-        if enter is not None:
-            enter()
-
     arguments: Sequence[str] = ["curate", str(data), "--output", str(place.output), "--answerer", answerer]
     if answerer != "probe":
         arguments = [*arguments, "--concurrency", str(CONCURRENCY)]
-    code = _CURATE if spare_bytes is None else _CURATE_IN_LITTLE_MEMORY
-    more = [] if spare_bytes is None else [str(spare_bytes)]
     settings = {
         "PYTHONPATH": f"{ROOT / 'src'}{os.pathsep}{ROOT}",
         "OMP_NUM_THREADS": "1",
@@ -159,8 +138,8 @@ def start_run(
     stderr = place.root / f"stderr_{len(list(place.root.glob('stderr_*')))}.txt"
     with stderr.open("wb") as file:
         process = subprocess.Popen(
-            [sys.executable, "-c", code, *arguments, *more],
+            [sys.executable, "-c", _CURATE.format(first=first), *arguments],
             env=os.environ | settings, stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL, stderr=file,
-            start_new_session=True, preexec_fn=prepare,
+            start_new_session=True,
         )  # fmt: skip
     return Running(process, stderr)
