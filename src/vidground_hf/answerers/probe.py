@@ -141,13 +141,13 @@ class ProbeFit:
 
     @cached_property
     def answers(self) -> list[Answer]:
-        return list(self.iterate_answers())
+        return [answer for _, answer in self.iterate_answers()]
 
-    def iterate_answers(self) -> Iterator[Answer]:
-        """Yields `answers` one by one, in the order of the rows."""
-        for answer in self._found or ():
+    def iterate_answers(self) -> Iterator[tuple[Example, Answer]]:
+        """Yields the rows and their `answers` one by one."""
+        for example, answer in self._found or ():
             if answer is not None:
-                yield answer
+                yield example, answer
 
     @cached_property
     def id(self) -> str:
@@ -202,10 +202,10 @@ class ProbeFit:
             `RuntimeError`: on a fit read from bytes.
             `ValueError`: when `keep` has another length, or fewer than 2 groups.
         """
-        return list(self.iterate_refit(keep, seed=seed))
+        return [answer for _, answer in self.iterate_refit(keep, seed=seed)]
 
-    def iterate_refit(self, keep: NDArray[np.bool_], *, seed: int) -> Iterator[Answer | None]:
-        """Yields what `refit` gives one by one."""
+    def iterate_refit(self, keep: NDArray[np.bool_], *, seed: int) -> Iterator[tuple[Example, Answer | None]]:
+        """Yields the rows and what `refit` gives for them one by one."""
         if self._rows is None:
             raise RuntimeError("this fit was read from bytes, which hold no rows; fit again on the set to refit")
         keep = np.asarray(keep, dtype=bool)
