@@ -192,7 +192,9 @@ def curate(
     splits = DatasetDict({name: marked.select(index) for name, index in chosen.items() if len(index)})
     report = build_report(
         judgement,
-        answerers=[_describe(one) for one in ground_filter.answerers],
+        answerers=[
+            _describe(one) | (judgement.probe.describe() if judgement.probe else {}) for one in ground_filter.answerers
+        ],
         rule=name_rule(ground_filter.rule),
         view=view,
         seed=seed,

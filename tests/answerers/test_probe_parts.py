@@ -12,7 +12,7 @@ from scipy.optimize import minimize
 from scipy.special import logsumexp
 from scipy.stats import rankdata
 
-from vidground_hf.answerers import conditional_logit, probe_choices, probe_scratch
+from vidground_hf.answerers import conditional_logit, probe_choices, probe_scratch, probe_votes
 from vidground_hf.answerers.conditional_logit import find_log_probabilities, fit_conditional_logit
 from vidground_hf.answerers.probe import TextBiasProbe
 from vidground_hf.answerers.probe_choices import ChoiceRows, ChoiceTally
@@ -230,3 +230,19 @@ def test_rows_are_taken_together_where_they_can_be() -> None:
 
     assert take(["a", "b"], np.array([1, 0, 1])) == ["b", "a", "b"]
     assert take(Disk("ab"), [1]) == ["b!"]
+
+
+def test_of_a_large_set_a_sample_has_votes_and_every_row_an_answer(monkeypatch: pytest.MonkeyPatch) -> None:
+    examples = [
+        Example(
+            id=str(k), question=f"how many {'ab'[k % 2]}", problem_type="numerical", answer=str(k % 2), group=str(k)
+        )
+        for k in range(60)
+    ]
+    whole = TextBiasProbe().fit(examples)
+    assert whole.describe() == {}
+    monkeypatch.setattr(probe_votes, "MAX_VOTERS", 30)
+    sampled = TextBiasProbe().fit(examples)
+    assert sampled.describe() == {"num_open_ended": 60, "num_open_ended_trained_on": 30}
+    assert [answer.text for answer in sampled.answers] == [answer.text for answer in whole.answers]
+    assert sampled.label_invariance == 1.0

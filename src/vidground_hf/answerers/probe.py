@@ -154,6 +154,13 @@ class ProbeFit:
         """The probe's, and the beginning of the sha256 of what it learned."""
         return f"{self.probe.id}#{hashlib.sha256(self.to_bytes()).hexdigest()[:12]}"
 
+    def describe(self) -> dict[str, Any]:
+        """What a report says of how it learned, as JSON: something only where a sample of a large set had to do."""
+        rows = self._rows
+        if rows is None or rows.num_voters == len(rows.voted):
+            return {}
+        return {"num_open_ended": len(rows.voted), "num_open_ended_trained_on": rows.num_voters}
+
     def answer(self, prompts: Sequence[Prompt]) -> list[Answer]:
         """Answers unseen rows by the model that was trained on all labelled rows.
 

@@ -172,7 +172,7 @@ class ProbeRows:
             votes = self._fit_votes(labels, folds, fold)
             if votes is not None and self._votes is not None:
                 rows = np.flatnonzero(folds[self.voted] == fold)
-                found.set_votes(rows, votes.count(self._votes.parts[rows]))
+                found.set_votes(rows, self._votes.count(votes, rows))
             models.append(ProbeModel(choices, votes))
         return found, models
 
@@ -212,10 +212,15 @@ class ProbeRows:
         if self._votes is None:
             return None
         fold_of_row = folds[self.voted]
-        is_training = (fold_of_row >= 0) & np.array([text is not None for text in labels.texts])
+        is_training = fold_of_row >= 0
         if held_out is not None:
             is_training &= fold_of_row != held_out
-        return self._votes.fit(labels.texts, is_training) if is_training.any() else None
+        return self._votes.fit(labels.texts, is_training) if self._votes.can_fit(labels.texts, is_training) else None
+
+    @property
+    def num_voters(self) -> int:
+        """How many open-ended rows may have a vote."""
+        return 0 if self._votes is None else len(self._votes.voters)
 
 
 class CrossAnswers:
