@@ -1,11 +1,12 @@
 from __future__ import annotations
 
 from collections import Counter
+from itertools import permutations
 
 from hypothesis import given
 from hypothesis import strategies as st
 
-from vidground_hf.orders import draw_orders, draw_shares
+from vidground_hf.orders import count_orders, draw_orders, draw_shares
 from vidground_hf.schema import Example
 
 
@@ -62,3 +63,13 @@ def test_rows_with_the_same_words_have_shares_of_their_own() -> None:
     answered = Example(id="7", question="which?", problem_type="multiple_choice", options=("option 0", "option 1"),
                        answer_index=1, answer="option 1", video="v.mp4")  # fmt: skip
     assert draw_shares([answered]) == draw_shares([make_example(2)])
+
+
+@given(st.lists(st.sampled_from("abc"), max_size=6))
+def test_orders_are_counted_like_distinct_permutations(options: list[str]) -> None:
+    assert count_orders(options) == len(set(permutations(options)))
+
+
+def test_a_set_that_is_cut_draws_the_same_shares() -> None:
+    examples = [make_example(3)] * 4
+    assert draw_shares(examples[2:], num_before=[2, 3]) == draw_shares(examples)[2:]

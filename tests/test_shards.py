@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 import pytest
+from click.testing import CliRunner
 from datasets import Dataset, DatasetDict
 from hypothesis import given
 from hypothesis import strategies as st
@@ -19,6 +20,7 @@ from tests.models import SimulatedModel
 from tests.questions import make_dataset, make_rows
 from vidground_hf.answerers.base import Answer, ConstantAnswerer
 from vidground_hf.asking import Asking
+from vidground_hf.cli import cli
 from vidground_hf.curation import curate
 from vidground_hf.facts import gather_facts
 from vidground_hf.filtering import GroundFilter, list_clusters
@@ -304,3 +306,19 @@ def test_a_stream_is_read_like_the_set_it_comes_from(tmp_path: Path) -> None:
     streamed = RowSource(data.to_iterable_dataset(), tmp_path)
     assert list(streamed) == list(RowSource(data, tmp_path))
     assert GroundFilter().fit(data.to_iterable_dataset()).fit_sha256 == GroundFilter().fit(data).fit_sha256
+
+
+def test_the_command_keeps_its_work_beside_the_output_and_takes_it_away(tmp_path: Path) -> None:
+    data, output, work = tmp_path / "rows.jsonl", tmp_path / "out", tmp_path / ".out.work"
+    data.write_text("\n".join(json.dumps(row) for row in make_rows(40)), encoding="utf-8")
+    arguments = ["curate", str(data), "--output", str(output), "--json"]
+    held = WorkFolder(work)
+    refused = CliRunner().invoke(cli, arguments)
+    assert isinstance(refused.exception, RuntimeError)
+    assert str(refused.exception).startswith(f"another run is using {str(work)!r}")
+    assert not output.exists()
+    held.release()
+    made = CliRunner().invoke(cli, arguments)
+    assert made.exit_code == 0
+    assert (output / "report.json").is_file()
+    assert not work.exists()

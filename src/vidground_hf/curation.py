@@ -198,7 +198,9 @@ def curate(
     splits = DatasetDict({name: marked.select(index) for name, index in chosen.items() if len(index)})
     report = build_report(
         judgement,
-        answerers=[_describe(one) for one in ground_filter.answerers],
+        answerers=[
+            _describe(one) | (judgement.probe.describe() if judgement.probe else {}) for one in ground_filter.answerers
+        ],
         rule=name_rule(ground_filter.rule),
         view=view,
         seed=seed,
@@ -219,7 +221,9 @@ def append_verdicts(rows: Dataset, judgement: Judgement) -> Dataset:
         path = keep_file(path, find_cache_dir() / "columns")
     added = Dataset.from_file(str(path))
     own = rows.remove_columns([name for name in added.column_names if name in rows.column_names])
-    return concatenate_datasets([own.with_format(None), added], axis=1)
+    joined = concatenate_datasets([own.with_format(None), added], axis=1)
+    # Where files lack some columns, `concatenate_datasets` puts these last.
+    return joined.select_columns([*own.column_names, *added.column_names])
 
 
 def code_column(rows: Dataset, name: str) -> Names:

@@ -72,8 +72,7 @@ def make_rescore(probe: ProbeFit, has_score: NDArray[np.bool_]) -> Callable[[NDA
 
     def rescore(is_kept: NDArray[np.bool_]) -> NDArray[np.float64]:
         scores = np.full(len(has_score), np.nan)
-        answers = zip(probe.examples, probe.iterate_refit(is_kept, seed=0), strict=True)
-        for index, (example, answer) in enumerate(answers):
+        for index, (example, answer) in enumerate(probe.iterate_refit(is_kept, seed=0)):
             if answer is not None and has_score[index]:
                 scores[index] = find_bias_score(example, answer.option_logprobs)
         return scores

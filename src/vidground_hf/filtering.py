@@ -172,7 +172,7 @@ class GroundFilter:
         probe, calls, followed_share = None, dict[str, int](), 1.0
         if isinstance(self.answerers[0], TextBiasProbe):
             probe = self.answerers[0].fit(source, view=self.view)
-            keep_answers(probe.iterate_answers(), source, folder)
+            keep_answers(probe.iterate_answers(), len(source), folder)
         else:
             calls = ask(asking, source, facts, folder, progress=progress)
             self._check(folder, len(source))

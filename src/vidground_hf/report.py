@@ -185,9 +185,8 @@ def measure_heldout(
 def _measure_refit(
     judgement: Judgement, probe: ProbeFit, keep: NDArray[np.bool_], seed: int
 ) -> dict[str, float | None]:
-    answers = probe.iterate_refit(keep, seed=seed + 1)
-    rows = zip(judgement.source, answers, strict=True)
-    scores = [make_trial(example, answer).score for example, answer in rows if answer is not None]
+    answered = probe.iterate_refit(keep, seed=seed + 1)
+    scores = [make_trial(example, answer).score for example, answer in answered if answer is not None]
     values = np.array(scores, dtype=np.float64)
     return bootstrap_mean(values, clusters=judgement.facts.clusters[keep], seed=seed)._asdict()
 

@@ -142,17 +142,15 @@ def find_errors(folder: ShardFolder, num_rows: int) -> list[str]:
     return [error for shard in shards for error in list_errors(unpack_trials(folder.read(shard)))]
 
 
-def keep_answers(answers: Iterable[Answer], source: RowSource, folder: ShardFolder) -> None:
+def keep_answers(answered: Iterable[tuple[Example, Answer]], num_rows: int, folder: ShardFolder) -> None:
     """Keeps the answers of a probe as the trials of its set; one a row, in the order of the rows.
 
     A shard that is there already has the same answers, as a probe gives the same ones in every run.
     """
-    remaining = iter(answers)
-    for shard in range(count_shards(len(source))):
-        start, stop = find_bounds(shard, len(source))
+    remaining = iter(answered)
+    for shard in range(count_shards(num_rows)):
+        start, stop = find_bounds(shard, num_rows)
         own = list(islice(remaining, stop - start))
         if folder.find_calls(shard) is None:
-            examples = source.read(start, stop)
-            rows = [[make_trial(*row)] for row in zip(examples, own, strict=True)]
-            states = [answer.confidence is not None for answer in own]
-            folder.write(shard, pack_trials(rows, states), {}, is_finished=True)
+            states = [answer.confidence is not None for _, answer in own]
+            folder.write(shard, pack_trials([[make_trial(*row)] for row in own], states), {}, is_finished=True)

@@ -12,13 +12,16 @@ from scipy.optimize import minimize
 from scipy.special import logsumexp
 from scipy.stats import rankdata
 
-from vidground_hf.answerers import conditional_logit
+from vidground_hf.answerers import conditional_logit, probe_choices, probe_scratch, probe_votes
 from vidground_hf.answerers.conditional_logit import find_log_probabilities, fit_conditional_logit
+from vidground_hf.answerers.probe import TextBiasProbe
 from vidground_hf.answerers.probe_choices import ChoiceRows, ChoiceTally
 from vidground_hf.answerers.probe_features import MEASURES, TextCounts, make_cuts
+from vidground_hf.answerers.probe_scratch import ScratchArray, take
 from vidground_hf.answerers.probe_text import PromptBatch, rank_within, stem
 from vidground_hf.answerers.probe_votes import VoteRows
 from vidground_hf.prompts import Prompt
+from vidground_hf.schema import Example
 
 
 def make_choice(question: str, *options: str) -> Prompt:
@@ -175,3 +178,71 @@ def test_votes_are_those_counted_one_by_one() -> None:
             votes[answer] += sum(math.log(42 / (1 + frequency[part])) ** 2 for part in asked & other)
         assert votes[vote.text or ""] == pytest.approx(max(votes.values()))
         assert vote.confidence == pytest.approx(math.log(max(votes.values()) / sum(votes.values())))
+
+
+@given(
+    st.lists(st.integers(0, 4), max_size=6), st.integers(0, 30), st.integers(-30, 30), st.sampled_from([1, 1 << 20])
+)
+def test_a_scratch_array_is_read_like_an_array(sizes: list[int], start: int, stop: int, num_bytes: int) -> None:
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(probe_scratch, "_BYTES_IN_MEMORY", num_bytes)
+        scratch = ScratchArray(np.int32, 2)
+    blocks = [np.full((size, 2), k) for k, size in enumerate(sizes)]
+    for block in blocks:
+        scratch.append(block)
+        assert scratch[:1].shape[1] == 2  # reading between two appends moves nothing
+    whole = np.concatenate([np.zeros((0, 2)), *blocks])
+    assert scratch.shape == whole.shape
+    assert scratch[start:stop].tolist() == whole[start:stop].tolist()
+
+
+def test_clues_counted_some_buckets_at_a_time_from_the_disk_are_worth_the_same(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    rng = np.random.default_rng(3)
+    words = ["red", "blue", "dog", "cat", "runs", "sits", "because", "two"]
+    examples = [
+        Example(
+            id=str(k),
+            question=" ".join(rng.choice(words, 4)),
+            problem_type="multiple_choice" if k % 3 else "free_form",
+            options=tuple(f"{' '.join(rng.choice(words, 3))} {place}" for place in "abcd") if k % 3 else (),
+            answer_index=int(rng.integers(4)) if k % 3 else None,
+            answer=str(rng.choice(words)),
+            group=str(k // 4),
+        )
+        for k in range(120)
+    ]
+    whole = TextBiasProbe().fit(examples)
+    monkeypatch.setattr(probe_choices, "_ENTRIES_AT_ONCE", 100)
+    monkeypatch.setattr(probe_scratch, "_BYTES_IN_MEMORY", 1)
+    parted = TextBiasProbe().fit(examples)
+    assert parted.answers == whole.answers
+    assert parted.to_bytes() == whole.to_bytes()
+    keep = np.arange(120) % 5 > 0
+    assert parted.refit(keep, seed=1) == whole.refit(keep, seed=1)
+
+
+def test_rows_are_taken_together_where_they_can_be() -> None:
+    class Disk(list[str]):
+        def take(self, places: list[int]) -> list[str]:
+            return [f"{self[place]}!" for place in places]
+
+    assert take(["a", "b"], np.array([1, 0, 1])) == ["b", "a", "b"]
+    assert take(Disk("ab"), [1]) == ["b!"]
+
+
+def test_of_a_large_set_a_sample_has_votes_and_every_row_an_answer(monkeypatch: pytest.MonkeyPatch) -> None:
+    examples = [
+        Example(
+            id=str(k), question=f"how many {'ab'[k % 2]}", problem_type="numerical", answer=str(k % 2), group=str(k)
+        )
+        for k in range(60)
+    ]
+    whole = TextBiasProbe().fit(examples)
+    assert whole.describe() == {}
+    monkeypatch.setattr(probe_votes, "MAX_VOTERS", 30)
+    sampled = TextBiasProbe().fit(examples)
+    assert sampled.describe() == {"num_open_ended": 60, "num_open_ended_trained_on": 30}
+    assert [answer.text for answer in sampled.answers] == [answer.text for answer in whole.answers]
+    assert sampled.label_invariance == 1.0

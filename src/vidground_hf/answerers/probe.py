@@ -141,18 +141,25 @@ class ProbeFit:
 
     @cached_property
     def answers(self) -> list[Answer]:
-        return list(self.iterate_answers())
+        return [answer for _, answer in self.iterate_answers()]
 
-    def iterate_answers(self) -> Iterator[Answer]:
-        """Yields `answers` one by one, in the order of the rows."""
-        for answer in self._found or ():
+    def iterate_answers(self) -> Iterator[tuple[Example, Answer]]:
+        """Yields the rows and their `answers` one by one."""
+        for example, answer in self._found or ():
             if answer is not None:
-                yield answer
+                yield example, answer
 
     @cached_property
     def id(self) -> str:
         """The probe's, and the beginning of the sha256 of what it learned."""
         return f"{self.probe.id}#{hashlib.sha256(self.to_bytes()).hexdigest()[:12]}"
+
+    def describe(self) -> dict[str, Any]:
+        """What a report says of how it learned, as JSON: something only where a sample of a large set had to do."""
+        rows = self._rows
+        if rows is None or rows.num_voters == len(rows.voted):
+            return {}
+        return {"num_open_ended": len(rows.voted), "num_open_ended_trained_on": rows.num_voters}
 
     def answer(self, prompts: Sequence[Prompt]) -> list[Answer]:
         """Answers unseen rows by the model that was trained on all labelled rows.
@@ -202,10 +209,10 @@ class ProbeFit:
             `RuntimeError`: on a fit read from bytes.
             `ValueError`: when `keep` has another length, or fewer than 2 groups.
         """
-        return list(self.iterate_refit(keep, seed=seed))
+        return [answer for _, answer in self.iterate_refit(keep, seed=seed)]
 
-    def iterate_refit(self, keep: NDArray[np.bool_], *, seed: int) -> Iterator[Answer | None]:
-        """Yields what `refit` gives one by one."""
+    def iterate_refit(self, keep: NDArray[np.bool_], *, seed: int) -> Iterator[tuple[Example, Answer | None]]:
+        """Yields the rows and what `refit` gives for them one by one."""
         if self._rows is None:
             raise RuntimeError("this fit was read from bytes, which hold no rows; fit again on the set to refit")
         keep = np.asarray(keep, dtype=bool)

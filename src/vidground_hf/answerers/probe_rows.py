@@ -20,7 +20,7 @@ from vidground_hf.answerers.probe_scratch import take
 from vidground_hf.answerers.probe_text import Ints, PromptBatch
 from vidground_hf.answerers.probe_votes import Vote, VoteModel, VoteRows
 from vidground_hf.prompts import Prompt, make_prompt
-from vidground_hf.schema import Example, View, classify_options
+from vidground_hf.schema import Example, View
 
 Floats = NDArray[np.float64]
 CHOICE, OPEN, NO_OPTIONS, NO_SUBTITLES = 1, 0, -1, -2
@@ -58,7 +58,7 @@ class ProbeModel:
             scores = self.choices.score(batch)
             for row, k in enumerate(chosen):
                 span = slice(batch.starts[row], batch.starts[row + 1])
-                answers[k] = make_choice(prompts[k], batch.classes[row], batch.positions[span], scores[span])
+                answers[k] = make_choice(prompts[k].options, batch.classes[row], batch.positions[span], scores[span])
         voted = [k for k, prompt in enumerate(prompts) if is_open(prompt)]
         if voted and self.votes is not None:
             for k, vote in zip(voted, self.votes.vote([prompts[k] for k in voted]), strict=True):
@@ -172,7 +172,7 @@ class ProbeRows:
             votes = self._fit_votes(labels, folds, fold)
             if votes is not None and self._votes is not None:
                 rows = np.flatnonzero(folds[self.voted] == fold)
-                found.set_votes(rows, votes.count(self._votes.parts[rows]))
+                found.set_votes(rows, self._votes.count(votes, rows))
             models.append(ProbeModel(choices, votes))
         return found, models
 
@@ -212,14 +212,19 @@ class ProbeRows:
         if self._votes is None:
             return None
         fold_of_row = folds[self.voted]
-        is_training = (fold_of_row >= 0) & np.array([text is not None for text in labels.texts])
+        is_training = fold_of_row >= 0
         if held_out is not None:
             is_training &= fold_of_row != held_out
-        return self._votes.fit(labels.texts, is_training) if is_training.any() else None
+        return self._votes.fit(labels.texts, is_training) if self._votes.can_fit(labels.texts, is_training) else None
+
+    @property
+    def num_voters(self) -> int:
+        """How many open-ended rows may have a vote."""
+        return 0 if self._votes is None else len(self._votes.voters)
 
 
 class CrossAnswers:
-    """Out-of-fold answers as numbers; made into `Answer`s one after the other, in the order of the rows.
+    """Out-of-fold answers as numbers; iterated, each row with its `Answer`, in order, and `None` where it has none.
 
     Args:
         rows (`ProbeRows`): N rows.
@@ -242,19 +247,17 @@ class CrossAnswers:
         for row, vote in zip(rows.tolist(), votes, strict=True):
             self.texts[row], self.shares[row] = vote.text, vote.confidence or 0.0
 
-    def __iter__(self) -> Iterator[Answer | None]:
-        held = self.rows.place_held()
-        nth = np.cumsum(self.rows.kinds == OPEN) - 1
+    def __iter__(self) -> Iterator[tuple[Example, Answer | None]]:
+        rows = self.rows
+        held, nth = rows.place_held(), np.cumsum(rows.kinds == OPEN) - 1
         for start in range(0, len(self.is_asked), _ROWS_PER_BATCH):
-            places = np.arange(start, min(start + _ROWS_PER_BATCH, len(self.is_asked)))
-            asked = places[self.is_asked[places] & (self.rows.kinds[places] >= 0)]
-            prompts = dict(zip(asked.tolist(), ShownRows(self.rows.examples, self.rows.view, asked)[:], strict=True))
-            for k in places.tolist():
-                yield self._answer(k, prompts.get(k), int(held[k]), int(nth[k])) if self.is_asked[k] else None
+            places = range(start, min(start + _ROWS_PER_BATCH, len(self.is_asked)))
+            for k, example in zip(places, take(rows.examples, places), strict=True):
+                yield example, self._answer(k, example, int(held[k]), int(nth[k])) if self.is_asked[k] else None
 
-    def _answer(self, k: int, prompt: Prompt | None, held: int, nth: int) -> Answer:
+    def _answer(self, k: int, example: Example, held: int, nth: int) -> Answer:
         kind = int(self.rows.kinds[k])
-        if prompt is None:
+        if kind in _REFUSALS:
             return Answer(text=None, error=_REFUSALS[kind])
         if kind == OPEN:
             return _NOTHING if np.isnan(self.shares[nth]) else make_vote(_read_vote(self.texts[nth], self.shares[nth]))
@@ -262,8 +265,8 @@ class CrossAnswers:
         scores = self.scores[starts[held] : starts[held + 1]]
         if np.isnan(scores).any():
             return _NOTHING
-        classes = classify_options(prompt.options)
-        return make_choice(prompt, classes, np.array(sorted(set(classes)), np.int64), scores)
+        positions = np.array(sorted(set(example.option_classes)), np.int64)
+        return make_choice(example.options, example.option_classes, positions, scores)
 
     def find_same(self, other: CrossAnswers, sample: Ints) -> NDArray[np.bool_]:
         """Whether some rows have the same answers in both, but for rounding."""
@@ -336,7 +339,7 @@ def assign_folds(groups: Ints, keep: NDArray[np.bool_], num_folds: int, seed: in
     return folds
 
 
-def make_choice(prompt: Prompt, classes: Sequence[int], positions: Ints, scores: Floats) -> Answer:
+def make_choice(options: Sequence[str], classes: Sequence[int], positions: Ints, scores: Floats) -> Answer:
     """The answer to a multiple-choice prompt, from the log-probability of each of its distinct options."""
     of_class = dict(zip(positions.tolist(), scores.tolist(), strict=True))
     best = int(np.argmax(scores))
@@ -346,7 +349,7 @@ def make_choice(prompt: Prompt, classes: Sequence[int], positions: Ints, scores:
         # The runner-up alone, not all the rest, as it ranks sure answers better; see docs/design/probe.md.
         confidence = float(scores[best] - others.max())
     return Answer(
-        text=prompt.options[positions[best]],
+        text=options[positions[best]],
         option_logprobs=tuple(of_class[index] for index in classes),
         confidence=confidence,
     )

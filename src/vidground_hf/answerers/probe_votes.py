@@ -22,6 +22,9 @@ from vidground_hf.schema import normalize_text
 _PARTS = ("words", "bigrams", "whole")
 _MAX_ANSWERS = 50  # the commonest answers that a part of a question votes for; our guess, it bounds time and size
 _ROWS_PER_BATCH = 2048
+MAX_VOTERS = 250_000
+"""Open-ended rows that may have a vote; of a larger set a seeded sample has. Our guess: what is held of them takes
+some hundred megabytes, and another hundred thousand questions change few answers."""
 
 
 class Vote(NamedTuple):
@@ -109,32 +112,52 @@ class VoteRows:
 
     Args:
         prompts (`Sequence[Prompt]`): R prompts.
+
+    Attributes:
+        voters (`int64[P]`): the rows that may have a vote: all, or a sample of `MAX_VOTERS`.
+        parts (`csr[P, F]`): the parts of their questions.
     """
 
     def __init__(self, prompts: Sequence[Prompt]) -> None:
+        self._prompts = prompts
+        self.voters = np.arange(len(prompts))
+        if len(prompts) > MAX_VOTERS:
+            self.voters = np.sort(np.random.default_rng(0).choice(len(prompts), MAX_VOTERS, replace=False))
         found = []
-        for start in range(0, len(prompts), _ROWS_PER_BATCH):
-            some = take(prompts, np.arange(start, min(start + _ROWS_PER_BATCH, len(prompts))))
+        for start in range(0, len(self.voters), _ROWS_PER_BATCH):
+            some = take(prompts, self.voters[start : start + _ROWS_PER_BATCH])
             found.append(_find_parts(PromptBatch(some), some))
         counts, buckets = (np.concatenate(parts) for parts in zip(*found, strict=True))
         self.keys = np.unique(buckets)
         self.parts = _make_matrix(counts, buckets, self.keys)
         # Never 0: where all ask the same, the commonest answer is still the best.
-        self.weights = np.log((2 + len(prompts)) / (1 + self.parts.sum(axis=0))) ** 2
+        self.weights = np.log((2 + len(self.voters)) / (1 + self.parts.sum(axis=0))) ** 2
+
+    def count(self, model: VoteModel, rows: Ints) -> list[Vote]:
+        """Counts the votes for some rows."""
+        if len(self.voters) == len(self._prompts):
+            return model.count(self.parts[rows])
+        starts = range(0, len(rows), _ROWS_PER_BATCH)
+        return [vote for k in starts for vote in model.vote(take(self._prompts, rows[k : k + _ROWS_PER_BATCH]))]
+
+    def can_fit(self, answers: Sequence[str | None], is_training: NDArray[np.bool_]) -> bool:
+        """Whether a row that may have a vote is among those to train on."""
+        return any(is_training[place] and answers[place] is not None for place in self.voters.tolist())
 
     def fit(self, answers: Sequence[str | None], is_training: NDArray[np.bool_]) -> VoteModel:
         """Counts the answers of the training rows.
 
         Args:
             answers (`Sequence[str | None]`): the gold answer of each of the R rows.
-            is_training (`bool[R]`): the rows to count; those without an answer are left out.
+            is_training (`bool[R]`): the rows to count; those without an answer, or a vote, are left out.
         """
-        rows = [k for k in np.flatnonzero(is_training).tolist() if answers[k] is not None]
+        given_by = [None if answers[k] is None or not is_training[k] else answers[k] for k in self.voters.tolist()]
+        rows = [k for k, text in enumerate(given_by) if text is not None]
         ids: dict[str, int] = {}
         texts: list[str] = []
         columns = []
         for k in rows:
-            text = answers[k] or ""
+            text = given_by[k] or ""
             columns.append(ids.setdefault(normalize_text(text), len(ids)))
             if len(ids) > len(texts):
                 texts.append(text)
