@@ -51,7 +51,7 @@ class CountedModel(SimulatedModel):
             if self.limit is not None and self.num_asked == self.limit:
                 raise KeyboardInterrupt
             self.num_asked += 1
-            super().answer_each([prompt], lambda _, answer, position=position: on_answer(position, answer))
+            on_answer(position, self._answer(prompt))
 
 
 def make_golds(rows: list[dict[str, Any]], share: float = 0.5) -> dict[str, str]:
