@@ -39,10 +39,13 @@ class SamMaskHead(nn.Module):
         super().__init__()
         self.prompt_width = sam.prompt_encoder.hidden_size
         self.image_size = sam.prompt_encoder.input_image_size
-        self.state_norm = nn.LayerNorm(state_width)
-        self.state_in = nn.Linear(state_width, state_width)
-        self.prompts_out = nn.Linear(state_width, _NUM_PROMPTS * self.prompt_width)
-        self.apply(init_head_weights)
+        self.adapter = nn.Sequential(
+            nn.LayerNorm(state_width),
+            nn.Linear(state_width, state_width),
+            nn.ReLU(),
+            nn.Linear(state_width, _NUM_PROMPTS * self.prompt_width),
+        )
+        self.adapter.apply(init_head_weights)
         self.sam = sam.requires_grad_(False).eval()
         self.sam.mask_decoder.dynamic_multimask_via_stability = False
 
@@ -61,8 +64,7 @@ class SamMaskHead(nn.Module):
         Returns:
             `float[N, 3, prompt_width]`.
         """
-        hidden = self.state_in(self.state_norm(states.to(self.state_in.weight.dtype))).relu()
-        prompts: Tensor = self.prompts_out(hidden)
+        prompts: Tensor = self.adapter(states.to(next(self.adapter.parameters()).dtype))
         return prompts.unflatten(-1, (_NUM_PROMPTS, self.prompt_width))
 
     @torch.no_grad()
