@@ -28,12 +28,16 @@ class Request:
     answer: str = ""
     seed: int = 0
     num_frames: int = NUM_FRAMES
+    scale: int = 1
+    mark: tuple[int, int, int] | None = None
 
 
-def draw_frames(seed: int, num_frames: int = NUM_FRAMES) -> np.ndarray:
-    """Smooth, so that resizing keeps them apart."""
-    coarse = np.random.default_rng(seed).integers(0, 256, (num_frames, 4, 6, 3), np.uint8)
-    return coarse.repeat(HEIGHT // 4, axis=1).repeat(WIDTH // 6, axis=2)
+def draw_frames(request: Request) -> np.ndarray:
+    """Smooth, so that resizing keeps them apart; one of their 4 x 6 blocks may be marked."""
+    coarse = np.random.default_rng(request.seed).integers(0, 200, (request.num_frames, 4, 6, 3), np.uint8)
+    if request.mark is not None:
+        coarse[request.mark] = 255
+    return coarse.repeat(request.scale * HEIGHT // 4, axis=1).repeat(request.scale * WIDTH // 6, axis=2)
 
 
 @cache
@@ -63,6 +67,23 @@ def load_vlm(family: str, *, tied: bool = False) -> tuple[Any, Any]:
     return AutoModelForImageTextToText.from_pretrained(folder).eval(), AutoProcessor.from_pretrained(folder)
 
 
+@cache
+def make_model(family: str, *, tied: bool = False) -> tuple[Any, Any]:
+    """A task preference model with fixed weights, set to `eval()`, and its processor; tests leave both as they are."""
+    return make_fresh_model(family, tied=tied)
+
+
+def make_fresh_model(family: str, *, tied: bool = False, **settings: Any) -> tuple[Any, Any]:
+    """The same, to be changed."""
+    import torch
+
+    from vidground_hf.task_preference.modeling import TaskPreferenceModel
+
+    vlm, processor = load_vlm(family, tied=tied)
+    torch.manual_seed(0)
+    return TaskPreferenceModel.from_vlm(vlm, processor, **settings).eval(), processor
+
+
 def make_batch(
     processor: Any, requests: Sequence[Request], *, padding_side: str = "left"
 ) -> tuple[dict[str, Any], list[MediaFacts | None]]:
@@ -73,13 +94,13 @@ def make_batch(
         message = {"role": "user", "content": parts}
         texts.append(processor.apply_chat_template([message], add_generation_prompt=True, tokenize=False))
         texts[-1] += request.answer
-        frames = np.transpose(draw_frames(request.seed, request.num_frames), (0, 3, 1, 2))
+        frames = np.transpose(draw_frames(request), (0, 3, 1, 2))
         if request.shows == "video":
             videos.append(frames)
             ticks = [round(1000 * time) for time in list_times(request.num_frames)]
             seconds = SECONDS_PER_FRAME * request.num_frames
             about.append({"fps": 1000.0, "frames_indices": ticks, "total_num_frames": round(1000 * seconds)})
-            about[-1] |= {"duration": seconds, "height": HEIGHT, "width": WIDTH}
+            about[-1] |= {"duration": seconds, "height": request.scale * HEIGHT, "width": request.scale * WIDTH}
         elif request.shows == "image":
             images.append([np.transpose(frames[0], (1, 2, 0))])
     shown: dict[str, Any] = {"images": images} if images else {}
@@ -105,6 +126,6 @@ def describe(request: Request) -> MediaFacts | None:
     return MediaFacts(
         times_seconds=list_times(request.num_frames) if is_video else (0.0,),
         duration_seconds=SECONDS_PER_FRAME * request.num_frames if is_video else 0.0,
-        height=HEIGHT,
-        width=WIDTH,
+        height=request.scale * HEIGHT,
+        width=request.scale * WIDTH,
     )

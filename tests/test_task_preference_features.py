@@ -81,7 +81,9 @@ def test_rows_that_do_not_stack_are_refused(grids: list, times: list, durations:
 
 
 def test_features_that_do_not_fit_together_are_refused() -> None:
-    with pytest.raises(ValueError, match=re.escape("Got a grid of shape (1, 2, 1, 1, 3) with {'is_valid': (1, 2, 1, 2)")):
+    with pytest.raises(
+        ValueError, match=re.escape("Got a grid of shape (1, 2, 1, 1, 3) with {'is_valid': (1, 2, 1, 2)")
+    ):
         VisionFeatures(
             torch.ones(1, 2, 1, 1, 3), torch.ones(1, 2, 1, 2, dtype=torch.bool), torch.ones(1, 2), torch.ones(1)
         )

@@ -31,7 +31,9 @@ def cost(span: Tensor, logit: Tensor, target: Tensor) -> float:
     return 10 * l1 - (shared / covered - (hull - covered) / hull) - 4 * probability
 
 
-@given(seed=st.integers(0, 10**6), counts=st.lists(st.integers(0, 6), min_size=1, max_size=4), queries=st.integers(1, 5))
+@given(
+    seed=st.integers(0, 10**6), counts=st.lists(st.integers(0, 6), min_size=1, max_size=4), queries=st.integers(1, 5)
+)
 def test_each_row_is_matched_as_scipy_matches_it_alone(seed: int, counts: list[int], queries: int) -> None:
     generator = torch.Generator().manual_seed(seed)
     spans, logits = draw_spans(generator, len(counts), queries), torch.randn(len(counts), queries, generator=generator)

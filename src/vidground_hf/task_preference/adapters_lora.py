@@ -25,8 +25,8 @@ _PREFIX = "base_model.model."  # that peft writes before every name
 def add_lora(model: TaskPreferenceModel, *, rank: int = 16, alpha: float = 32.0, dropout: float = 0.1) -> None:
     """Puts a LoRA on every linear layer of the language model, and trains the rows of the task tokens, in and out.
 
-    Rank and alpha are the paper's (arXiv 2412.19326, table of training settings), the dropout is its code's. That code
-    adapts the output layer too; here its rows of the task tokens are trained instead, which works with tied embeddings.
+    Rank and alpha are the paper's (arXiv 2412.19326, table of training settings), the dropout is its code's. That
+    code adapts the output layer too; here its rows of the task tokens are trained, which works with tied embeddings.
     The vision tower, the connector and the heads get none; what peft freezes of the first two, a trainer may free.
 
     Args:
@@ -100,12 +100,8 @@ def load_adapter(model: TaskPreferenceModel, source: str, **hub: Any) -> None:
     tensors = {name.removeprefix(_PREFIX): tensor for name, tensor in tensors.items()}
     found = peft.set_peft_model_state_dict(model.vlm, tensors, adapter_name=_ADAPTER)
     # Tied outputs have the rows of the inputs, which are saved once.
-    lacking = [
-        name
-        for name in found.missing_keys
-        if "lora_" in name
-        or ("trainable_tokens_delta" in name and name.partition(".token_adapter.")[0] in config.trainable_token_indices)
-    ]
+    deltas = {f"{name}.token_adapter.trainable_tokens_delta.{_ADAPTER}" for name in config.trainable_token_indices}
+    lacking = [name for name in found.missing_keys if "lora_" in name or name in deltas]
     if lacking or found.unexpected_keys:
         raise ValueError(
             f"the LoRA of {source!r} does not fit: {len(lacking)} of its tensors are missing and "

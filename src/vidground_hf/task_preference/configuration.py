@@ -27,13 +27,13 @@ class TaskPreferenceConfig(PreTrainedConfig):
         moment_head (`dict`, *optional*): keyword arguments of `TemporalHead`.
         box_head (`dict`, *optional*): keyword arguments of `RegionHead`.
         mask_head (`dict`, *optional*): keyword arguments of `ConvMaskHead`; none with a SAM.
-        mask_loss (`str`, *optional*, defaults to `"bce"`): what masks are trained with: `"bce"` or `"focal"` on pixels,
-            or, with a SAM, `"prompts"`, the published distillation of its prompts of boxes.
+        mask_loss (`str`, *optional*, defaults to `"bce"`): what masks are trained with: `"bce"` or `"focal"` on
+            pixels, or, with a SAM, `"prompts"`, the published distillation of its prompts of boxes.
         moment_feature_width (`int`, *optional*): of precomputed features that the temporal head reads instead of the
             model's own.
         loss_weights (`dict[str, float]`, *optional*): of loss terms by name, where they differ from `losses.WEIGHTS`.
         vlm_generation (`dict`, *optional*): generation settings of the wrapped model.
-        lora (`dict`, *optional*): rank and so on, where the language model has a LoRA; `adapters_lora.add_lora` sets it.
+        lora (`dict`, *optional*): rank and so on, where the language model has a LoRA; `add_lora` sets it.
 
     Raises:
         `ValueError`: for an unknown task, one without its tokens, or a mask loss that there is not.

@@ -68,9 +68,9 @@ def write_answers(
 ) -> list[TaskPreferenceAnswer]:
     """Answers a batch of requests, whatever they ask for, by one generation of the language model.
 
-    A task token follows its trigger, by force; writing goes on behind it. One more token than asked for is computed, so
-    that the last one has a state too; a trigger at the very end stays without an answer of its head, like any text that
-    is cut off.
+    A task token follows its trigger, by force; writing goes on behind it. One more token than asked for is computed,
+    so that the last one has a state too; a trigger at the very end stays without an answer of its head, like any text
+    that is cut off.
 
     Args:
         model (`TaskPreferenceModel`): set to `eval()` beforehand.
@@ -96,39 +96,53 @@ def write_answers(
         if inputs.get(name, 1) != 1:
             raise ValueError(f"{name} = {inputs[name]} is not supported: heads read the states of one text; pass 1")
     config = model.config
-    triggers, task_ids = config.trigger_token_ids or {}, config.task_token_ids or {}
-    forced = TaskTokenProcessor(triggers, task_ids)
+    task_ids = config.task_token_ids or {}
     seen, rest = look(model.vlm, inputs)
-    written = model.vlm.generate(
-        **{**rest, "logits_processor": LogitsProcessorList([forced, *inputs.get("logits_processor", [])])},
-        max_new_tokens=max_new_tokens + 1,
-        return_dict_in_generate=True,
-        output_hidden_states=-1,
-    )
-    ids = written.sequences[:, inputs["input_ids"].shape[1] :][:, :max_new_tokens]
-    # What a step reads is the token of the step before; the last token was never read and has no state.
-    steps = [step[-1][:, -1] for step in written.hidden_states[1:]]
-    places = find_states(ids[:, : len(steps)], task_ids)
+    ids, states = _write(model, rest, max_new_tokens)
+    places = find_states(ids[:, : states.shape[1]], task_ids)
     vision = None
-    if media is not None and any(len(place[0]) for place in places.values()):
+    if media is not None and any(len(rows) for rows, _ in places.values()):
         vision = lay_out(config.vlm_config, inputs, seen, media)
-    can_look = {"moment": features if config.moment_feature_width is not None else vision, "box": vision, "mask": vision}
-    rows, states = {}, {}
-    for task, (own, columns) in places.items():
-        shown = can_look[task]
-        is_shown = torch.zeros_like(own, dtype=torch.bool) if shown is None else shown.is_valid.flatten(1).any(1)[own]
-        rows[task] = own[is_shown]
-        states[task] = torch.stack(steps, dim=1)[own[is_shown], columns[is_shown]] if steps else written.sequences
-    found = model.run_heads(states, rows, vision, features, sam_pixel_values)
+    can_draw = config.sam_config is None or sam_pixel_values is not None
+    shown = model.choose_features(vision, features) | ({} if can_draw else {"mask": None})
+    places = {task: _keep_seeing(place, shown[task]) for task, place in places.items()}
+    rows = {task: place[0] for task, place in places.items()}
+    asking = {task: states[place] for task, place in places.items()}
+    found = model.run_heads(asking, rows, shown, sam_pixel_values)
     answers = [
         TaskPreferenceAnswer(text=tokenizer.decode(row, skip_special_tokens=True), tasks=_list_tasks(row, task_ids))
         for row in ids
     ]
     for task, read in (("moment", _read_moment), ("box", _read_box), ("mask", _read_mask)):
-        for row in sorted(set(rows[task].tolist())) if task in found else []:
+        for row in rows[task].unique().tolist() if task in found else []:
             own = (rows[task] == row).nonzero()[:, 0]
-            answers[row] = replace(answers[row], **read(found[task], own, can_look[task], media, row))
+            facts = None if media is None else media[row]
+            answers[row] = replace(answers[row], **read(found[task], own, shown[task], facts, row))
     return answers
+
+
+def _write(model: TaskPreferenceModel, inputs: Mapping[str, Any], max_new_tokens: int) -> tuple[Tensor, Tensor]:
+    """New tokens, `int64[B, T]`, and the states of those that were read, `float[B, S, C]`."""
+    config = model.config
+    forced = TaskTokenProcessor(config.trigger_token_ids or {}, config.task_token_ids or {})
+    processors = LogitsProcessorList([forced, *inputs.get("logits_processor", [])])
+    written = model.vlm.generate(
+        **{**inputs, "logits_processor": processors},
+        max_new_tokens=max_new_tokens + 1,
+        return_dict_in_generate=True,
+        output_hidden_states=-1,
+    )
+    new = written.sequences[:, inputs["input_ids"].shape[1] :]
+    # A step reads the token of the step before, and the first one the prompt; the last token was never read.
+    ends = torch.stack([step[-1][:, -1] for step in written.hidden_states], dim=1)
+    return new[:, :max_new_tokens], ends[:, 1:]
+
+
+def _keep_seeing(place: tuple[Tensor, Tensor], shown: VisionFeatures | None) -> tuple[Tensor, Tensor]:
+    """The rows and columns of those task tokens whose row has something to look at."""
+    rows, columns = place
+    is_seeing = torch.zeros_like(rows, dtype=torch.bool) if shown is None else shown.frames_valid().any(1)[rows]
+    return rows[is_seeing], columns[is_seeing]
 
 
 def _list_tasks(ids: Tensor, task_ids: Mapping[str, int]) -> tuple[str, ...]:
@@ -138,7 +152,7 @@ def _list_tasks(ids: Tensor, task_ids: Mapping[str, int]) -> tuple[str, ...]:
 
 
 def _read_moment(
-    found: TemporalOutput, own: Tensor, shown: VisionFeatures, media: Sequence[MediaFacts | None] | None, row: int
+    found: TemporalOutput, own: Tensor, shown: VisionFeatures, facts: MediaFacts | None, row: int
 ) -> dict[str, Tensor]:
     is_valid = shown.frames_valid()[row]
     scores, order = found.logits[-1][own].sigmoid().flatten().sort(descending=True)
@@ -151,18 +165,12 @@ def _read_moment(
     }
 
 
-def _read_box(
-    found: Tensor, own: Tensor, shown: VisionFeatures, media: Sequence[MediaFacts | None], row: int
-) -> dict[str, Tensor]:
-    facts = media[row]
+def _read_box(found: Tensor, own: Tensor, shown: VisionFeatures, facts: Any, row: int) -> dict[str, Tensor]:
     size = torch.tensor([facts.width, facts.height] * 2, dtype=torch.float32)
     return {"boxes": found[own].float().cpu().clamp(0, 1) * size}
 
 
-def _read_mask(
-    found: MaskOutput, own: Tensor, shown: VisionFeatures, media: Sequence[MediaFacts | None], row: int
-) -> dict[str, Tensor]:
-    facts = media[row]
+def _read_mask(found: MaskOutput, own: Tensor, shown: VisionFeatures, facts: Any, row: int) -> dict[str, Tensor]:
     is_valid = found.is_valid[own[0]]
     frames = is_valid.flatten(1).any(1)
     height, width = int(is_valid.any(2).any(0).sum()), int(is_valid.any(1).any(0).sum())

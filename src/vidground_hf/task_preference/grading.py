@@ -74,8 +74,8 @@ def grade_heads(
         asked = output.rows[task] if task in output.rows else rows[:0]
         if asked.tolist() != rows.tolist():
             raise ValueError(
-                f"targets name rows {rows.tolist()} for {task!r}, and its task token is in rows {asked.tolist()}; give "
-                "one target for each task token, in order"
+                f"targets name rows {rows.tolist()} for {task!r}, and its task token is in rows {asked.tolist()}; "
+                "give one target for each task token, in order"
             )
     terms: dict[str, Tensor] = {}
     if output.moment is not None:

@@ -22,7 +22,7 @@ from vidground_hf.task_preference.heads_layers import (
     softmax_valid,
 )
 
-_EDGE = 1e-4  # references stay this far from 0 and 1, where the logit has no end; our guess
+_MAX_LOGIT = 9.0  # of references, or a sigmoid near 0 or 1 would hold them there; our guess
 
 
 @dataclass(frozen=True, slots=True)
@@ -111,7 +111,7 @@ class TemporalHead(nn.Module):
             moved = references + moves.float()
             spans.append(_find_edges(moved.sigmoid()))
             logits.append(logit.float())
-            references = moved.detach().clamp(*torch.logit(torch.tensor([_EDGE, 1 - _EDGE])).tolist())
+            references = moved.detach().clamp(-_MAX_LOGIT, _MAX_LOGIT)
         return TemporalOutput(torch.stack(spans), torch.stack(logits), self._score(frames, state, is_valid))
 
     def score_saliency(self, states: Tensor, features: VisionFeatures) -> Tensor:

@@ -31,9 +31,9 @@ def propagate_mask(
 ) -> MaskOutput:
     """Draws the object that a state asks for in every frame of a clip.
 
-    Up to eight frames, spread evenly, are drawn with the head; the one with the highest object score is the key frame,
-    so that an object that is not there at the start is found, which the published code (always the first frame) cannot.
-    Its mask is the video model's prompt, forwards and backwards.
+    Up to eight frames, spread evenly, are drawn with the head; the one with the highest object score is the key frame.
+    So an object that is not there at the start is found, too; the published code always takes the first frame. The key
+    frame's mask is the video model's prompt, forwards and backwards.
 
     Args:
         head (`SamMaskHead`): with the image model of the same family as `video_model`.
@@ -78,6 +78,7 @@ def _follow(session: Any, key: int, num_frames: int, video_model: Any) -> tuple[
     found: dict[int, tuple[Tensor, Tensor]] = {}
     for is_backwards in (False, True):
         for output in video_model.propagate_in_video_iterator(session, start_frame_idx=key, reverse=is_backwards):
-            found[output.frame_idx] = (output.pred_masks[0, 0].float(), output.object_score_logits.flatten()[0].float())
+            score = output.object_score_logits.flatten()[0].float()
+            found[output.frame_idx] = (output.pred_masks[0, 0].float(), score)
     ordered = [found[index] for index in range(num_frames)]
     return torch.stack([logits for logits, _ in ordered]), torch.stack([score for _, score in ordered])

@@ -38,12 +38,12 @@ class MediaFacts:
     def __post_init__(self) -> None:
         if not self.times_seconds or min(self.times_seconds) < 0 or self.duration_seconds < 0:
             raise ValueError(
-                f"times_seconds = {self.times_seconds} with duration_seconds = {self.duration_seconds} is out of range; "
-                "pass the time of each frame that is shown, at least one, from the start of the clip, and how long it is"
+                f"times_seconds = {self.times_seconds} with duration_seconds = {self.duration_seconds} is out of "
+                "range; pass the time of each frame shown, one or more, from the start of the clip, and the clip's length"
             )
         if min(self.height, self.width) < 1:
             raise ValueError(
-                f"height = {self.height} and width = {self.width} are out of range; pass the size in pixels, at least 1"
+                f"height = {self.height} and width = {self.width} are out of range; pass the size in pixels, from 1 on"
             )
 
     @property

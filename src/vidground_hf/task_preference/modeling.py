@@ -50,7 +50,7 @@ class TaskPreferenceOutput(ModelOutput):
         logits (`Tensor`): `float[B, T, V]`.
         states (`dict[str, Tensor]`): of each task, `float[N, C]`: the last hidden states at its N task tokens.
         rows (`dict[str, Tensor]`): of each task, `int64[N]`: the rows of the batch that they are in.
-        moment (`TemporalOutput`, *optional*): of the N moment requests, as `box` and `mask` of theirs; `None` without any.
+        moment (`TemporalOutput`, *optional*): of the N moment requests, as `box` and `mask` of theirs; `None` without.
         box (`Tensor`, *optional*): `float32[N, 4]`.
         mask (`MaskOutput`, *optional*).
     """
@@ -73,7 +73,7 @@ class TaskPreferenceModel(PreTrainedModel):
     Args:
         config (`TaskPreferenceConfig`): the settings.
         vlm (`PreTrainedModel`, *optional*): the model to wrap; made from `config.vlm_config` when left out.
-        sam (`PreTrainedModel`, *optional*): the frozen SAM; made from `config.sam_config`, if there is one, when left out.
+        sam (`PreTrainedModel`, *optional*): the frozen SAM; made from `config.sam_config`, if any, when left out.
 
     Example:
         >>> from transformers import AutoModelForImageTextToText, AutoProcessor
@@ -111,7 +111,7 @@ class TaskPreferenceModel(PreTrainedModel):
         elif "mask" in config.tasks:
             heads["mask"] = ConvMaskHead(width, width, **config.mask_head or {})
         self.heads = nn.ModuleDict(heads)
-        # Whatever the type of the rest: boxes and spans are computed in float32, and small weights move by small steps.
+        # Whatever the type of the rest: boxes and spans are computed in float32, and heads move by small steps.
         mask = "heads.mask.adapter" if config.sam_config is not None else "heads.mask"
         self._keep_in_fp32_modules_strict = ["heads.moment", "heads.box", mask]
         self.post_init()
@@ -139,8 +139,8 @@ class TaskPreferenceModel(PreTrainedModel):
             vlm (`PreTrainedModel`): of `AutoModelForImageTextToText`; it becomes part of this one and is changed.
             processor (`ProcessorMixin`): of the model; its tokenizer gets the new tokens. Save it beside the model.
             tasks (`Sequence[str]`, *optional*): some of `TASKS`; all when left out.
-            sam (`Sam2Model`, `EdgeTamModel` or `Sam3TrackerModel`, *optional*): draws masks, frozen; without it a light
-                convolutional head does.
+            sam (`Sam2Model`, `EdgeTamModel` or `Sam3TrackerModel`, *optional*): draws masks, frozen; without it a
+                light convolutional head does.
             moment_feature_width (`int`, *optional*): of precomputed features that go to the temporal head instead of
                 the model's own.
             moment_head (`Mapping`, *optional*): keyword arguments of `TemporalHead`.
@@ -191,7 +191,7 @@ class TaskPreferenceModel(PreTrainedModel):
             input_ids (`Tensor`): `int64[B, T]`, padded on either side.
             attention_mask (`Tensor`, *optional*): `int64[B, T]`.
             labels (`Tensor`, *optional*): `int64[B, T]`, -100 where nothing is to be learned.
-            targets (`Targets`, *optional*): one for each task token, in the order of the rows and, in a row, of the text.
+            targets (`Targets`, *optional*): one for each task token, row by row and in the order of the text.
             media (`Sequence[MediaFacts | None]`, *optional*): B; needed where there are task tokens.
             features (`VisionFeatures`, *optional*): B rows for the temporal head, where it reads precomputed ones.
             sam_pixel_values (`Tensor`, *optional*): `float[B, 3, S, S]`, by SAM's processor, of the image or the first
@@ -211,14 +211,14 @@ class TaskPreferenceModel(PreTrainedModel):
         states = {task: written.hidden_states[-1][place] for task, place in places.items()}
         rows = {task: place[0] for task, place in places.items()}
         vision, found = None, {}
+        if media is not None and any(len(own) for own in rows.values()):
+            vision = lay_out(self.config.vlm_config, inputs, seen, media)
+        shown = self.choose_features(vision, features)
         if labels is None or targets is not None:
-            if media is not None and any(len(own) for own in rows.values()):
-                vision = lay_out(self.config.vlm_config, inputs, seen, media)
-            found = self.run_heads(states, rows, vision, features, sam_pixel_values)
+            found = self.run_heads(states, rows, shown, sam_pixel_values)
         output = TaskPreferenceOutput(logits=written.logits, states=states, rows=rows, **found)
         losses = {} if labels is None else {"dialogue": grade_text(written.logits, labels)}
         if targets is not None:
-            shown = {"moment": features if features is not None else vision, "box": vision, "mask": vision}
             losses |= grade_heads(self.heads, self.config.mask_loss, output, targets, shown)
         if losses:
             weights = {"dialogue": 1.0, **WEIGHTS, **(self.config.loss_weights or {})}
@@ -228,12 +228,23 @@ class TaskPreferenceModel(PreTrainedModel):
                 output.loss = output.loss + self._touch_unused(found, has_vision=bool(seen))
         return output
 
+    def choose_features(
+        self, vision: VisionFeatures | None, features: VisionFeatures | None
+    ) -> dict[str, VisionFeatures | None]:
+        """What the head of each task looks at: the model's own features, or precomputed ones.
+
+        Args:
+            vision (`VisionFeatures`, *optional*): of the model's own tower.
+            features (`VisionFeatures`, *optional*): precomputed; for the temporal head where it was made for them.
+        """
+        is_precomputed = self.config.moment_feature_width is not None
+        return {"moment": features if is_precomputed else vision, "box": vision, "mask": vision}
+
     def run_heads(
         self,
         states: Mapping[str, Tensor],
         rows: Mapping[str, Tensor],
-        vision: VisionFeatures | None,
-        features: VisionFeatures | None = None,
+        shown: Mapping[str, VisionFeatures | None],
         sam_pixel_values: Tensor | None = None,
     ) -> dict[str, Any]:
         """Has the heads answer.
@@ -241,8 +252,7 @@ class TaskPreferenceModel(PreTrainedModel):
         Args:
             states (`Mapping[str, Tensor]`): of each task, `float[N, C]`.
             rows (`Mapping[str, Tensor]`): of each task, `int64[N]`, whose media the state asks about.
-            vision (`VisionFeatures`, *optional*), features (`VisionFeatures`, *optional*): B rows, the model's own and
-                precomputed ones for the temporal head.
+            shown (`Mapping[str, VisionFeatures]`): of each task, B rows, as `choose_features` gives them.
             sam_pixel_values (`Tensor`, *optional*): `float[B, 3, S, S]`.
 
         Returns:
@@ -259,25 +269,9 @@ class TaskPreferenceModel(PreTrainedModel):
                 if sam_pixel_values is None:
                     raise ValueError(f"rows {own.tolist()} ask for masks of a SAM; pass sam_pixel_values")
                 found[task] = self.heads[task](states[task], sam_pixel_values[own])
-                continue
-            shown = self._pick_features(task, own, vision, features)
-            found[task] = self.heads[task](states[task], shown.select(own))
+            else:
+                found[task] = self.heads[task](states[task], _select_shown(task, own, shown[task]))
         return found
-
-    def _pick_features(
-        self, task: str, rows: Tensor, vision: VisionFeatures | None, features: VisionFeatures | None
-    ) -> VisionFeatures:
-        is_precomputed = task == "moment" and self.config.moment_feature_width is not None
-        shown, name = (features, "features") if is_precomputed else (vision, "media, and pixels in the inputs")
-        if shown is None:
-            raise ValueError(f"rows {rows.tolist()} ask for a {task}, and there is nothing to look at; pass {name}")
-        is_blind = ~shown.is_valid.flatten(1).any(1)[rows]
-        if is_blind.any():
-            raise ValueError(
-                f"rows {rows[is_blind].tolist()} ask for a {task} and show no video or image; pass its facts in media, "
-                "or leave these rows out"
-            )
-        return shown
 
     def _touch_unused(self, found: Mapping[str, Any], *, has_vision: bool) -> Tensor:
         """Zero, with a gradient path to what this batch did not use.
@@ -308,7 +302,7 @@ class TaskPreferenceModel(PreTrainedModel):
         return layer
 
     def save_pretrained(self, save_directory: str | os.PathLike[str], **settings: Any) -> None:
-        """Saves everything: the wrapped model with its generation settings, the heads, and a LoRA in a folder of its own.
+        """Saves everything: the wrapped model, its generation settings, the heads, and a LoRA in a folder of its own.
 
         The wrapped model keeps the names it has without a LoRA.
 
@@ -349,3 +343,18 @@ class TaskPreferenceModel(PreTrainedModel):
     @torch.no_grad()
     def _init_weights(self, module: nn.Module) -> None:
         init_head_weights(module)
+
+
+def _select_shown(task: str, rows: Tensor, shown: VisionFeatures | None) -> VisionFeatures:
+    if shown is None:
+        raise ValueError(
+            f"rows {rows.tolist()} ask for a {task}, and there is nothing to look at; pass media for them and their "
+            "pixels, or features where the head was made for precomputed ones"
+        )
+    is_blind = ~shown.frames_valid().any(1)[rows]
+    if is_blind.any():
+        raise ValueError(
+            f"rows {rows[is_blind].tolist()} ask for a {task} and show no video or image; pass its facts in media, or "
+            "leave these rows out"
+        )
+    return shown.select(rows)

@@ -123,8 +123,8 @@ def _list_blocks(vlm_config: Any, kind: str, inputs: Mapping[str, Any], output: 
         return deque([_Block(math.prod(shape) + 1, shape)] * num_videos)  # a new line behind each
     if vlm_config.model_type not in _SQUARE_FAMILIES:
         raise VisionLayoutError(
-            f"the layout of the features of {vlm_config.model_type!r} is not known; use a family with *_grid_thw inputs "
-            f"(Qwen-VL and its like), llava_onevision, {' or '.join(_SQUARE_FAMILIES)}, or pass precomputed features"
+            f"the layout of the features of {vlm_config.model_type!r} is not known; use a family with *_grid_thw "
+            f"inputs (Qwen-VL and its like), llava_onevision or {' or '.join(_SQUARE_FAMILIES)}"
         )
     num_tokens = _SQUARE_FAMILIES[vlm_config.model_type](vlm_config)
     side = math.isqrt(num_tokens)
@@ -132,10 +132,15 @@ def _list_blocks(vlm_config: Any, kind: str, inputs: Mapping[str, Any], output: 
     return deque([_Block(num_tokens, (1, side, side), is_part=True)] * num_pictures)
 
 
+def _count_smolvlm(config: Any) -> int:
+    vision = config.vision_config
+    side: int = vision.image_size // vision.patch_size // config.scale_factor
+    return side * side
+
+
 # Families that show every frame, and every tile of an image, as one square picture, and how many features it has.
 _SQUARE_FAMILIES: Mapping[str, Callable[[Any], int]] = {
-    "smolvlm": lambda config: (config.vision_config.image_size // config.vision_config.patch_size // config.scale_factor)
-    ** 2,
+    "smolvlm": _count_smolvlm,
     "internvl": lambda config: config.image_seq_length,
 }
 
@@ -166,7 +171,9 @@ def _cut_grid(part: Tensor, blocks: Sequence[_Block], facts: MediaFacts, row: in
             "video or image: give one time for each frame, or None for a row that shows several"
         )
     parts = part.split([block.num_tokens for block in blocks])
-    return torch.cat([own[: math.prod(block.shape)].unflatten(0, block.shape) for own, block in zip(parts, blocks)])
+    return torch.cat(
+        [own[: math.prod(block.shape)].unflatten(0, block.shape) for own, block in zip(parts, blocks, strict=True)]
+    )
 
 
 def _find_middles(facts: MediaFacts | None, num_patches: int, row: int) -> Tensor:

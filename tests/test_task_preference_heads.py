@@ -1,0 +1,307 @@
+from __future__ import annotations
+
+import re
+from collections.abc import Callable
+
+import pytest
+
+torch = pytest.importorskip("torch", reason="task preference runs on torch; pip install 'vidground-hf[models]'")
+
+from torch import Tensor, nn  # noqa: E402
+
+from vidground_hf.stats.boxes import box_iou  # noqa: E402
+from vidground_hf.task_preference.features import VisionFeatures, stack_features  # noqa: E402
+from vidground_hf.task_preference.heads import (  # noqa: E402
+    ConvMaskHead,
+    RegionHead,
+    TemporalHead,
+    init_head_weights,
+)
+from vidground_hf.task_preference.heads_layers import Attention, OutputLinear  # noqa: E402
+from vidground_hf.task_preference.heads_targets import mark_spans  # noqa: E402
+from vidground_hf.task_preference.losses import (  # noqa: E402
+    WEIGHTS,
+    Terms,
+    grade_boxes,
+    grade_saliency,
+    grade_spans,
+)
+
+STATE, DEPTH, WIDTH = 24, 12, 16
+HEADS: dict[str, Callable[[], nn.Module]] = {
+    "temporal": lambda: TemporalHead(STATE, DEPTH, width=WIDTH),
+    "vision": lambda: RegionHead(STATE, DEPTH, width=WIDTH),
+    "state": lambda: RegionHead(STATE, DEPTH, kind="state"),
+    "mask": lambda: ConvMaskHead(STATE, DEPTH, width=WIDTH),
+}
+SHAPES = [(4, 2, 3), (1, 1, 1), (7, 1, 1), (2, 5, 4), (1, 4, 4), (3, 3, 3), (5, 2, 2), (6, 1, 5)]
+
+
+def make_rows(shapes: list[tuple[int, int, int]], seed: int = 0) -> tuple[Tensor, VisionFeatures]:
+    generator = torch.Generator().manual_seed(seed)
+    grids = [torch.randn(*shape, DEPTH, generator=generator) for shape in shapes]
+    times = [torch.arange(shape[0]) + 0.5 if shape[0] > 1 else torch.zeros(1) for shape in shapes]
+    durations = [float(shape[0]) * (shape[0] > 1) for shape in shapes]
+    return torch.randn(len(shapes), STATE, generator=generator), stack_features(grids, times, durations)
+
+
+def list_outputs(found: object) -> dict[str, Tensor]:
+    if isinstance(found, Tensor):
+        return {"boxes": found}
+    return {name: getattr(found, name) for name in found.__slots__}  # type: ignore[attr-defined]
+
+
+def seed_head(name: str, seed: int = 0) -> nn.Module:
+    torch.manual_seed(seed)
+    return HEADS[name]()
+
+
+def test_outputs_have_their_shapes() -> None:
+    states, features = make_rows(SHAPES)
+    out = TemporalHead(STATE, DEPTH, width=WIDTH, num_layers=3, num_queries=5)(states, features)
+    assert (out.spans.shape, out.logits.shape, out.saliency.shape) == ((3, 8, 5, 2), (3, 8, 5), (8, 7))
+    assert RegionHead(STATE, DEPTH, width=WIDTH)(states, features).shape == (8, 4)
+    masks = ConvMaskHead(STATE, DEPTH, width=WIDTH, upsampling=2)(states, features)
+    assert (masks.logits.shape, masks.object_logits.shape, masks.iou.shape) == ((8, 7, 10, 10), (8, 7), (8, 7))
+    assert torch.equal(masks.is_valid, features.is_valid.repeat_interleave(2, 2).repeat_interleave(2, 3))
+
+
+@pytest.mark.parametrize("name", HEADS)
+@pytest.mark.parametrize("mode", [True, False])
+def test_a_row_alone_is_answered_as_in_a_padded_batch(name: str, mode: bool) -> None:
+    head = seed_head(name).train(mode)
+    states, features = make_rows(SHAPES)
+    together = list_outputs(head(states, features))
+    for row, (num_frames, height, width) in enumerate(SHAPES):
+        grid = features.grid[row, :num_frames, :height, :width]
+        alone = stack_features(
+            [grid], [features.times_seconds[row, :num_frames]], [features.duration_seconds[row].item()]
+        )
+        for key, value in list_outputs(head(states[[row]], alone)).items():
+            same = together[key].select(1 if key in ("spans", "logits") and name == "temporal" else 0, row)
+            value = value.select(1 if key in ("spans", "logits") and name == "temporal" else 0, 0)
+            own = same[tuple(slice(size) for size in value.shape)]
+            assert torch.allclose(value.float(), own.float(), atol=1e-5), (key, row)
+
+
+@pytest.mark.parametrize("name", HEADS)
+def test_what_is_in_the_padding_does_not_matter(name: str) -> None:
+    head = seed_head(name)
+    states, features = make_rows(SHAPES)
+    noisy = torch.where(features.is_valid[..., None], features.grid, 100.0)
+    other = VisionFeatures(noisy, features.is_valid, features.times_seconds, features.duration_seconds)
+    found, wanted = list_outputs(head(states, other)), list_outputs(head(states, features))
+    assert all(torch.allclose(found[key].float(), wanted[key].float(), atol=1e-5) for key in wanted)
+
+
+@pytest.mark.parametrize("name", HEADS)
+def test_gradients_reach_every_parameter_and_the_state(name: str) -> None:
+    head = seed_head(name)
+    states, features = make_rows(SHAPES)
+    states.requires_grad_()
+    features.grid.requires_grad_()
+    generator = torch.Generator().manual_seed(1)
+    outputs = [value for value in list_outputs(head(states, features)).values() if value.is_floating_point()]
+    sum((value * torch.randn(value.shape, generator=generator)).sum() for value in outputs).backward()  # type: ignore[union-attr]
+    without = [
+        key for key, weight in head.named_parameters() if weight.grad is None or not weight.grad.abs().sum() > 0
+    ]
+    assert without == []
+    assert states.grad is not None
+    assert states.grad.abs().sum(1).min() > 0
+    assert (features.grid.grad is None) == (name == "state")
+    if features.grid.grad is not None:
+        assert not features.grid.grad[~features.is_valid].any()
+
+
+@pytest.mark.parametrize("scale", [1.0, 1e3])
+@pytest.mark.parametrize("seed", range(3))
+def test_answers_are_in_bounds_whatever_the_weights(scale: float, seed: int) -> None:
+    states, features = make_rows(SHAPES, seed)
+    for name in ("temporal", "vision"):
+        head = seed_head(name, seed)
+        with torch.no_grad():
+            for weight in head.parameters():
+                weight.mul_(scale)
+        found = head(states, features)
+        edges = found.spans if name == "temporal" else found.unflatten(-1, (2, 2)).movedim(-2, -1)
+        assert edges.isfinite().all()
+        assert edges.min() >= 0
+        assert edges.max() <= 1
+        assert (edges[..., 0] <= edges[..., 1]).all()
+
+
+@pytest.mark.parametrize("name", HEADS)
+def test_weights_can_be_filled_again(name: str) -> None:
+    head = seed_head(name)
+    with torch.no_grad():
+        for weight in head.parameters():
+            weight.fill_(float("nan"))
+    torch.manual_seed(0)
+    head.apply(init_head_weights)
+    fresh = dict(seed_head(name).named_parameters())
+    for key, weight in head.named_parameters():
+        assert weight.isfinite().all(), key
+        assert weight.numel() < 50 or weight.std().item() == pytest.approx(fresh[key].std().item(), rel=0.5), key
+
+
+def test_loaded_weights_are_left_alone() -> None:
+    layer = nn.Linear(2, 2)
+    kept = layer.weight.clone()
+    layer.weight._is_hf_initialized = True  # as transformers marks what came from a checkpoint
+    init_head_weights(layer)
+    assert torch.equal(layer.weight, kept)
+    assert layer.bias.tolist() == [0.0, 0.0]
+
+
+def test_output_layers_start_at_a_tenth() -> None:
+    torch.manual_seed(0)
+    plain, small = nn.Linear(400, 50), OutputLinear(400, 50)
+    for layer in (plain, small):
+        init_head_weights(layer)
+    assert plain.weight.std().item() == pytest.approx(0.05, rel=0.05)
+    assert small.weight.std().item() == pytest.approx(0.005, rel=0.05)
+
+
+def test_fresh_queries_cover_the_clip() -> None:
+    spans = seed_head("temporal")(*make_rows([(8, 2, 2)])).spans[-1, 0]
+    centres = spans.mean(-1).sort().values
+    assert centres[0] < 0.2
+    assert centres[-1] > 0.8
+    assert centres.diff().max() < 0.25
+
+
+@pytest.mark.parametrize("name", HEADS)
+def test_half_precision_gives_full_precision(name: str) -> None:
+    states, features = make_rows(SHAPES)
+    for head, inputs in ((seed_head(name).bfloat16(), states.bfloat16()), (seed_head(name), states)):
+        with torch.autocast("cpu", torch.bfloat16, enabled=inputs is states):
+            found = list_outputs(head(inputs, features))
+        assert {value.dtype for value in found.values()} <= {torch.float32, torch.bool}
+        assert all(value.isfinite().all() for value in found.values())
+
+
+def test_the_state_changes_what_is_seen() -> None:
+    states, features = make_rows([(4, 3, 3)] * 2)
+    features = features.select(torch.tensor([0, 0]))
+    for name in ("temporal", "vision", "mask"):
+        first = next(iter(list_outputs(seed_head(name)(states, features)).values()))
+        rows = first.unbind(1 if name == "temporal" else 0)
+        assert not torch.allclose(rows[0], rows[1], atol=1e-3), name
+
+
+def test_saliency_alone_is_that_of_detection() -> None:
+    states, features = make_rows(SHAPES)
+    head = seed_head("temporal")
+    assert torch.equal(head.score_saliency(states, features), head(states, features).saliency)  # type: ignore[operator]
+    assert not head(states, features).saliency[~features.frames_valid()].any()
+
+
+def test_states_and_features_that_do_not_fit_are_refused() -> None:
+    states, features = make_rows([(2, 1, 1)] * 2)
+    head = seed_head("temporal")
+    for wrong in (states[:1], states[:, :5]):
+        with pytest.raises(ValueError, match=re.escape("allowed are states [N, 24] and features [N, T, H, W, 12]")):
+            head(wrong, features)
+
+
+def test_settings_that_cannot_be_are_refused() -> None:
+    with pytest.raises(ValueError, match=re.escape("Got width=15, num_layers=2, num_queries=10; allowed are an even")):
+        TemporalHead(STATE, DEPTH, width=15)
+    with pytest.raises(ValueError, match=re.escape("num_queries=0; allowed are an even width and at least one layer")):
+        TemporalHead(STATE, DEPTH, num_queries=0)
+    with pytest.raises(ValueError, match=re.escape("Got kind='both' and width=128; allowed are 'vision'")):
+        RegionHead(STATE, DEPTH, kind="both")  # type: ignore[arg-type]
+    with pytest.raises(ValueError, match=re.escape("a width that is a multiple of 4")):
+        RegionHead(STATE, DEPTH, width=18)
+    with pytest.raises(ValueError, match=re.escape("Got width=16 and num_heads=3; allowed is a width that the heads")):
+        Attention(16, 3)
+
+
+def train(head: nn.Module, num_steps: int, take_step: Callable[[], Terms]) -> None:
+    optimizer = torch.optim.AdamW(head.parameters(), lr=3e-3)
+    schedule = torch.optim.lr_scheduler.OneCycleLR(optimizer, 3e-3, total_steps=num_steps)
+    for _ in range(num_steps):
+        loss = torch.stack([WEIGHTS[name] * value for name, value in take_step().items()]).sum()
+        optimizer.zero_grad()
+        loss.backward()
+        nn.utils.clip_grad_norm_(head.parameters(), 1.0)
+        optimizer.step()
+        schedule.step()
+
+
+def draw_clips(generator: torch.Generator, keys: Tensor, count: int) -> tuple[Tensor, VisionFeatures, list[Tensor]]:
+    """Clips of 16 frames, each of some kind; one stretch, of at most half the clip, is of the kind asked for."""
+    num_frames = 16
+    lengths = torch.randint(2, num_frames // 2 + 1, (count,), generator=generator)
+    starts = (torch.rand(count, generator=generator) * (num_frames - lengths + 1)).long()
+    wanted = torch.randint(len(keys), (count,), generator=generator)
+    frames = torch.arange(num_frames)
+    is_inside = (frames >= starts[:, None]) & (frames < (starts + lengths)[:, None])
+    others = (wanted[:, None] + torch.randint(1, len(keys), (count, num_frames), generator=generator)) % len(keys)
+    grid = keys[torch.where(is_inside, wanted[:, None], others)]
+    grid = grid + 0.1 * torch.randn(grid.shape, generator=generator)
+    features = stack_features(list(grid[:, :, None, None]), [frames + 0.5] * count, [float(num_frames)] * count)
+    spans = torch.stack([starts, starts + lengths], dim=1) / num_frames
+    return wanted, features, list(spans[:, None])
+
+
+def test_the_temporal_head_learns_to_find_what_is_asked_for() -> None:
+    generator = torch.Generator().manual_seed(1)
+    keys, names = (torch.randn(8, width, generator=generator) for width in (DEPTH, STATE))
+    torch.manual_seed(0)
+    head = TemporalHead(STATE, DEPTH, width=32)
+
+    def take_step() -> Terms:
+        wanted, features, spans = draw_clips(generator, keys, 32)
+        out = head(names[wanted], features)
+        return grade_spans(out, spans) | grade_saliency(out.saliency, *mark_spans(spans, features))
+
+    train(head, 300, take_step)
+    wanted, features, spans = draw_clips(generator, keys, 256)
+    with torch.no_grad():
+        out = head(names[wanted], features)
+    best = out.spans[-1][torch.arange(256), out.logits[-1].argmax(1)]
+    gold = torch.cat(spans)
+    shared = (torch.minimum(best[:, 1], gold[:, 1]) - torch.maximum(best[:, 0], gold[:, 0])).clamp(min=0)
+    overlap = shared / ((best[:, 1] - best[:, 0]) + (gold[:, 1] - gold[:, 0]) - shared)
+    assert (overlap >= 0.5).float().mean() > 0.9
+    assert mark_spans(spans, features).targets[torch.arange(256), out.saliency.argmax(1)].mean() > 0.99
+
+
+def draw_pictures(generator: torch.Generator, keys: Tensor, count: int) -> tuple[Tensor, VisionFeatures, Tensor]:
+    """Grids of 6 x 6 cells with one object in each half, off the grid; one of the two is asked for."""
+    num_cells = 6
+    kinds = torch.rand(count, len(keys) - 1, generator=generator).argsort(1)[:, :2]
+    size = 0.2 + 0.25 * torch.rand(count, 2, 2, generator=generator)
+    room = torch.tensor([0.5, 1.0]) - size
+    low = room * torch.rand(count, 2, 2, generator=generator) + torch.tensor([[0.0, 0.0], [0.5, 0.0]])
+    boxes = torch.cat([low, low + size], dim=-1)
+    edges = torch.arange(num_cells + 1) / num_cells
+    inside = (torch.minimum(edges[1:], boxes[..., 2:, None]) - torch.maximum(edges[:-1], boxes[..., :2, None])).clamp(
+        0
+    )
+    share = num_cells**2 * inside[:, :, 1, :, None] * inside[:, :, 0, None, :]
+    grid = keys[-1] + (share[..., None] * (keys[kinds] - keys[-1])[:, :, None, None]).sum(1)
+    grid = grid + 0.05 * torch.randn(grid.shape, generator=generator)
+    asked = torch.randint(2, (count,), generator=generator)
+    features = stack_features(list(grid[:, None]), [torch.zeros(1)] * count, [0.0] * count)
+    return kinds[torch.arange(count), asked], features, boxes[torch.arange(count), asked]
+
+
+@pytest.mark.parametrize(("kind", "low", "high"), [("vision", 0.8, 1.0), ("state", 0.0, 0.4)])
+def test_a_region_head_that_sees_learns_boxes_and_a_blind_one_does_not(kind: str, low: float, high: float) -> None:
+    generator = torch.Generator().manual_seed(1)
+    keys, names = (torch.randn(7, width, generator=generator) for width in (DEPTH, STATE))
+    torch.manual_seed(0)
+    head = RegionHead(STATE, DEPTH, kind=kind, width=32)  # type: ignore[arg-type]
+
+    def take_step() -> Terms:
+        wanted, features, boxes = draw_pictures(generator, keys, 32)
+        return grade_boxes(head(names[wanted], features), boxes)
+
+    train(head, 200, take_step)
+    wanted, features, boxes = draw_pictures(generator, keys, 256)
+    with torch.no_grad():
+        found = head(names[wanted], features)
+    assert low <= (box_iou(found.numpy(), boxes.numpy()) >= 0.5).mean() <= high
