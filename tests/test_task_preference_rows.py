@@ -45,13 +45,26 @@ from vidground_hf.task_preference.templates import (
     word_answer,
 )
 
-MOMENT = {"id": "m", "task": "moment", "question": "a dog barks", "video": "a.mp4", "spans": ((1.0, 2.0),)}
-BOX = {"id": "b", "task": "box", "question": "the dog", "image": "a.png", "box": (0.0, 0.0, 5.0, 5.0)}
+MOMENT: dict[str, Any] = {
+    "id": "m",
+    "task": "moment",
+    "question": "a dog barks",
+    "video": "a.mp4",
+    "spans": ((1.0, 2.0),),
+}
+BOX: dict[str, Any] = {"id": "b", "task": "box", "question": "the dog", "image": "a.png", "box": (0.0, 0.0, 5.0, 5.0)}
 BOX |= {"width_px": 10, "height_px": 8}
 DOT = '{"size": [2, 3], "counts": [1, 2, 3]}'
 NOTHING = '{"size": [2, 3], "counts": [6]}'
-MASK = {"id": "k", "task": "mask", "question": "the dog", "video": "a.mp4", "masks": (DOT,), "mask_seconds": (0.0,)}
-TALK = {"id": "d", "task": "dialogue", "question": "Who?", "answer": "A dog."}
+MASK: dict[str, Any] = {
+    "id": "k",
+    "task": "mask",
+    "question": "the dog",
+    "video": "a.mp4",
+    "masks": (DOT,),
+    "mask_seconds": (0.0,),
+}
+TALK: dict[str, Any] = {"id": "d", "task": "dialogue", "question": "Who?", "answer": "A dog."}
 
 
 @pytest.mark.parametrize(
@@ -168,7 +181,9 @@ def test_masks_are_written_as_others_read_them(mask: np.ndarray) -> None:
         warnings.simplefilter("ignore", DeprecationWarning)  # of pycocotools under numpy 2
         decoded, (left, top, width, height) = coco.decode(packed).astype(bool), coco.toBbox(packed).tolist()
     assert np.array_equal(decoded, mask)
-    assert np.array_equal(read_mask(text, None, None), mask)
+    found = read_mask(text, None, None)
+    assert found is not None
+    assert np.array_equal(found, mask)
     assert find_box(mask) == (left, top, left + width, top + height)
 
 
@@ -318,21 +333,21 @@ def test_every_kind_is_asked_in_several_words_and_none_gives_itself_away() -> No
 
 
 def test_wordings_are_drawn_by_seed_and_id() -> None:
-    rows = [TaskRow(**{**MOMENT, "id": str(k)}) for k in range(60)]  # type: ignore[arg-type]
+    rows = [TaskRow(**{**MOMENT, "id": str(k)}) for k in range(60)]
     asked = [ask_question(row) for row in rows]
     assert asked == [ask_question(row) for row in rows]
     assert set(asked) == {template.format(media="video", query="a dog barks") for template in TEMPLATES["moment"]}
     assert asked != [ask_question(row, seed=1) for row in rows]
     held_out = {ask_question(row, wording="held_out") for row in rows}
     assert held_out == {one.format(media="video", query="a dog barks") for one in HELD_OUT_TEMPLATES["moment"]}
-    assert "picture" in " ".join(ask_question(TaskRow(**{**BOX, "id": str(k)})) for k in range(20))  # type: ignore[arg-type]
+    assert "picture" in " ".join(ask_question(TaskRow(**{**BOX, "id": str(k)})) for k in range(20))
 
 
 def test_reasoning_asks_for_the_place_and_the_letter() -> None:
-    row = TaskRow(**MOMENT, options=("yes", "no"), answer="no")  # type: ignore[arg-type]
+    row = TaskRow(**MOMENT, options=("yes", "no"), answer="no")
     assert ask_question(row).endswith("a dog barks\nA. yes\nB. no\nAnswer with the letter of one option.")
     assert word_answer(row) == "B"
-    assert word_answer(TaskRow(**MOMENT)) is None  # type: ignore[arg-type]
+    assert word_answer(TaskRow(**MOMENT)) is None
 
 
 @given(st.lists(st.tuples(st.integers(0, 499), st.integers(1, 500)), min_size=1, max_size=3))

@@ -6,11 +6,15 @@ Sampling rows is `sampling.py`'s; what the batch is for is `trainer.py`'s.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from typing import Any, Literal, get_args
+
+import numpy as np
 
 from vidground_hf.media import FrameBudget
 from vidground_hf.task_preference.configuration import TASKS
 from vidground_hf.task_preference.row_encoding import EncodedRow, encode_row, join_rows
+from vidground_hf.task_preference.row_features import read_features
 from vidground_hf.task_preference.row_media import ShownMedia, read_row_media
 from vidground_hf.task_preference.row_targets import make_targets, normalize_box, normalize_spans, read_shown_masks
 from vidground_hf.task_preference.row_text import write_box, write_masks, write_spans
@@ -37,6 +41,8 @@ class TaskPreferenceCollator:
         answers (`str`, *optional*, defaults to `"heads"`): or `"text"`.
         wording (`str`, *optional*, defaults to `"train"`): or `"held_out"`, for evaluation.
         seed (`int`, *optional*, defaults to 0): of the wordings.
+        is_blind (`bool`, *optional*, defaults to `False`): shows grey frames in the place of all others, for what a
+            model answers that does not look.
 
     Raises:
         `ValueError`: for other words, and a tokenizer without the task tokens.
@@ -55,6 +61,7 @@ class TaskPreferenceCollator:
         answers: Answers = "heads",
         wording: Wording = "train",
         seed: int = 0,
+        is_blind: bool = False,
     ) -> None:
         if answers not in get_args(Answers) or wording not in get_args(Wording):
             raise ValueError(
@@ -69,7 +76,7 @@ class TaskPreferenceCollator:
             )
         self.processor = processor
         self.budget = FrameBudget(num_frames=NUM_FRAMES) if budget is None else budget
-        self.answers, self.wording, self.seed = answers, wording, seed
+        self.answers, self.wording, self.seed, self.is_blind = answers, wording, seed, is_blind
 
     def __call__(self, rows: Sequence[TaskRow | Mapping[str, Any]]) -> dict[str, Any]:
         """Makes a batch for training.
@@ -79,18 +86,20 @@ class TaskPreferenceCollator:
 
         Returns:
             `dict[str, Any]`: tensors of the processor, padded on the right, `labels`, `media` (see `MediaFacts`) and,
-            with heads, `targets` (`Targets`).
+            with heads, `targets` (`Targets`) and, where rows have them, `features` (`VisionFeatures`).
 
         Raises:
             `BadRowError`: for media that cannot be read and labels that do not go with it.
         """
         made = [read_task_row(row) for row in rows]
-        media = [read_row_media(row, self.budget) for row in made]
+        media = [self._read_media(row) for row in made]
         encoded = [
             self._encode(row, self._write_answer(row, shown), shown) for row, shown in zip(made, media, strict=True)
         ]
         batch = self._join(encoded, "right")
-        return batch | {"targets": make_targets(made, media)} if self.answers == "heads" else batch
+        if self.answers == "text":
+            return batch
+        return batch | {"targets": make_targets(made, media)} | _list_features(made, media)
 
     def collate_prompts(self, rows: Sequence[TaskRow | Mapping[str, Any]]) -> dict[str, Any]:
         """Makes a batch for generation: the questions alone, padded on the left.
@@ -99,13 +108,21 @@ class TaskPreferenceCollator:
             rows (`Sequence[TaskRow]` or of `Mapping`): N rows, or their columns.
 
         Returns:
-            `dict[str, Any]`: tensors of the processor, and `media`.
+            `dict[str, Any]`: tensors of the processor, `media`, and where rows have them `features`.
 
         Raises:
             `BadRowError`: for media that cannot be read.
         """
         made = [read_task_row(row) for row in rows]
-        return self._join([self._encode(row, None, read_row_media(row, self.budget)) for row in made], "left")
+        media = [self._read_media(row) for row in made]
+        encoded = [self._encode(row, None, shown) for row, shown in zip(made, media, strict=True)]
+        return self._join(encoded, "left") | _list_features(made, media)
+
+    def _read_media(self, row: TaskRow) -> ShownMedia | None:
+        media = read_row_media(row, self.budget)
+        if media is None or not self.is_blind:
+            return media
+        return replace(media, data=np.full_like(media.data, 128))
 
     def _encode(self, row: TaskRow, answer: str | None, media: ShownMedia | None) -> EncodedRow:
         question = ask_question(row, wording=self.wording, seed=self.seed)
@@ -123,6 +140,11 @@ class TaskPreferenceCollator:
         if self.answers == "heads":
             return " ".join(filter(None, ["".join(name_tokens(row.task)), words]))
         return ". ".join(filter(None, [_write_labels(row, media), words]))
+
+
+def _list_features(rows: Sequence[TaskRow], media: Sequence[ShownMedia | None]) -> dict[str, Any]:
+    features = read_features(rows, media)
+    return {} if features is None else {"features": features}
 
 
 def read_task_row(row: TaskRow | Mapping[str, Any]) -> TaskRow:

@@ -69,10 +69,10 @@ def read_row_media(row: TaskRow, budget: FrameBudget) -> ShownMedia | None:
 
 def _read_image(row: TaskRow) -> NDArray[np.uint8]:
     if isinstance(row.image, Image.Image):
-        return np.asarray(row.image.convert("RGB"))
+        return np.array(row.image.convert("RGB"))
     try:
         with Image.open(row.image) as image:
-            return np.asarray(image.convert("RGB"))
+            return np.array(image.convert("RGB"))
     except OSError as error:
         row.reject(f"its image cannot be read: {error}")
 
@@ -89,6 +89,7 @@ def _read_video(row: TaskRow, budget: FrameBudget) -> tuple[NDArray[np.uint8], N
             backend=budget.backend,
             start_seconds=row.start_seconds,
             end_seconds=row.end_seconds,
+            frame_rate=row.frame_rate,
         )
     except VideoReadError as error:
         row.reject(f"its video cannot be read: {error}")

@@ -160,6 +160,7 @@ def read_dialogue(row: Mapping[str, Any] | Example) -> list[TaskRow]:
             "video": row.video if row.media_content is None else {"bytes": row.media_content, "path": row.video},
             "start_seconds": row.start_seconds,
             "end_seconds": row.end_seconds,
+            "frame_rate": row.frame_rate,
         }
     return [
         TaskRow(
@@ -172,6 +173,7 @@ def read_dialogue(row: Mapping[str, Any] | Example) -> list[TaskRow]:
             image=row.get("image"),
             start_seconds=row.get("start_seconds"),
             end_seconds=row.get("end_seconds"),
+            frame_rate=row.get("frame_rate"),
         )
     ]
 

@@ -162,6 +162,7 @@ def _make_mask_row(
         question=question,
         video=row.get("video"),
         image=row.get("image"),
+        frame_rate=row.get("frame_rate"),
         duration_seconds=row.get("duration"),
         width_px=row.get("width"),
         height_px=row.get("height"),

@@ -20,7 +20,7 @@ from vidground_hf.task_preference.task_rows import TaskRow
 # Thousandths of width and height: our choice, as several models of the field write boxes.
 _SCALE = 1000
 _NUMBER = r"-?\d+(?:\.\d+)?"
-_SPAN = re.compile(rf"({_NUMBER})\s*(?:s|seconds)?\s*(?:to|-)\s*({_NUMBER})\s*(?:s|seconds)")
+_SPAN = re.compile(rf"({_NUMBER})\s*(?:seconds|s)?\s*(?:to|-)\s*({_NUMBER})\s*(?:seconds|s)\b")
 _BOX = re.compile(rf"\[\s*({_NUMBER})\s*,\s*({_NUMBER})\s*,\s*({_NUMBER})\s*,\s*({_NUMBER})\s*\]")
 _TIMED_BOX = re.compile(rf"({_NUMBER})\s*s:\s*{_BOX.pattern}")
 _NOT_SEEN = "not to be seen"

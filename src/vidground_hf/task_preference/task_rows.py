@@ -59,6 +59,7 @@ class TaskRow:
             *optional*): what is shown; one of the two, or none for dialogue.
         start_seconds (`float`, *optional*), end_seconds (`float`, *optional*): the half-open part of the video that is
             shown; the times below count from its start.
+        frame_rate (`float`, *optional*): images a second, where the video is a folder of images.
         duration_seconds (`float`, *optional*): of the shown part, as its set states it; what decoding finds goes
             before it.
         width_px (`int`, *optional*), height_px (`int`, *optional*): of the frames that boxes and masks were drawn on.
@@ -69,6 +70,9 @@ class TaskRow:
         box (`tuple[float, float, float, float]`, *optional*): left, top, right, bottom in pixels of a box row.
         masks (`tuple[str | None, ...]`): of a mask row, per annotated frame what `row_masks.read_mask` takes.
         mask_seconds (`tuple[float, ...]`): when each of these frames is shown, growing; an image has one, at 0.
+        features (`float[T, D]` or path of a `.npy` file, *optional*): what another extractor made of the shown part,
+            one row for each clip of it, for a model whose temporal head reads these.
+        feature_seconds (`tuple[float, ...]`): the middle of each of these clips; equal parts where left out.
 
     Raises:
         `BadRowError`: for a row that cannot be trained on; gives its id and the reason.
@@ -88,6 +92,7 @@ class TaskRow:
     image: Any = field(default=None, repr=False)
     start_seconds: float | None = None
     end_seconds: float | None = None
+    frame_rate: float | None = None
     duration_seconds: float | None = None
     width_px: int | None = None
     height_px: int | None = None
@@ -97,6 +102,8 @@ class TaskRow:
     box: tuple[float, float, float, float] | None = None
     masks: tuple[str | None, ...] = field(default=(), repr=False)
     mask_seconds: tuple[float, ...] = field(default=(), repr=False)
+    features: Any = field(default=None, repr=False, compare=False)
+    feature_seconds: tuple[float, ...] = field(default=(), repr=False)
 
     def __post_init__(self) -> None:
         if self.task not in ROW_TASKS:
@@ -127,7 +134,7 @@ class TaskRow:
         raise BadRowError(self.id, reason)
 
 
-_LISTS = frozenset({"options", "spans", "ratings", "box", "masks", "mask_seconds"})
+_LISTS = frozenset({"options", "spans", "ratings", "box", "masks", "mask_seconds", "feature_seconds"})
 
 
 @dataclass(frozen=True, slots=True)
@@ -271,7 +278,8 @@ def _root_media(row: TaskRow, root: str | os.PathLike[str] | None) -> TaskRow:
     if root is None:
         return row
     masks = tuple(mask if not mask or mask.lstrip()[:1] in "{[" else _root_path(mask, root) for mask in row.masks)
-    return replace(row, video=_root_path(row.video, root), image=_root_path(row.image, root), masks=masks)
+    media = {name: _root_path(getattr(row, name), root) for name in ("video", "image", "features")}
+    return replace(row, masks=masks, **media)
 
 
 def _root_path(path: Any, root: str | os.PathLike[str]) -> Any:

@@ -5,7 +5,7 @@ Batches are made by `collating.py`, losses by the model; what is right of the an
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping
 from typing import Any
 
 import torch
@@ -15,6 +15,7 @@ from transformers import Trainer, TrainerCallback, TrainingArguments
 
 from vidground_hf.task_preference.collating import Answers, TaskPreferenceCollator
 from vidground_hf.task_preference.losses import WEIGHTS
+from vidground_hf.task_preference.row_features import move_features
 from vidground_hf.task_preference.sampling import TaskBalancedSampler
 from vidground_hf.task_preference.task_rows import TaskRow
 from vidground_hf.task_preference.trainer_parts import (
@@ -143,6 +144,12 @@ class TaskPreferenceTrainer(Trainer):
         self._step_counts = self.accelerator.reduce(counts.to(device), reduction="sum")
         return batches, num_items
 
+    def _prepare_inputs(self, inputs: dict[str, Any]) -> dict[str, Any]:
+        inputs = super()._prepare_inputs(inputs)
+        if inputs.get("features") is not None:
+            inputs["features"] = move_features(inputs["features"], self.args.device)
+        return inputs
+
     def compute_loss(
         self,
         model: nn.Module,
@@ -178,8 +185,8 @@ class TaskPreferenceTrainer(Trainer):
             logs |= self._take_terms("train", "")
             logs |= {f"grad_norm_{name}": float(norm) for name, norm in self._norms.items()}
             logs |= {f"rate_{group['part']}": group["lr"] for group in self.optimizer.param_groups}
-        if "eval_loss" in logs:
-            logs |= self._take_terms("eval", "eval_")
+        for name in [name for name in logs if name.startswith("eval_") and name.endswith("_loss")]:
+            logs |= self._take_terms("eval", name.removesuffix("loss"))
         super().log(logs, start_time)
 
     def _take_terms(self, kind: str, prefix: str) -> dict[str, float]:
@@ -245,6 +252,3 @@ def name_task(term: str) -> str:
     """
     prefix = term.split("_")[0]
     return _TASK_OF_PREFIX.get(prefix, prefix)
-
-
-__all__: Sequence[str] = ["TaskPreferenceTrainer", "count_labels", "list_tasks", "name_task"]

@@ -1,0 +1,269 @@
+from __future__ import annotations
+
+import json
+import re
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from PIL import Image
+
+torch = pytest.importorskip("torch", reason="torch is not installed; pip install 'vidground-hf[models]'")
+
+from tests.task_preference_models import load_vlm  # noqa: E402
+from tests.task_preference_rows import BUDGET, make_collator, make_model, make_task_rows  # noqa: E402
+from tests.tiny_vlms import FAMILIES  # noqa: E402
+from vidground_hf.media import FrameBudget  # noqa: E402
+from vidground_hf.task_preference.collating import TaskPreferenceCollator  # noqa: E402
+from vidground_hf.task_preference.row_media import ShownMedia, read_row_media  # noqa: E402
+from vidground_hf.task_preference.row_targets import make_targets, normalize_spans, read_shown_masks  # noqa: E402
+from vidground_hf.task_preference.task_rows import BadRowError, TaskRow  # noqa: E402
+from vidground_hf.task_preference.tokens import add_task_tokens  # noqa: E402
+
+ENDS = {"smolvlm": "<end_of_utterance>"}
+
+
+def load_collator(family: str, **settings: Any) -> TaskPreferenceCollator:
+    _, processor = load_vlm(family)
+    add_task_tokens(processor.tokenizer)
+    return make_collator(processor, **settings)
+
+
+def read_answers(collator: TaskPreferenceCollator, batch: dict[str, Any]) -> list[str]:
+    return [collator.processor.tokenizer.decode(row[row != -100]).strip() for row in batch["labels"]]
+
+
+def make_media(num_frames: int, duration: float, size: tuple[int, int] = (4, 6)) -> ShownMedia:
+    return ShownMedia(
+        data=np.zeros((num_frames, *size, 3), np.uint8),
+        frame_seconds=(np.arange(num_frames) + 0.5) * duration / num_frames,
+        duration_seconds=duration,
+        is_video=True,
+        width_px=size[1],
+        height_px=size[0],
+    )
+
+
+@pytest.mark.parametrize("family", FAMILIES)
+def test_only_the_answer_is_learned(family: str) -> None:
+    collator, rows, end = load_collator(family), make_task_rows(), ENDS.get(family, "<|im_end|>")
+    batch = collator(rows)
+    told = ["<|moment|><|moment_state|>", "<|box|><|box_state|>", "<|mask|><|mask_state|>", "B"]
+    told += ["<|moment|><|moment_state|> A"]
+    assert read_answers(collator, batch) == [answer + end for answer in [*told, *told, "Hi there."]]
+    learned = batch["labels"] != -100
+    assert torch.equal(batch["labels"][learned], batch["input_ids"][learned])
+    for row, mask in zip(learned, batch["attention_mask"], strict=True):
+        places = row.nonzero()[:, 0].tolist()
+        assert places == list(range(places[0], int(mask.sum())))  # the end of the row, padded on the right
+    written = collator(rows[:1] + rows[-1:])["labels"]
+    assert [len(row[row != -100]) for row in written] == [int(learned[0].sum()), int(learned[-1].sum())]
+
+
+@pytest.mark.parametrize("family", FAMILIES)
+def test_a_prompt_is_the_beginning_of_what_is_trained(family: str) -> None:
+    collator, rows = load_collator(family), make_task_rows()
+    trained, asked = collator(rows), collator.collate_prompts(rows)
+    assert "labels" not in asked
+    assert "targets" not in asked
+    for place in range(len(rows)):
+        prompt = asked["input_ids"][place][asked["attention_mask"][place] == 1]
+        told = trained["input_ids"][place][trained["attention_mask"][place] == 1]
+        is_learned = trained["labels"][place][trained["attention_mask"][place] == 1] != -100
+        assert torch.equal(prompt, told[~is_learned])
+    assert asked["attention_mask"][:, -1].all()  # padded on the left
+    assert asked["media"] == trained["media"]
+
+
+@pytest.mark.parametrize("family", FAMILIES)
+def test_a_mixed_batch_gives_each_row_what_it_gets_alone(family: str) -> None:
+    model, processor = make_model(family)
+    model.eval()
+    collator, rows = make_collator(processor), make_task_rows()
+    batch = collator(rows)
+    together = model(**batch)
+    assert together.loss.isfinite()
+    for place in (0, 3, 10):
+        alone = model(**collator([rows[place]]))
+        mask = batch["attention_mask"][place] == 1
+        assert torch.allclose(together.logits[place][mask], alone.logits[0], atol=2e-4)
+
+
+def test_labels_written_out() -> None:
+    collator = load_collator("internvl", answers="text")
+    batch = collator(make_task_rows()[:5])
+    assert "targets" not in batch
+    boxes = "[36, 786, 214, 964]"
+    assert read_answers(collator, batch) == [
+        "2.0 to 4.0 seconds<|im_end|>",
+        f"{boxes}<|im_end|>",
+        "; ".join(f"{second} s: {boxes}" for second in (0.5, 1.5, 2.5, 3.5)) + "<|im_end|>",
+        "B<|im_end|>",
+        "2.0 to 4.0 seconds. A<|im_end|>",
+    ]
+
+
+def test_targets_name_their_rows_and_are_normalised() -> None:
+    batch = load_collator("internvl")(make_task_rows()[:5])
+    targets, facts = batch["targets"], batch["media"]
+    assert targets.moment_rows.tolist() == [0, 4]
+    assert (targets.box_rows.tolist(), targets.mask_rows.tolist()) == ([1], [2])
+    assert targets.spans[0].tolist() == [[0.5, 1.0]]
+    assert targets.boxes[0].tolist() == pytest.approx([2 / 56, 44 / 56, 12 / 56, 54 / 56])
+    assert targets.masks[0].shape == (4, 56, 56)
+    assert targets.mask_seconds[0].tolist() == [0.5, 1.5, 2.5, 3.5]
+    assert targets.is_present[0].tolist() == [True] * 4
+    assert facts[0].times_seconds == (0.5, 1.5, 2.5, 3.5)
+    assert (facts[0].duration_seconds, facts[1].width, facts[1].height) == (4.0, 56, 56)
+
+
+def test_ratings_become_saliency_of_the_middle_of_each_clip() -> None:
+    row = TaskRow(
+        id="q", task="moment", question="a dog", video="v.mp4", spans=((2.0, 4.0),), clip_seconds=2.0,
+        ratings=((0.0, 0.0), (4.0, 3.0)),
+    )  # fmt: skip
+    targets = make_targets([row], [make_media(4, 4.0)])
+    assert targets.saliency[0] is not None
+    assert targets.saliency_seconds[0] is not None
+    assert targets.saliency[0].tolist() == [0.0, 3.5]
+    assert targets.saliency_seconds[0].tolist() == [1.0, 3.0]
+
+
+def test_spans_are_held_to_the_decoded_clip() -> None:
+    row = TaskRow(id="m", task="moment", question="a dog", video="v.mp4", spans=((-0.2, 5.0), (5.0, 10.4)))
+    assert normalize_spans(row, 10.0).tolist() == [[0.0, 0.5], [0.5, 1.0]]
+    with pytest.raises(
+        BadRowError, match=re.escape("row 'm': the span 5.0 to 10.4 s is not inside the clip of 9.0 s")
+    ):
+        normalize_spans(row, 9.0)
+
+
+def make_mask_row(seconds: list[float], seen: list[bool]) -> TaskRow:
+    masks = tuple(
+        json.dumps({"size": [4, 6], "counts": [place, 1, 23 - place]}) if is_seen else None
+        for place, is_seen in enumerate(seen)
+    )
+    return TaskRow(id="k", task="mask", question="the dog", video="v.mp4", masks=masks, mask_seconds=tuple(seconds))
+
+
+def test_masks_are_those_of_shown_frames() -> None:
+    row = make_mask_row([0.0, 0.5, 1.1, 2.0, 3.0], [True, True, True, False, True])
+    masks, seconds = read_shown_masks(row, make_media(2, 4.0))  # shown at 1 and 3 s
+    assert seconds.tolist() == [1.1, 3.0]
+    assert masks.reshape(2, -1, order="C").sum(axis=1).tolist() == [1, 1]
+    masks, seconds = read_shown_masks(row, make_media(40, 4.0))  # more shown than annotated: each once
+    assert seconds.tolist() == [0.0, 0.5, 1.1, 2.0, 3.0]
+    assert masks.any(axis=(1, 2)).tolist() == [True, True, True, False, True]
+    late = make_mask_row([30.0], [True])
+    message = "row 'k': none of its 1 annotated frames is near one of the 2 shown"
+    with pytest.raises(BadRowError, match=re.escape(message)):
+        read_shown_masks(late, make_media(2, 4.0))
+    broken = replace(row, masks=(*row.masks[:2], "{", *row.masks[3:]))
+    with pytest.raises(BadRowError, match=re.escape("row 'k': a mask cannot be read: ")):
+        read_shown_masks(broken, make_media(2, 4.0))
+    mixed = replace(row, masks=(*row.masks[:4], '{"size": [1, 1], "counts": [0, 1]}'))
+    with pytest.raises(BadRowError, match=re.escape("row 'k': its masks have different sizes")):
+        read_shown_masks(mixed, make_media(2, 4.0))
+
+
+def test_a_part_of_a_video_has_its_own_clock() -> None:
+    row = replace(make_task_rows()[3], start_seconds=1.0, end_seconds=3.0)
+    media = read_row_media(row, BUDGET)
+    assert media is not None
+    assert media.duration_seconds == 2.0
+    assert media.frame_seconds.min() >= 0
+    assert media.frame_seconds.max() < 2.0
+
+
+def test_images_and_folders_of_images_are_shown(tmp_path: Path) -> None:
+    picture = Image.fromarray(np.full((56, 84, 3), 90, np.uint8))
+    for place in range(6):
+        picture.save(tmp_path / f"{place}.png")
+    box = TaskRow(id="i", task="box", question="the dog", image=picture, box=(0, 0, 42, 56), width_px=84, height_px=56)
+    frames = TaskRow(id="f", task="moment", question="a dog", video=str(tmp_path), frame_rate=2.0, spans=((0.0, 1.5),))
+    batch = load_collator("qwen2_5_vl")([box, replace(box, image=str(tmp_path / "0.png")), frames])
+    assert torch.equal(*batch["pixel_values"].chunk(2))
+    assert batch["targets"].boxes.tolist() == [[0.0, 0.0, 0.5, 1.0]] * 2
+    assert batch["targets"].spans[0].tolist() == [[0.0, 0.5]]
+    assert batch["media"][0].is_image
+    for row in (replace(box, image="gone.png"), replace(frames, video="gone.mp4")):
+        with pytest.raises(BadRowError, match=f"row '{row.id}': its (image|video) cannot be read: "):
+            load_collator("qwen2_5_vl")([row])
+
+
+def test_a_control_token_in_the_words_of_a_row_is_rejected() -> None:
+    row = TaskRow(id="x", task="dialogue", question="What is <|box|>?", answer="A box.")
+    message = "row 'x': its words hold '<|box|>', which is a control token of the model"
+    with pytest.raises(BadRowError, match=re.escape(message)):
+        load_collator("internvl")([row])
+
+
+def test_columns_of_a_dataset_are_rows_too() -> None:
+    from dataclasses import asdict
+
+    from datasets import Dataset
+
+    collator, rows = load_collator("internvl"), make_task_rows()
+    found = collator([Dataset.from_list([asdict(row) for row in rows])[place] for place in range(3)])
+    wanted = collator(rows[:3])
+    assert torch.equal(found["input_ids"], wanted["input_ids"])
+    assert torch.equal(found["targets"].masks[0], wanted["targets"].masks[0])
+
+
+def test_wrong_settings_are_named() -> None:
+    _, processor = load_vlm("internvl")
+    with pytest.raises(ValueError, match=re.escape("answers = 'words' or wording = 'train' is not known")):
+        TaskPreferenceCollator(processor, answers="words")  # type: ignore[arg-type]
+    with pytest.raises(ValueError, match=re.escape("the tokenizer lacks '<|moment|>'; call add_task_tokens")):
+        TaskPreferenceCollator(processor)
+    assert TaskPreferenceCollator(processor, answers="text").budget == FrameBudget(num_frames=16)
+
+
+def test_clips_of_other_lengths_are_refused_where_the_model_takes_one() -> None:
+    collator = load_collator("llava_onevision")
+    row = make_task_rows()[3]
+    short = replace(row, start_seconds=0.0, end_seconds=0.2)
+    with pytest.raises(ValueError, match="this model takes clips of one length in a batch, these have "):
+        collator([row, short])
+
+
+def test_features_of_another_extractor_come_by_column(tmp_path: Path) -> None:
+    values = np.arange(12, dtype=np.float32).reshape(4, 3)
+    np.save(tmp_path / "a.npy", values)
+    moment, talk = make_task_rows()[0], make_task_rows()[-1]
+    rows = [
+        replace(moment, features=str(tmp_path / "a.npy")),
+        talk,
+        replace(moment, features=values[:2], feature_seconds=(0.5, 3.0)),
+    ]
+    collator = load_collator("internvl")
+    for batch in (collator(rows), collator.collate_prompts(rows)):
+        features = batch["features"]
+        assert torch.equal(features.grid[0, :, 0, 0], torch.from_numpy(values))
+        assert features.times_seconds.tolist() == [[0.5, 1.5, 2.5, 3.5], [0.0] * 4, [0.5, 3.0, 0.0, 0.0]]
+        assert features.frames_valid().sum(1).tolist() == [4, 0, 2]
+        assert features.duration_seconds.tolist() == [4.0, 0.0, 4.0]
+    assert "features" not in collator([moment])
+    for change, reason in (
+        ({"features": values[0]}, "its features are of shape (3,); allowed is [T, D]"),
+        (
+            {"features": values * np.nan},
+            "of shape (4, 3); allowed is [T, D], one row or more, all finite",
+        ),
+        ({"features": "gone.npy"}, "its features cannot be read: "),
+        ({"features": values, "feature_seconds": (1.0,)}, "it has 4 features and 1 times"),
+    ):
+        with pytest.raises(BadRowError, match=re.escape(reason)):
+            collator([replace(moment, **change)])
+    with pytest.raises(BadRowError, match="it has features and shows nothing"):
+        collator([replace(talk, features=values)])
+
+
+def test_a_model_reads_them(tmp_path: Path) -> None:
+    model, processor = make_model("internvl", moment_feature_width=3)
+    rows = [replace(row, features=np.random.default_rng(0).normal(size=(6, 3))) for row in make_task_rows()[:5]]
+    output = model(**make_collator(processor)(rows))
+    assert output.loss.isfinite()
+    assert output.moment.saliency.shape == (2, 6)

@@ -1,0 +1,282 @@
+from __future__ import annotations
+
+import json
+import re
+from typing import Any
+
+import numpy as np
+import pytest
+
+torch = pytest.importorskip("torch", reason="torch is not installed; pip install 'vidground-hf[models]'")
+
+from tests.task_preference_rows import make_collator, make_model, make_task_rows  # noqa: E402
+from vidground_hf.stats.checks import UNANSWERED  # noqa: E402
+from vidground_hf.task_preference.evaluation import (  # noqa: E402
+    answer_rows,
+    measure_forgetting,
+    score_answers,
+    score_routing,
+)
+from vidground_hf.task_preference.evaluation_baselines import (  # noqa: E402
+    answer_all_objects,
+    answer_constantly,
+    find_constants,
+)
+from vidground_hf.task_preference.evaluation_scores import choose_option, is_right  # noqa: E402
+from vidground_hf.task_preference.generation import TaskPreferenceAnswer  # noqa: E402
+from vidground_hf.task_preference.row_text import read_written_labels, write_box, write_masks  # noqa: E402
+from vidground_hf.task_preference.task_rows import BadRowError, TaskRow  # noqa: E402
+
+NOTHING = TaskPreferenceAnswer(text="")
+
+
+def make_moment(name: str, *spans: tuple[float, float], **settings: Any) -> TaskRow:
+    return TaskRow(id=name, task="moment", question="a dog", video="v.mp4", spans=spans, **settings)
+
+
+def answer_span(*spans: tuple[float, float], text: str = "") -> TaskPreferenceAnswer:
+    scores = torch.linspace(1, 0.5, len(spans))
+    return TaskPreferenceAnswer(text=text, tasks=("moment",), spans=torch.tensor(spans), scores=scores)
+
+
+def make_talk(name: str, answer: str = "red", **settings: Any) -> TaskRow:
+    return TaskRow(id=name, task="dialogue", question="Which?", answer=answer, **settings)
+
+
+def say(text: str) -> TaskPreferenceAnswer:
+    return TaskPreferenceAnswer(text=text)
+
+
+def test_moments_are_scored_and_a_silent_row_is_wrong() -> None:
+    rows = [make_moment("a", (0.0, 8.0)), make_moment("b", (3.0, 5.0), (20.0, 30.0)), make_moment("c", (0.0, 1.0))]
+    found = score_answers(rows, [answer_span((0.0, 10.0)), answer_span((4.0, 6.0), (20.0, 30.0)), NOTHING])
+    scores = found["moments"]
+    assert scores["r1@0.7"] == pytest.approx(1 / 3)
+    assert scores["miou"] == pytest.approx((0.8 + 1 / 3) / 3)
+    assert (scores["num_missing"], scores["num_examples"]) == (1, 3)
+    assert found["routing"]["accuracy"] == pytest.approx(2 / 3)
+    assert set(found) == {"routing", "moments"}
+
+
+def test_highlights_take_the_nearest_patch_of_each_clip() -> None:
+    ratings = ((0.0, 0.0), (4.0, 4.0), (1.0, 1.0))
+    row = make_moment("a", (2.0, 4.0), ratings=ratings, clip_seconds=2.0)
+    answer = TaskPreferenceAnswer(
+        text="",
+        tasks=("moment",),
+        spans=torch.tensor([[2.0, 4.0]]),
+        scores=torch.ones(1),
+        saliency=torch.tensor([0.1, 0.9]),
+        times_seconds=torch.tensor([1.4, 2.6]),
+    )
+    scores = score_answers([row], [answer])["highlights"]
+    assert scores["hit1@very_good"] == 1.0
+    assert scores["map@very_good"] == 0.5  # the last clip has the same patch, and shares its rank
+    assert scores["map"] == 1.0
+    assert score_answers([row], [NOTHING])["highlights"]["num_missing"] == 1
+
+
+def test_reasoning_needs_the_answer_and_the_place() -> None:
+    settings = {"options": ("red", "blue"), "answer": "blue"}
+    rows = [make_moment(name, (1.0, 6.0), **settings) for name in "abc"]
+    scores = score_answers(
+        rows,
+        [answer_span((2.0, 4.0), text="B"), answer_span((2.0, 4.0), text="A"), answer_span((7.0, 9.0), text="blue")],
+    )["reasoning"]
+    assert scores["acc_qa"] == pytest.approx(2 / 3)
+    assert scores["acc_gqa"] == pytest.approx(1 / 3)
+    assert scores["iop@0.5"] == pytest.approx(2 / 3)
+
+
+def test_boxes_are_scored_in_pixels() -> None:
+    settings: dict[str, Any] = {
+        "task": "box",
+        "question": "the dog",
+        "image": "a.png",
+        "width_px": 10,
+        "height_px": 10,
+    }
+    rows = [TaskRow(id=name, box=(0.0, 0.0, 4.0, 2.0), **settings) for name in "ab"]
+    answer = TaskPreferenceAnswer(text="", tasks=("box",), boxes=torch.tensor([[0.0, 0.0, 4.0, 4.0]]))
+    scores = score_answers(rows, [answer, NOTHING])["boxes"]
+    assert (scores["acc@0.5"], scores["miou"], scores["num_missing"]) == (0.5, 0.25, 1)
+
+
+def test_masks_of_every_annotated_frame_are_scored() -> None:
+    left, both = (json.dumps({"size": [1, 2], "counts": counts}) for counts in ([0, 1, 1], [0, 2]))
+    settings: dict[str, Any] = {"task": "mask", "question": "the dog", "video": "v.mp4"}
+    row = TaskRow(id="k", masks=(both, left, None, None), mask_seconds=(0.0, 1.0, 2.0, 3.0), **settings)
+    drawn = torch.tensor([[[[True, True]], [[False, False]]]])
+    answer = TaskPreferenceAnswer(text="", tasks=("mask",), masks=drawn, mask_seconds=torch.tensor([0.4, 2.6]))
+    scores = score_answers([row], [answer])["masks"]
+    # Frames at 0 and 1 s have the first drawn mask, those at 2 and 3 s the second.
+    assert scores["j"] == pytest.approx((1 + 0.5 + 1 + 1) / 4)
+    assert scores["j_present"] == pytest.approx(0.75)
+    assert (scores["num_empty_frames"], scores["num_never_present"]) == (2, 0)
+    silent = score_answers([row], [NOTHING])["masks"]
+    assert (silent["j"], silent["j_present"], silent["num_missing"]) == (0.0, 0.0, 1)
+
+
+def test_tracks_are_scored_by_the_box_around_the_mask() -> None:
+    masks = tuple(json.dumps(box) if box else None for box in ([0, 0, 4, 4], [2, 0, 6, 4], None, [4, 0, 8, 4]))
+    row = TaskRow(
+        id="t", task="mask", question="the dog", video="v.mp4", masks=masks, mask_seconds=(0.0, 1.0, 2.0, 3.0),
+        width_px=10, height_px=6,
+    )  # fmt: skip
+    drawn = torch.zeros(1, 4, 6, 10, dtype=torch.bool)
+    drawn[0, 0, 0:4, 0:4] = drawn[0, 1, 0:4, 2:6] = drawn[0, 3, 0:4, 4:6] = True
+    answer = TaskPreferenceAnswer(text="", tasks=("mask",), masks=drawn, mask_seconds=torch.arange(4.0))
+    found = score_answers([row], [answer])
+    assert "masks" not in found
+    assert found["tracks"]["ao"] == pytest.approx((1 + 0.5) / 2)
+    assert found["tracks"]["num_frames"] == 2
+    assert score_answers([row], [NOTHING])["tracks"]["ao"] == 0.0
+
+
+def test_routing_counts_right_heads_and_false_triggers() -> None:
+    rows = [make_moment("a", (0.0, 1.0)), make_moment("b", (0.0, 1.0)), make_talk("c"), make_talk("d"), make_talk("e")]
+    answers = [
+        TaskPreferenceAnswer(text="", tasks=("moment",)),
+        TaskPreferenceAnswer(text="", tasks=("moment", "box")),
+        TaskPreferenceAnswer(text="", tasks=("box",)),
+        say("red"),
+        say("blue"),
+    ]
+    found = score_routing(rows, answers)
+    assert (found["accuracy"], found["accuracy_moment"], found["accuracy_box"]) == (0.5, 0.5, None)
+    assert found["false_triggers"] == pytest.approx(1 / 3)
+    assert found["called"] == {"moment": {"moment": 1, "several": 1}, "dialogue": {"box": 1, "none": 2}}
+    assert score_routing([], [])["accuracy"] is None
+    assert score_answers(rows, answers)["dialogue"] == {"accuracy": pytest.approx(1 / 3), "num_examples": 3}
+
+
+@pytest.mark.parametrize(
+    ("text", "option"),
+    [
+        ("B", "blue"),
+        (" B. blue", "blue"),
+        ("The answer is B.", "blue"),
+        ("(A)", "red"),
+        ("BLUE.", "blue"),
+        ("E", UNANSWERED),
+        ("green", UNANSWERED),
+        ("", UNANSWERED),
+    ],
+)
+def test_options_are_read_from_what_is_said(text: str, option: str) -> None:
+    assert choose_option(make_talk("a", options=("red", "blue")), text) == option
+
+
+def test_free_answers_are_compared_as_text() -> None:
+    assert is_right(make_talk("a", "A dog."), say(" a  dog"))
+    assert not is_right(make_talk("a", "A dog."), say("a cat"))
+    assert not is_right(make_moment("a", (0.0, 1.0)), say("a cat"))
+
+
+def test_forgetting_pairs_the_rows() -> None:
+    rows = [*(make_talk(str(k), video=f"{k}.mp4") for k in range(10)), make_moment("m", (0.0, 1.0))]
+    before = [say("red")] * 8 + [say("blue")] * 2 + [NOTHING]
+    after = [say("blue")] * 5 + [say("red")] * 4 + [say("blue")] + [NOTHING]
+    found = measure_forgetting(rows, before, after)
+    assert (found["accuracy_before"], found["accuracy_after"], found["change"]) == (0.8, 0.4, pytest.approx(-0.4))
+    assert (found["num_forgotten"], found["num_learned"]) == (5, 1)
+    assert found["p_value"] == pytest.approx(2 * (1 + 6) / 2**6)
+    assert found["change_low"] <= -0.4 <= found["change_high"]
+    assert (found["num_examples"], found["num_unscored"]) == (10, 1)
+    with pytest.raises(ValueError, match=re.escape("none of 1 rows is dialogue")):
+        measure_forgetting(rows[-1:], [NOTHING], [NOTHING])
+    with pytest.raises(ValueError, match=re.escape("got 2 rows, 1 answers before and 2 after; pass one each")):
+        measure_forgetting(rows[:2], [NOTHING], [NOTHING] * 2)
+
+
+def test_written_labels_are_read_by_what_they_are() -> None:
+    settings: dict[str, Any] = {"video": "v.mp4", "width_px": 8, "height_px": 4}
+    row = TaskRow(id="b", task="box", question="the dog", box=(0.0, 0.0, 4.0, 4.0), **settings)
+    box = read_written_labels(row, say(write_box([0.0, 0.5, 0.5, 1.0])))
+    assert box.tasks == ("box",)
+    assert box.boxes is not None
+    assert box.boxes.tolist() == [[0.0, 2.0, 4.0, 4.0]]
+    masks = np.zeros((2, 4, 8), dtype=bool)
+    masks[1, 0:2, 4:8] = True
+    drawn = read_written_labels(row, say(write_masks(masks, [0.0, 1.5])))
+    assert drawn.tasks == ("mask",)
+    assert drawn.masks is not None
+    assert drawn.mask_seconds is not None
+    assert torch.equal(drawn.masks[0], torch.from_numpy(masks[1:]))
+    assert drawn.mask_seconds.tolist() == [1.5]
+    unseen = read_written_labels(row, say("not to be seen"))
+    assert unseen.masks is not None
+    assert not unseen.masks.any()
+    moment = read_written_labels(row, say("1.0 to 2.5 seconds; 3.0 to 4.0 seconds. B"))
+    assert (moment.tasks, moment.text) == (("moment",), "B")
+    assert moment.spans is not None
+    assert moment.spans.tolist() == [[1.0, 2.5], [3.0, 4.0]]
+    assert read_written_labels(row, say("a dog")) == say("a dog")
+    unknown = read_written_labels(make_talk("d"), say(write_box([0.0, 0.5, 0.5, 1.0])))
+    assert (unknown.tasks, unknown.boxes) == (("box",), None)
+
+
+def test_a_model_is_asked_every_row_in_order() -> None:
+    model, processor = make_model("internvl")
+    rows = make_task_rows()
+    model.train()
+    answers = answer_rows(model, make_collator(processor, wording="held_out"), rows, batch_size=4, max_new_tokens=3)
+    assert model.training
+    assert len(answers) == len(rows)
+    alone = answer_rows(model, make_collator(processor, wording="held_out"), rows[5:6], max_new_tokens=3)
+    assert alone[0].text == answers[5].text
+    scores = score_answers(rows, answers)
+    assert set(scores) == {"routing", "moments", "reasoning", "boxes", "masks", "dialogue"}
+    assert scores["routing"]["num_tasks"] == 8
+    written = answer_rows(model, make_collator(processor, answers="text"), rows[:2], max_new_tokens=3)
+    assert len(written) == 2
+    with pytest.raises(ValueError, match=re.escape("got 11 rows and 2 answers; pass one answer for each row")):
+        score_answers(rows, written)
+
+
+def test_the_best_constant_is_chosen_on_other_rows() -> None:
+    shown: dict[str, Any] = {"duration_seconds": 10.0}
+    known = [make_moment(str(end), (0.0, end), **shown) for end in (4.0, 5.0, 6.0)]
+    known += [make_moment("late", (6.0, 10.0), **shown)]
+    boxed: dict[str, Any] = {"task": "box", "question": "the dog", "image": "a.png", "width_px": 10, "height_px": 20}
+    boxes = [TaskRow(id=str(k), box=(0.0, 0.0, 5.0, side), **boxed) for k, side in enumerate((9.0, 10.0, 20.0))]
+    constants = find_constants([*known, *boxes, make_talk("t")])
+    assert constants.span is not None
+    assert constants.box is not None
+    assert constants.span.tolist() == [0.0, 0.5]
+    assert constants.box.tolist() == [0.0, 0.0, 0.5, 0.5]
+    asked = [make_moment("x", (0.0, 20.0), duration_seconds=40.0), boxes[1], make_talk("t")]
+    answers = answer_constantly(asked, constants)
+    found = score_answers(asked, answers)
+    assert (found["moments"]["miou"], found["boxes"]["miou"]) == (1.0, 1.0)
+    assert answers[2] == NOTHING
+    assert find_constants([make_talk("t")]) == (None, None)
+    with pytest.raises(BadRowError, match=re.escape("row 'y': how long its clip is must be known")):
+        answer_constantly([make_moment("y", (0.0, 1.0))], constants)
+
+
+def test_all_objects_are_those_of_all_rows_of_a_clip() -> None:
+    left, right = (json.dumps({"size": [1, 2], "counts": counts}) for counts in ([0, 1, 1], [1, 1]))
+    settings: dict[str, Any] = {"task": "mask", "question": "the dog", "mask_seconds": (0.0, 1.0)}
+    rows = [
+        TaskRow(id="a", video="v.mp4", masks=(left, None), **settings),
+        TaskRow(id="b", video="v.mp4", masks=(right, None), **settings),
+        TaskRow(id="c", video="w.mp4", masks=(right, right), **settings),
+    ]
+    answers = answer_all_objects([*rows, make_talk("t")])
+    masks = [answer.masks for answer in answers]
+    assert masks[0] is not None
+    assert masks[2] is not None
+    assert masks[0].tolist() == [[[[True, True]], [[False, False]]]]
+    assert masks[2].tolist() == [[[[False, True]], [[False, True]]]]
+    assert masks[3] is None
+    assert score_answers(rows, answers[:3])["masks"]["j_present"] == pytest.approx((0.5 + 0.5 + 1) / 3)
+
+
+def test_a_blind_model_sees_grey() -> None:
+    _, processor = make_model("internvl")
+    rows = make_task_rows()[:2]
+    seen, grey = (make_collator(processor, is_blind=is_blind)(rows) for is_blind in (False, True))
+    assert torch.equal(seen["input_ids"], grey["input_ids"])
+    assert seen["pixel_values"].std() > 0.1
+    assert all(frame.std() < 1e-3 for frame in grey["pixel_values"].flatten(0, 1))
