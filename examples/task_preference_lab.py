@@ -144,11 +144,7 @@ def make_sets(folder: Path, sizes: LabSizes) -> LabSets:
     rng = np.random.default_rng(HELD_OUT_SEED)
     return LabSets(
         [row for clip in train for row in make_rows(clip, folder / "train")],
-        [
-            row
-            for clip in held_out
-            for row in sample_rows(make_rows(clip, folder / "held_out"), HELD_OUT_COUNTS, rng)
-        ],
+        [row for clip in held_out for row in sample_rows(make_rows(clip, folder / "held_out"), HELD_OUT_COUNTS, rng)],
         {clip.id: clip for clip in held_out},
     )
 
@@ -242,7 +238,7 @@ def summarize(folder: Path, sizes: LabSizes, seconds: float) -> str:
     result = {"sizes": asdict(sizes), "contrasts": contrasts, "scores": scores, "probes": probes}
     write_json(folder / "result.json", {**result, "seconds": run_seconds})
     draw_scores(folder / "scores.png", scores)
-    spent = f"{seconds:.0f} s this time; all runs but the bases together {sum(run_seconds.values()):.0f} s of one process"
+    spent = f"{seconds:.0f} s this time; all runs but the bases {sum(run_seconds.values()):.0f} s of one process"
     return "\n\n".join(
         [format_scores(scores), format_kinds(scores), format_contrasts(contrasts), format_probes(probes), spent]
     )

@@ -1,4 +1,4 @@
-"""The arms of the task preference lab: which rows are learned from, how, and in which stages, by the library's trainer.
+"""The arms of the task preference lab: which rows are learned from, how and in which stages, by the library's trainer.
 
 Scoring is in `task_preference_lab_scores.py`.
 """

@@ -21,8 +21,9 @@ from vidground_hf.task_preference.task_rows import TaskRow
 from vidground_hf.toy_world import CELL_NAMES, COLOURS, GRID_CELLS, NUM_PHASES, PLACES, SHAPES
 
 # Behind which language layer what is read: each needs what the ones before it give.
-PLACE_LAYER, PHASE_LAYER, ANSWER_LAYER, REFERENCE_LAYER = 1, 3, 3, 3
-NUM_REFERENCE_TOKENS = 3  # the last ones of a prompt say what it refers to: the end of the turn and the start of the next
+PLACE_LAYER, PHASE_LAYER, REFERENCE_LAYER = 1, 2, 3
+ANSWER_LAYERS = (2, 3)
+NUM_REFERENCE_TOKENS = 3  # the last ones of a prompt say what it refers to
 TRAITS = (("", *PLACES), COLOURS, SHAPES)
 UNKNOWN = -100  # as PyTorch's cross entropy leaves a target out
 
@@ -52,8 +53,8 @@ class Asked(NamedTuple):
     Attributes:
         question (`str`): as it is worded.
         answer (`str`, *optional*): of dialogue.
-        traits (`tuple[int, int, int]`): place, colour and shape that the words refer to, positions in `TRAITS`, where no
-            answer is learned; else `UNKNOWN`.
+        traits (`tuple[int, int, int]`): place, colour and shape that the words refer to, positions in `TRAITS`, where
+            no answer is learned; else `UNKNOWN`.
     """
 
     question: str
@@ -179,12 +180,14 @@ class Learner(nn.Module):
         firsts, ends = (
             torch.tensor([len(part) for part in parts])[rows] for parts in (prompts, questions)
         )  # first token behind each
-        early = inner.language_model.norm(out.hidden_states[ANSWER_LAYER][rows, ends - 1])
+        early = torch.cat([out.hidden_states[layer][rows, ends - 1] for layer in ANSWER_LAYERS])
         wanted = ids[rows, firsts]
         said = self.model.lm_head(out.last_hidden_state[rows, firsts - 1]).argmax(1)
         losses = {
             "answers": cross_entropy(logits, labels[:, 1:][is_next]),
-            "early": cross_entropy(self.model.lm_head(early), wanted),
+            "early": cross_entropy(
+                self.model.lm_head(inner.language_model.norm(early)), wanted.repeat(len(ANSWER_LAYERS))
+            ),
             "reference": self._grade_references(out.hidden_states[REFERENCE_LAYER], prompts, asked),
         }
         return losses, float((said == wanted).float().mean())
@@ -194,7 +197,6 @@ class Learner(nn.Module):
         read = states[torch.arange(len(asked))[:, None], ends]
         wanted = torch.tensor([one.traits for one in asked])[:, None].expand(-1, NUM_REFERENCE_TOKENS, -1)
         terms = [
-            cross_entropy(reader(read).flatten(0, 1), wanted[..., k].flatten())
-            for k, reader in enumerate(self.traits)
+            cross_entropy(reader(read).flatten(0, 1), wanted[..., k].flatten()) for k, reader in enumerate(self.traits)
         ]
         return torch.stack(terms).sum()

@@ -29,11 +29,11 @@ from vidground_hf.toy_world import COLOURS, PLACES, SHAPES
 WIDTH, NUM_LANGUAGE_LAYERS, NUM_VISION_LAYERS = 96, 4, 1
 # Numbers whole, and the mark of seconds with its colon, so that what is written comes back as it was.
 _PIECES = r"\d+\.\d+|s:|\w+|[^\w\s]"
-_SIDES = {round(1000 * side / SIDE_PX) for side in range(0, SIDE_PX + 1)}  # as `answers="text"` writes sides
+_SIDES = {round(1000 * side / SIDE_PX) for side in range(SIDE_PX + 1)}  # as `answers="text"` writes sides
 
 
 def make_lab_processor() -> Any:
-    """A processor that knows the words of the lab, and has a token for every number that its labels are written with."""
+    """A processor that knows the words of the lab, and has a token for each number in its labels."""
     splitter = Sequence([WhitespaceSplit(), Split(Regex(_PIECES), "isolated")])
     words = {word for text in _list_texts() for word, _ in splitter.pre_tokenize_str(text)}
     vocabulary = {word: k for k, word in enumerate([*CONTROL, "<unk>", *sorted({*words, "user", "assistant"})])}

@@ -120,7 +120,9 @@ def format_probes(probes: Mapping[str, Mapping[int, Mapping[str, Any]]]) -> str:
     lines = ["read from the task states of held-out clips", f"{'':26}{'colour':>10}{'shape':>10}{'place':>10}"]
     for name, found in probes.items():
         for task in next(iter(found.values())):
-            means = (100 * np.mean([one[task][trait] for one in found.values()]) for trait in ("colour", "shape", "place"))
+            means = (
+                100 * np.mean([one[task][trait] for one in found.values()]) for trait in ("colour", "shape", "place")
+            )
             lines.append(f"{name + ', ' + task:26}" + "".join(f"{mean:>10.1f}" for mean in means))
     return "\n".join(lines)
 

@@ -24,13 +24,13 @@ from vidground_hf.media import FrameBudget
 from vidground_hf.task_preference.configuration import TASKS
 from vidground_hf.task_preference.row_media import read_row_media
 from vidground_hf.task_preference.templates import TEMPLATES
-from vidground_hf.toy_world import COLOURS, GRID_CELLS, PLACES, SHAPES, Clip, label_cells
+from vidground_hf.toy_world import GRID_CELLS, Clip, label_cells
 
 BUDGET = FrameBudget(num_frames=NUM_SHOWN, size=None)
 LEARNING_RATE, NUM_RISING_STEPS = 3e-3, 50
 DECAY_SHARE = 0.4  # of the steps, the last ones, in which the learning rate falls to 0
 LOOKING_CLIPS, FRAME_CLIPS, TALKING_CLIPS = 16, 24, 8  # of a step
-NUM_QUESTIONS, NUM_REFERENCES = 5, 2  # of a clip
+NUM_QUESTIONS, NUM_REFERENCES = 5, 1  # of a clip
 KEPT_STEPS = REPORT_STEPS = 100
 
 
@@ -79,7 +79,7 @@ def _label_offsets(clip: Clip) -> NDArray[np.int64]:
 
 
 def draw_questions(lessons: Lessons, view: View, rng: random.Random) -> list[Asked]:
-    """Questions, those of a clip together: dialogue that the view can answer, then references in words of the tasks."""
+    """Questions, those of a clip together: dialogue that the view can answer, then references as tasks ask."""
     asked = []
     for clip in view.clips:
         rows = lessons.rows[clip]

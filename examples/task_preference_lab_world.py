@@ -1,4 +1,4 @@
-"""The clips of the task preference lab and what is asked about them: the toy world off its grid, as rows of every task.
+"""The clips of the task preference lab and what is asked about them: the toy world off its grid, rows of every task.
 
 No model is here.
 """
@@ -16,7 +16,16 @@ from numpy.typing import NDArray
 
 from vidground_hf.task_preference.row_masks import encode_mask
 from vidground_hf.task_preference.task_rows import TaskRow
-from vidground_hf.toy_world import GRID_CELLS, NUM_PHASES, PLACES, Clip, ToyObject, draw_shape, generate_clips, render_clip
+from vidground_hf.toy_world import (
+    GRID_CELLS,
+    NUM_PHASES,
+    PLACES,
+    Clip,
+    ToyObject,
+    draw_shape,
+    generate_clips,
+    render_clip,
+)
 
 CELL_PX, OBJECT_PX = 16, 10
 OFFSETS_PX = (0, 2, 4, 6)  # of an object in its cells; even ones survive chroma subsampling
