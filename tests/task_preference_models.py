@@ -59,12 +59,14 @@ def _save(family: str, tied: bool) -> tuple[Path, TemporaryDirectory[str]]:
     return folder, holder
 
 
-def load_vlm(family: str, *, tied: bool = False) -> tuple[Any, Any]:
+def load_vlm(family: str, *, tied: bool = False, dtype: str = "float32") -> tuple[Any, Any]:
     """A fresh model of a family and its processor."""
     from transformers import AutoModelForImageTextToText, AutoProcessor
 
     folder, _ = _save(family, tied)
-    return AutoModelForImageTextToText.from_pretrained(folder).eval(), AutoProcessor.from_pretrained(folder)
+    return AutoModelForImageTextToText.from_pretrained(folder, dtype=dtype).eval(), AutoProcessor.from_pretrained(
+        folder
+    )
 
 
 @cache
@@ -73,13 +75,13 @@ def make_model(family: str, *, tied: bool = False) -> tuple[Any, Any]:
     return make_fresh_model(family, tied=tied)
 
 
-def make_fresh_model(family: str, *, tied: bool = False, **settings: Any) -> tuple[Any, Any]:
+def make_fresh_model(family: str, *, tied: bool = False, dtype: str = "float32", **settings: Any) -> tuple[Any, Any]:
     """The same, to be changed."""
     import torch
 
     from vidground_hf.task_preference.modeling import TaskPreferenceModel
 
-    vlm, processor = load_vlm(family, tied=tied)
+    vlm, processor = load_vlm(family, tied=tied, dtype=dtype)
     torch.manual_seed(0)
     return TaskPreferenceModel.from_vlm(vlm, processor, **settings).eval(), processor
 

@@ -120,6 +120,7 @@ def test_it_is_saved_and_loaded_to_the_bit(family: str, tied: bool, tmp_path: Pa
     assert all(torch.equal(mine, other) for mine, other in zip(run(resumed.eval(), processor), wanted, strict=True))
 
 
+@pytest.mark.filterwarnings("ignore:`is_gradient_checkpointing` is deprecated:FutureWarning")  # peft asks for it
 def test_it_can_be_put_on_the_bare_model_by_peft(tmp_path: Path) -> None:
     model, processor = make_fresh_model("qwen2_5_vl")
     add_lora(model)
@@ -153,14 +154,13 @@ def test_a_second_one_is_refused() -> None:
         add_lora(model)
 
 
-@pytest.mark.parametrize("lacking", ["lora_B", "trainable_tokens_delta"])
-def test_an_adapter_that_does_not_fill_the_model_is_refused(lacking: str, tmp_path: Path) -> None:
+def test_an_adapter_that_does_not_fill_the_model_is_refused(tmp_path: Path) -> None:
     model, _ = make_fresh_model("internvl")
     add_lora(model)
     model.save_pretrained(tmp_path)
     file = tmp_path / ADAPTER_FOLDER / "adapter_model.safetensors"
     tensors = load_file(file)
-    gone = [name for name in tensors if lacking in name]
+    gone = [name for name in tensors if "lora_B" in name]
     save_file({name: tensor for name, tensor in tensors.items() if name not in gone}, file, metadata={"format": "pt"})
     message = f"does not fit: {len(gone)} of its tensors are missing and 0 belong nowhere"
     with pytest.raises(ValueError, match=re.escape(message)):

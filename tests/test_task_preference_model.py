@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import re
+from functools import cache
 from typing import Any
 
 import numpy as np
@@ -61,8 +62,19 @@ def make_training_batch(processor: Any, requests: list[Request] = MIXED) -> dict
     return batch | {"media": media, "labels": labels}
 
 
+@cache
+def make_local_model(family: str) -> tuple[Any, Any]:
+    """Without attention in the vision tower: what a cell has is from its own patches alone."""
+    model, processor = make_fresh_model(family)
+    names = re.compile(r"\.(visual|vision_tower|vision_model)\..*\.(attn\.proj|out_proj|projection_layer)\.")
+    with torch.no_grad():
+        weights = [weight.zero_() for name, weight in model.named_parameters() if names.search(name)]
+    assert weights
+    return model, processor
+
+
 def read_grid(family: str, request: Request) -> Any:
-    model, processor = make_model(family)
+    model, processor = make_local_model(family)
     batch, media = make_batch(processor, [request])
     with torch.no_grad():
         outputs, _ = look(model.vlm, batch)
@@ -174,10 +186,11 @@ def test_an_unknown_layout_is_refused() -> None:
 def test_wrapping_leaves_a_model_as_it_is(family: str) -> None:
     vlm, _ = load_vlm(family)
     model, processor = make_model(family)
-    batch, media = make_batch(processor, [MIXED[2], Request("x", seed=3)])
-    with torch.no_grad():
-        before, after = vlm(**batch).logits, model(**batch, media=media).logits
-    assert torch.equal(after[..., : before.shape[-1]], before)
+    for request in (MIXED[2], Request("x", seed=3)):
+        batch, media = make_batch(processor, [request])
+        with torch.no_grad():
+            before, after = vlm(**batch).logits, model(**batch, media=media).logits
+        assert torch.equal(after[..., : before.shape[-1]], before)
     names = list(model.state_dict())
     assert len(names) == len(set(names)) == len(list(model.vlm.state_dict())) + len(list(model.heads.state_dict()))
 
@@ -286,14 +299,14 @@ def test_every_process_has_gradients_of_the_same_parameters(family: str) -> None
     assert wanted["words"] == {key for key, _ in model.named_parameters()}
 
 
-def test_gradient_checkpointing_changes_nothing() -> None:
+def test_activation_checkpointing_changes_nothing() -> None:
     found = []
     for is_checkpointed in (False, True):
         model, processor = make_fresh_model("qwen2_5_vl")
         model.train()
         if is_checkpointed:
-            model.gradient_checkpointing_enable()
-            assert model.vlm.is_gradient_checkpointing
+            model.activation_checkpointing_enable()
+            assert model.vlm.is_activation_checkpointing
         output = model(**make_training_batch(processor), targets=make_targets())
         output.loss.backward()
         weight = model.vlm.get_decoder().layers[0].self_attn.q_proj.weight

@@ -80,8 +80,7 @@ def test_what_a_checkpoint_lacks_starts_afresh(family: str, tmp_path: Path) -> N
 
 
 def test_a_model_in_half_precision_keeps_its_heads_whole(tmp_path: Path) -> None:
-    model, processor = make_fresh_model("internvl")
-    model.vlm.to(torch.bfloat16)
+    model, processor = make_fresh_model("internvl", dtype="bfloat16")
     found = run(model, processor)
     assert found[0].dtype == torch.bfloat16
     assert {part.dtype for part in found[1:]} == {torch.float32}

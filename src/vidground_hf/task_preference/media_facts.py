@@ -39,7 +39,7 @@ class MediaFacts:
         if not self.times_seconds or min(self.times_seconds) < 0 or self.duration_seconds < 0:
             raise ValueError(
                 f"times_seconds = {self.times_seconds} with duration_seconds = {self.duration_seconds} is out of "
-                "range; pass the time of each frame shown, one or more, from the start of the clip, and the clip's length"
+                "range; pass the time of each frame shown, at least one, from the start of the clip, and its length"
             )
         if min(self.height, self.width) < 1:
             raise ValueError(

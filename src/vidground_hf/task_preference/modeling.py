@@ -206,6 +206,8 @@ class TaskPreferenceModel(PreTrainedModel):
         """
         inputs = {"input_ids": input_ids, "attention_mask": attention_mask, **inputs}
         seen, rest = look(self.vlm, inputs)
+        # By the rule that generation asks: with padding on the left, models on their own count it in.
+        rest.setdefault("position_ids", self.vlm._prepare_position_ids_for_generation(input_ids, dict(rest)))
         written = self.vlm(**rest, use_cache=False, output_hidden_states=-1)
         places = find_states(input_ids, self.config.task_token_ids or {})
         states = {task: written.hidden_states[-1][place] for task, place in places.items()}
@@ -334,6 +336,8 @@ class TaskPreferenceModel(PreTrainedModel):
         for weight in model.heads.parameters():
             # A checkpoint's tensors lie in memory as the file has them, and on a CPU the last bit depends on that.
             weight.data = weight.data.clone()
+        if model.config.sam_config is not None and "mask" in model.heads:
+            model.heads["mask"].sam.requires_grad_(False)  # loading makes every parameter anew
         if model.config.lora is not None:
             hub = {name: settings[name] for name in _HUB_SETTINGS if settings.get(name) is not None}
             load_adapter(model, str(pretrained_model_name_or_path), subfolder=ADAPTER_FOLDER, **hub)
