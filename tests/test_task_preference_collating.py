@@ -216,9 +216,36 @@ def test_wrong_settings_are_named() -> None:
     _, processor = load_vlm("internvl")
     with pytest.raises(ValueError, match=re.escape("answers = 'words' or wording = 'train' is not known")):
         TaskPreferenceCollator(processor, answers="words")  # type: ignore[arg-type]
-    with pytest.raises(ValueError, match=re.escape("the tokenizer lacks '<|moment|>'; call add_task_tokens")):
+    with pytest.raises(
+        ValueError, match=re.escape("the tokenizer has none of the task tokens, '<|moment|>' and so on;")
+    ):
         TaskPreferenceCollator(processor)
     assert TaskPreferenceCollator(processor, answers="text").budget == FrameBudget(num_frames=16)
+
+
+def test_a_task_without_a_head_is_rejected() -> None:
+    _, processor = load_vlm("internvl")
+    add_task_tokens(processor.tokenizer, ["box", "mask"])
+    collator, rows = make_collator(processor), make_task_rows()
+    assert len(collator(rows[1:4])["input_ids"]) == 3
+    message = "row 'clip_0000 moment': it asks for a moment, and the model has a head for box, mask only"
+    with pytest.raises(BadRowError, match=re.escape(message)):
+        collator(rows)
+
+
+def test_a_sam_gets_the_first_frame_where_masks_are_asked_for() -> None:
+    from transformers import Sam2ImageProcessor
+
+    sam = Sam2ImageProcessor(size={"height": 64, "width": 64}, mask_size={"height": 16, "width": 16})
+    collator, rows = load_collator("internvl", sam_processor=sam), make_task_rows()
+    batch = collator([rows[2], rows[-1]])
+    assert batch["sam_pixel_values"].shape == (2, 3, 64, 64)
+    media = read_row_media(rows[2], BUDGET)
+    assert media is not None
+    wanted = sam(images=[media.data[0]], return_tensors="pt")["pixel_values"]
+    assert torch.equal(batch["sam_pixel_values"][:1], wanted)
+    assert "sam_pixel_values" not in collator(rows[:2])
+    assert "sam_pixel_values" in collator.collate_prompts(rows[:2])  # any head may be called
 
 
 def test_clips_of_other_lengths_are_refused_where_the_model_takes_one() -> None:

@@ -270,6 +270,8 @@ def test_examples_of_known_sets_become_dialogue() -> None:
         "v.mp4",
         2.0,
     )
+    with pytest.raises(BadRowError, match=re.escape("row 'u': the answer is empty")):
+        read_dialogue({"id": "u", "question": "Which?"})
     with pytest.raises(BadRowError, match=re.escape("row 'e': it cannot be judged: no_answer")):
         read_dialogue(replace(example, defect="no_answer"))
 

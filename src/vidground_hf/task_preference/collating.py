@@ -41,6 +41,8 @@ class TaskPreferenceCollator:
         answers (`str`, *optional*, defaults to `"heads"`): or `"text"`.
         wording (`str`, *optional*, defaults to `"train"`): or `"held_out"`, for evaluation.
         seed (`int`, *optional*, defaults to 0): of the wordings.
+        sam_processor (`BaseImageProcessor`, *optional*): of the SAM that draws masks, where the model has one; it gets
+            the first frame that is shown, as large as the budget has it.
         is_blind (`bool`, *optional*, defaults to `False`): shows grey frames in the place of all others, for what a
             model answers that does not look.
 
@@ -61,6 +63,7 @@ class TaskPreferenceCollator:
         answers: Answers = "heads",
         wording: Wording = "train",
         seed: int = 0,
+        sam_processor: Any = None,
         is_blind: bool = False,
     ) -> None:
         if answers not in get_args(Answers) or wording not in get_args(Wording):
@@ -68,13 +71,13 @@ class TaskPreferenceCollator:
                 f"{answers = } or {wording = } is not known; pass 'heads' or 'text', and 'train' or 'held_out'"
             )
         vocabulary = processor.tokenizer.get_vocab()
-        missing = [token for task in TASKS for token in name_tokens(task) if token not in vocabulary]
-        if answers == "heads" and missing:
+        self.tasks = tuple(task for task in TASKS if all(token in vocabulary for token in name_tokens(task)))
+        if answers == "heads" and not self.tasks:
             raise ValueError(
-                f"the tokenizer lacks {missing[0]!r}; call add_task_tokens(processor.tokenizer), as "
-                "TaskPreferenceModel.from_vlm does, before the collator is made"
+                f"the tokenizer has none of the task tokens, {name_tokens(TASKS[0])[0]!r} and so on; call "
+                "add_task_tokens(processor.tokenizer) before the collator is made, or TaskPreferenceModel.from_vlm"
             )
-        self.processor = processor
+        self.processor, self.sam_processor = processor, sam_processor
         self.budget = FrameBudget(num_frames=NUM_FRAMES) if budget is None else budget
         self.answers, self.wording, self.seed, self.is_blind = answers, wording, seed, is_blind
 
@@ -86,7 +89,8 @@ class TaskPreferenceCollator:
 
         Returns:
             `dict[str, Any]`: tensors of the processor, padded on the right, `labels`, `media` (see `MediaFacts`) and,
-            with heads, `targets` (`Targets`) and, where rows have them, `features` (`VisionFeatures`).
+            with heads, `targets` (`Targets`) and, where they are needed, `features` (`VisionFeatures`) and
+            `sam_pixel_values`.
 
         Raises:
             `BadRowError`: for media that cannot be read and labels that do not go with it.
@@ -99,7 +103,8 @@ class TaskPreferenceCollator:
         batch = self._join(encoded, "right")
         if self.answers == "text":
             return batch
-        return batch | {"targets": make_targets(made, media)} | _list_features(made, media)
+        has_masks = any(row.task == "mask" for row in made)
+        return batch | {"targets": make_targets(made, media)} | self._prepare_for_heads(made, media, has_masks)
 
     def collate_prompts(self, rows: Sequence[TaskRow | Mapping[str, Any]]) -> dict[str, Any]:
         """Makes a batch for generation: the questions alone, padded on the left.
@@ -108,7 +113,8 @@ class TaskPreferenceCollator:
             rows (`Sequence[TaskRow]` or of `Mapping`): N rows, or their columns.
 
         Returns:
-            `dict[str, Any]`: tensors of the processor, `media`, and where rows have them `features`.
+            `dict[str, Any]`: tensors of the processor, `media`, and where they are needed `features` and
+            `sam_pixel_values`.
 
         Raises:
             `BadRowError`: for media that cannot be read.
@@ -116,7 +122,8 @@ class TaskPreferenceCollator:
         made = [read_task_row(row) for row in rows]
         media = [self._read_media(row) for row in made]
         encoded = [self._encode(row, None, shown) for row, shown in zip(made, media, strict=True)]
-        return self._join(encoded, "left") | _list_features(made, media)
+        # Whatever is asked, the model may call any head.
+        return self._join(encoded, "left") | self._prepare_for_heads(made, media, has_masks=True)
 
     def _read_media(self, row: TaskRow) -> ShownMedia | None:
         media = read_row_media(row, self.budget)
@@ -133,18 +140,29 @@ class TaskPreferenceCollator:
         pad_id = tokenizer.eos_token_id if tokenizer.pad_token_id is None else tokenizer.pad_token_id
         return join_rows(encoded, pad_id=pad_id, padding_side=padding_side)
 
+    def _prepare_for_heads(
+        self, rows: Sequence[TaskRow], media: Sequence[ShownMedia | None], has_masks: bool
+    ) -> dict[str, Any]:
+        """What heads look at beside the model's own features."""
+        found: dict[str, Any] = {}
+        features = read_features(rows, media)
+        if features is not None:
+            found["features"] = features
+        if self.sam_processor is not None and has_masks:
+            blank = np.zeros((1, 1, 3), np.uint8)  # of rows that show nothing
+            frames = [blank if shown is None else shown.data[0] for shown in media]
+            found["sam_pixel_values"] = self.sam_processor(images=frames, return_tensors="pt")["pixel_values"]
+        return found
+
     def _write_answer(self, row: TaskRow, media: ShownMedia | None) -> str:
         words = word_answer(row) or ""
         if row.task == "dialogue":
             return words
+        if self.answers == "heads" and row.task not in self.tasks:
+            row.reject(f"it asks for a {row.task}, and the model has a head for {', '.join(self.tasks)} only")
         if self.answers == "heads":
             return " ".join(filter(None, ["".join(name_tokens(row.task)), words]))
         return ". ".join(filter(None, [_write_labels(row, media), words]))
-
-
-def _list_features(rows: Sequence[TaskRow], media: Sequence[ShownMedia | None]) -> dict[str, Any]:
-    features = read_features(rows, media)
-    return {} if features is None else {"features": features}
 
 
 def read_task_row(row: TaskRow | Mapping[str, Any]) -> TaskRow:

@@ -168,7 +168,7 @@ def read_dialogue(row: Mapping[str, Any] | Example) -> list[TaskRow]:
             task="dialogue",
             question=row["question"],
             options=tuple(row.get("options") or ()),
-            answer=row["answer"],
+            answer=row.get("answer"),
             video=row.get("video"),
             image=row.get("image"),
             start_seconds=row.get("start_seconds"),
