@@ -7,7 +7,7 @@ import pytest
 
 torch = pytest.importorskip("torch", reason="task preference runs on torch; pip install 'vidground-hf[models]'")
 
-from torch import Tensor, nn  # noqa: E402
+from torch import Generator, Tensor, nn  # noqa: E402
 
 from vidground_hf.stats.boxes import box_iou  # noqa: E402
 from vidground_hf.task_preference.features import VisionFeatures, stack_features  # noqa: E402
@@ -102,7 +102,7 @@ def test_gradients_reach_every_parameter_and_the_state(name: str) -> None:
     features.grid.requires_grad_()
     generator = torch.Generator().manual_seed(1)
     outputs = [value for value in list_outputs(head(states, features)).values() if value.is_floating_point()]
-    sum((value * torch.randn(value.shape, generator=generator)).sum() for value in outputs).backward()  # type: ignore[union-attr]
+    sum((value * torch.randn(value.shape, generator=generator)).sum() for value in outputs).backward()
     without = [
         key for key, weight in head.named_parameters() if weight.grad is None or not weight.grad.abs().sum() > 0
     ]
@@ -148,7 +148,7 @@ def test_weights_can_be_filled_again(name: str) -> None:
 def test_loaded_weights_are_left_alone() -> None:
     layer = nn.Linear(2, 2)
     kept = layer.weight.clone()
-    layer.weight._is_hf_initialized = True  # as transformers marks what came from a checkpoint
+    layer.weight._is_hf_initialized = True  # type: ignore[attr-defined]  # the mark of what came from a checkpoint
     init_head_weights(layer)
     assert torch.equal(layer.weight, kept)
     assert layer.bias.tolist() == [0.0, 0.0]
@@ -230,7 +230,7 @@ def train(head: nn.Module, num_steps: int, take_step: Callable[[], Terms]) -> No
         schedule.step()
 
 
-def draw_clips(generator: torch.Generator, keys: Tensor, count: int) -> tuple[Tensor, VisionFeatures, list[Tensor]]:
+def draw_clips(generator: Generator, keys: Tensor, count: int) -> tuple[Tensor, VisionFeatures, list[Tensor]]:
     """Clips of 16 frames, each of some kind; one stretch, of at most half the clip, is of the kind asked for."""
     num_frames = 16
     lengths = torch.randint(2, num_frames // 2 + 1, (count,), generator=generator)
@@ -269,7 +269,7 @@ def test_the_temporal_head_learns_to_find_what_is_asked_for() -> None:
     assert mark_spans(spans, features).targets[torch.arange(256), out.saliency.argmax(1)].mean() > 0.99
 
 
-def draw_pictures(generator: torch.Generator, keys: Tensor, count: int) -> tuple[Tensor, VisionFeatures, Tensor]:
+def draw_pictures(generator: Generator, keys: Tensor, count: int) -> tuple[Tensor, VisionFeatures, Tensor]:
     """Grids of 6 x 6 cells with one object in each half, off the grid; one of the two is asked for."""
     num_cells = 6
     kinds = torch.rand(count, len(keys) - 1, generator=generator).argsort(1)[:, :2]

@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 torch = pytest.importorskip("torch", reason="task preference runs on torch; pip install 'vidground-hf[models]'")
 ops = pytest.importorskip("torchvision", reason="compares with it; pip install 'vidground-hf[models]'").ops
 
-from torch import Tensor  # noqa: E402
+from torch import Generator, Tensor  # noqa: E402
 from torch.nn import functional  # noqa: E402
 
 from vidground_hf.task_preference.heads_temporal import TemporalOutput  # noqa: E402
@@ -33,7 +33,7 @@ from vidground_hf.task_preference.mask_conv import MaskOutput  # noqa: E402
 SEEDS = st.integers(0, 10**6)
 
 
-def draw_boxes(generator: torch.Generator, count: int) -> Tensor:
+def draw_boxes(generator: Generator, count: int) -> Tensor:
     sides = torch.rand(count, 2, 2, generator=generator).sort(1).values
     return torch.cat([sides[:, 0], sides[:, 1]], dim=1)
 

@@ -6,7 +6,7 @@ import pytest
 
 torch = pytest.importorskip("torch", reason="task preference runs on torch; pip install 'vidground-hf[models]'")
 
-from torch import Tensor  # noqa: E402
+from torch import Generator, Tensor  # noqa: E402
 
 from vidground_hf.task_preference.features import VisionFeatures, stack_features  # noqa: E402
 from vidground_hf.task_preference.heads import ConvMaskHead, MaskOutput  # noqa: E402
@@ -39,7 +39,7 @@ def test_an_upsampling_that_is_no_power_of_2_is_refused(upsampling: int) -> None
         ConvMaskHead(STATE, DEPTH, upsampling=upsampling)
 
 
-def draw_clips(generator: torch.Generator, keys: Tensor, count: int) -> tuple[Tensor, VisionFeatures, list[Tensor]]:
+def draw_clips(generator: Generator, keys: Tensor, count: int) -> tuple[Tensor, VisionFeatures, list[Tensor]]:
     """Clips of two frames with one object in each half, off the grid; each is gone from half of the frames."""
     kinds = torch.rand(count, len(keys) - 1, generator=generator).argsort(1)[:, :2]
     size = 0.25 + 0.2 * torch.rand(count, 2, 2, generator=generator)

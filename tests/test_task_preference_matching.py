@@ -11,12 +11,12 @@ from hypothesis import strategies as st
 torch = pytest.importorskip("torch", reason="task preference runs on torch; pip install 'vidground-hf[models]'")
 
 from scipy.optimize import linear_sum_assignment  # noqa: E402
-from torch import Tensor  # noqa: E402
+from torch import Generator, Tensor  # noqa: E402
 
 from vidground_hf.task_preference.matching import find_centre_width, match_spans, span_giou  # noqa: E402
 
 
-def draw_spans(generator: torch.Generator, *shape: int) -> Tensor:
+def draw_spans(generator: Generator, *shape: int) -> Tensor:
     return torch.rand(*shape, 2, generator=generator).sort(-1).values
 
 

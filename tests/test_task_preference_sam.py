@@ -244,8 +244,8 @@ def test_an_object_is_followed_from_its_key_frame_both_ways(monkeypatch: pytest.
     session = processor.init_video_session(dtype=torch.float32)
     for index, frame in enumerate(pixels):
         session.add_new_frame(frame, index)
-    mask = torch.zeros(SIZE, SIZE, dtype=torch.bool)
-    mask[16:48, 8:24] = True
+    mask = torch.nn.functional.interpolate(key_logits, size=(SIZE, SIZE), mode="bilinear")[0, 0] > 0
+    assert mask.nonzero().aminmax(dim=0).max.tolist() == [47, 23]
     processor.add_inputs_to_inference_session(session, frame_idx=3, obj_ids=1, input_masks=mask)
     for reverse in (False, True):
         for found in video_model.propagate_in_video_iterator(session, start_frame_idx=3, reverse=reverse):
