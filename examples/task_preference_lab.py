@@ -16,6 +16,7 @@ import json
 import sys
 import time
 from dataclasses import asdict, dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -37,7 +38,9 @@ from task_preference_lab_table import (
 from task_preference_lab_warmup import WarmUpSizes, warm_up
 from task_preference_lab_world import make_rows, sample_rows, write_clips
 from tqdm import tqdm
+from transformers.utils import logging
 
+from vidground_hf.task_preference.configuration import TASKS
 from vidground_hf.task_preference.task_rows import TaskRow
 from vidground_hf.toy_world import Clip
 
@@ -57,6 +60,7 @@ class LabSizes:
         num_clips (`int`): of the arms.
         num_held_out_clips (`int`): with ten rows each.
         num_stage_steps (`tuple[int, int, int]`): of the stages.
+        num_probe_rows (`int`): of each task, to fit what reads the task states; at most as many are read.
         num_detector_rows (`int`), num_detector_steps (`int`): of the heads alone.
     """
 
@@ -66,6 +70,7 @@ class LabSizes:
     num_clips: int
     num_held_out_clips: int
     num_stage_steps: tuple[int, int, int]
+    num_probe_rows: int
     num_detector_rows: int
     num_detector_steps: int
 
@@ -77,6 +82,7 @@ STANDARD = LabSizes(
     num_clips=400,
     num_held_out_clips=100,
     num_stage_steps=(50, 200, 150),
+    num_probe_rows=250,
     num_detector_rows=1600,
     num_detector_steps=800,
 )
@@ -87,6 +93,7 @@ QUICK = LabSizes(
     num_clips=12,
     num_held_out_clips=6,
     num_stage_steps=(2, 2, 2),
+    num_probe_rows=12,
     num_detector_rows=64,
     num_detector_steps=4,
 )
@@ -97,6 +104,7 @@ FULL = LabSizes(
     num_clips=1000,
     num_held_out_clips=200,
     num_stage_steps=(100, 500, 400),
+    num_probe_rows=1000,
     num_detector_rows=3200,
     num_detector_steps=1600,
 )
@@ -120,9 +128,10 @@ def main() -> None:
     torch.set_num_threads(1)
     make_sets(folder, sizes)
     with torch.multiprocessing.get_context("spawn").Pool(arguments.processes) as pool:
-        for jobs in plan(folder, sizes):
-            done = pool.imap_unordered(run_job, jobs)
-            for _ in tqdm(done, desc=f"{jobs[0][2]}s" if jobs else "done", total=len(jobs), file=sys.stderr):
+        for name, jobs in plan(folder, sizes).items():
+            num_threads = max(1, arguments.processes // max(len(jobs), 1))
+            done = pool.imap_unordered(partial(run_job, num_threads=num_threads), jobs)
+            for _ in tqdm(done, desc=name, total=len(jobs), file=sys.stderr):
                 pass
     print(summarize(folder, sizes, time.perf_counter() - start))
 
@@ -152,7 +161,7 @@ def make_sets(folder: Path, sizes: LabSizes) -> LabSets:
 Job = tuple[Path, LabSizes, str, int]  # what is run: "base", DETECTOR or an arm, and its seed
 
 
-def plan(folder: Path, sizes: LabSizes) -> list[list[Job]]:
+def plan(folder: Path, sizes: LabSizes) -> dict[str, list[Job]]:
     """What is still to be run, in turns: the bases, then everything that starts from them, seed by seed."""
     bases: list[Job] = [
         (folder, sizes, "base", seed)
@@ -165,13 +174,15 @@ def plan(folder: Path, sizes: LabSizes) -> list[list[Job]]:
         for name in (*sizes.arms, DETECTOR)
         if not find_result(folder, name, seed).exists()
     ]
-    return [bases, runs]
+    return {"bases": bases, "runs": runs}
 
 
-def run_job(job: Job) -> None:
+def run_job(job: Job, num_threads: int = 1) -> None:
     """Makes one base or one run, in a process of its own."""
     folder, sizes, name, seed = job
-    torch.set_num_threads(1)
+    torch.set_num_threads(num_threads)
+    logging.set_verbosity_error()
+    logging.disable_progress_bar()
     start = time.perf_counter()
     base = find_base(folder, seed)
     if name == "base":
@@ -204,14 +215,23 @@ def run_arm(folder: Path, sizes: LabSizes, sets: LabSets, name: str, seed: int) 
         before = output
         if has_heads:
             model, processor = load_trained(output)
-            probes[f"{name}, stage {number}"] = probe_states(model, processor, sets.train[:2000], sets.held_out)
+            probes[f"{name}, stage {number}"] = probe_states(model, processor, *sample_probe_rows(sets, sizes, seed))
     model, processor = load_trained(before)
     rows = [row for row in sets.held_out if row.task in arm.tasks]
     scores[name] = score(rows, ask(model, processor, rows, arm.answers))
     if name == "heads":
-        scores["other clip"] = score(rows, ask(model, processor, swap_clips(rows), arm.answers))
-        scores["new wordings"] = score(rows, ask(model, processor, rows, arm.answers, "held_out"))
+        some = rows[::2]
+        scores["blind"] = score(some, ask(model, processor, some, arm.answers, is_blind=True))
+        scores["other clip"] = score(some, ask(model, processor, swap_clips(some), arm.answers))
+        scores["new wordings"] = score(some, ask(model, processor, some, arm.answers, wording="held_out"))
     return {"scores": scores, "probes": probes}
+
+
+def sample_probe_rows(sets: LabSets, sizes: LabSizes, seed: int) -> list[list[TaskRow]]:
+    """Rows to fit what reads the task states, and rows to read."""
+    rng = np.random.default_rng(seed)
+    counts = dict.fromkeys(TASKS, sizes.num_probe_rows)
+    return [sample_rows(rows, counts, rng) for rows in (sets.train, sets.held_out)]
 
 
 def summarize(folder: Path, sizes: LabSizes, seconds: float) -> str:

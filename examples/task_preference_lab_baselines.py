@@ -7,20 +7,21 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from task_preference_lab_world import NUM_FRAMES, NUM_SHOWN, SHOWN, SIDE_PX, draw_masks
-from torchvision.ops import box_iou
+from task_preference_lab_world import CELL_PX, NUM_FRAMES, NUM_SHOWN, OBJECT_PX, SHOWN, SIDE_PX, draw_masks
 
-from vidground_hf.stats.temporal import temporal_iou
+from vidground_hf.task_preference.evaluation_baselines import answer_constantly, find_constants
 from vidground_hf.task_preference.generation import TaskPreferenceAnswer
+from vidground_hf.task_preference.row_masks import find_box, read_mask
 from vidground_hf.task_preference.task_rows import TaskRow
 from vidground_hf.toy_world import PLACES, Clip
 
 Rows = Sequence[TaskRow]
-THRESHOLD = 0.5
+BEST_IN_CELL_PX = (2, 3)  # of a box in its cell: right for half of the offsets
 
 
 def list_baselines(train: Rows, rows: Rows, clips: Mapping[str, Clip]) -> dict[str, list[TaskPreferenceAnswer | None]]:
@@ -32,12 +33,13 @@ def list_baselines(train: Rows, rows: Rows, clips: Mapping[str, Clip]) -> dict[s
         clips (`Mapping[str, Clip]`): of these, by id.
 
     Returns:
-        `dict[str, list[TaskPreferenceAnswer | None]]`: `constant`, `words` and `all objects`, one answer for each row.
+        `dict[str, list[TaskPreferenceAnswer | None]]`: of each baseline one answer for each row.
     """
     return {
-        "constant": _answer_alike(train, rows, lambda row: ""),
-        "words": _answer_alike(train, rows, read_cue),
+        "constant": answer_alike(train, rows, lambda row: ""),
+        "words": answer_alike(train, rows, read_cue),
         "all objects": [show_all(row, clips[find_clip(row)]) for row in rows],
+        "its cell": [show_cell(row) for row in rows],
     }
 
 
@@ -58,80 +60,72 @@ def read_cue(row: TaskRow) -> str:
     return next((place for place in PLACES if row.question.startswith(place)), "")
 
 
-def _answer_alike(train: Rows, rows: Rows, read: Callable[[TaskRow], str]) -> list[TaskPreferenceAnswer | None]:
-    """The best constant for all rows of a task whose questions read the same."""
-    groups: dict[tuple[str, str], list[TaskRow]] = {}
+def answer_alike(train: Rows, rows: Rows, read: Callable[[TaskRow], str]) -> list[TaskPreferenceAnswer | None]:
+    """The best constant, of the training rows that read the same, for each row: a mask is the box, filled."""
+    groups: dict[str, list[TaskRow]] = {}
     for row in train:
-        groups.setdefault((row.task, read(row)), []).append(row)
-    made: dict[tuple[str, str], TaskPreferenceAnswer] = {}
-    for (task, cue), own in groups.items():
-        if task == "dialogue":
-            made[task, cue] = TaskPreferenceAnswer(text=Counter(str(row.answer) for row in own).most_common(1)[0][0])
-        elif task == "moment":
-            made[task, cue] = answer_span(choose_span(np.array([row.spans[0] for row in own]), own[0]))
-        elif task == "box":
-            box = choose_box(np.array([row.box for row in own]))
-            made[task, cue] = answer_box(box)
-            made["mask", cue] = answer_masks(_fill(box)[None].repeat(NUM_SHOWN, 0), own[0])
-    return [made.get((row.task, read(row))) for row in rows]
-
-
-def choose_span(spans: NDArray[np.float64], row: TaskRow) -> NDArray[np.float64]:
-    """The span, on frames, with the best R@0.5 of these; of several the one with the best mean IoU.
-
-    Args:
-        spans (`float64[N, 2]`): in seconds.
-        row (`TaskRow`): any, for the length of the clip.
-    """
-    step = (row.duration_seconds or 1.0) / NUM_FRAMES
-    starts, ends = np.triu_indices(NUM_FRAMES + 1, 1)
-    tried = step * np.stack([starts, ends], axis=1)
-    return tried[_find_best(temporal_iou(tried[:, None], spans[None]))]
-
-
-def choose_box(boxes: NDArray[np.float64]) -> NDArray[np.float64]:
-    """The box of these with the best Acc@0.5; of several the one with the best mean IoU.
-
-    Args:
-        boxes (`float64[N, 4]`): in pixels.
-    """
-    tried = np.unique(boxes, axis=0).astype(float)
-    return tried[_find_best(box_iou(torch.tensor(tried), torch.tensor(boxes, dtype=torch.float64)).numpy())]
-
-
-def _find_best(iou: NDArray[np.float64]) -> int:
-    return int(((iou >= THRESHOLD).mean(1) + 1e-3 * iou.mean(1)).argmax())
-
-
-def _fill(box: NDArray[np.float64]) -> NDArray[np.bool_]:
-    left, top, right, bottom = box.astype(int)
-    mask = np.zeros((SIDE_PX, SIDE_PX), bool)
-    mask[top:bottom, left:right] = True
-    return mask
+        groups.setdefault(read(row), []).append(row)
+    constants = {cue: find_constants(own) for cue, own in groups.items()}
+    said = {
+        cue: Counter(str(row.answer) for row in own if row.task == "dialogue").most_common(1)
+        for cue, own in groups.items()
+    }
+    answers: list[TaskPreferenceAnswer | None] = []
+    for row in rows:
+        cue = read(row)
+        if row.task == "dialogue":
+            answers.append(TaskPreferenceAnswer(text=said[cue][0][0]))
+        elif row.task == "mask":
+            as_box = replace(row, task="box", box=(0, 0, SIDE_PX, SIDE_PX), masks=(), mask_seconds=())
+            boxes = answer_constantly([as_box], constants[cue])[0].boxes
+            filled = np.zeros((SIDE_PX, SIDE_PX), bool) if boxes is None else _fill(boxes[0].numpy())
+            answers.append(_answer_masks(filled[None].repeat(NUM_SHOWN, 0), row))
+        else:
+            answers += answer_constantly([row], constants[cue])
+    return answers
 
 
 def show_all(row: TaskRow, clip: Clip) -> TaskPreferenceAnswer | None:
     """All there is: the whole clip, the box around all objects, all their pixels; nothing in dialogue."""
     if row.task == "moment":
-        return answer_span(np.array([0.0, row.duration_seconds]))
+        spans = torch.tensor([[0.0, clip.num_frames / clip.fps]])
+        return TaskPreferenceAnswer(text="", tasks=("moment",), spans=spans, scores=torch.ones(1))
     every = np.any([draw_masks(thing, range(clip.num_frames)) for thing in clip.objects], axis=0)
     if row.task == "mask":
-        return answer_masks(every, row)
+        return _answer_masks(every, row)
     if row.task == "box":
-        down, across = np.nonzero(every.any(0))
-        return answer_box(np.array([across.min(), down.min(), across.max() + 1, down.max() + 1]))
+        return _answer_box(find_box(every.any(0)) or ())
     return None
 
 
-def answer_span(span: NDArray[np.float64]) -> TaskPreferenceAnswer:
-    spans = torch.tensor(span[None], dtype=torch.float32)
-    return TaskPreferenceAnswer(text="", tasks=("moment",), spans=spans, scores=torch.ones(1))
+def show_cell(row: TaskRow) -> TaskPreferenceAnswer | None:
+    """The right cell, and in it the box that fits most objects: what a model knows that does not look inside cells."""
+    if row.task == "box" and row.box is not None:
+        return _answer_box(_fix_in_cell(row.box))
+    if row.task == "mask":
+        empty = np.zeros((SIDE_PX, SIDE_PX), bool)
+        masks = [read_mask(mask, row.width_px, row.height_px) for mask in row.masks]
+        boxes = [None if mask is None else find_box(mask) for mask in masks]
+        return _answer_masks(np.stack([empty if box is None else _fill(_fix_in_cell(box)) for box in boxes]), row)
+    return None
 
 
-def answer_box(box: NDArray[np.float64]) -> TaskPreferenceAnswer:
-    return TaskPreferenceAnswer(text="", tasks=("box",), boxes=torch.tensor(box[None], dtype=torch.float32))
+def _fix_in_cell(box: Sequence[float]) -> tuple[float, float, float, float]:
+    left, top = (side // CELL_PX * CELL_PX + inside for side, inside in zip(box[:2], BEST_IN_CELL_PX, strict=True))
+    return left, top, left + OBJECT_PX, top + OBJECT_PX
 
 
-def answer_masks(masks: NDArray[np.bool_], row: TaskRow) -> TaskPreferenceAnswer:
+def _fill(box: Sequence[float] | NDArray[np.float32]) -> NDArray[np.bool_]:
+    left, top, right, bottom = (round(float(side)) for side in box)
+    mask = np.zeros((SIDE_PX, SIDE_PX), bool)
+    mask[top:bottom, left:right] = True
+    return mask
+
+
+def _answer_box(box: Sequence[float]) -> TaskPreferenceAnswer:
+    return TaskPreferenceAnswer(text="", tasks=("box",), boxes=torch.tensor([box], dtype=torch.float32))
+
+
+def _answer_masks(masks: NDArray[np.bool_], row: TaskRow) -> TaskPreferenceAnswer:
     seconds = torch.tensor(list(SHOWN)) * (row.duration_seconds or 1.0) / NUM_FRAMES
     return TaskPreferenceAnswer(text="", tasks=("mask",), masks=torch.tensor(masks)[None], mask_seconds=seconds)

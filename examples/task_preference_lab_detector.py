@@ -87,7 +87,7 @@ def train_detector(
             group["lr"] = LEARNING_RATE * min((step + 1) / 20, 2 * (1 - step / num_steps), 1.0)
         batch = rng.choice(seen)
         output = find(model, oracle, batch)
-        shown = dict.fromkeys(batch.rows, batch.vision)
+        shown = model.choose_features(batch.vision, None)
         terms = grade_heads(model.heads, model.config.mask_loss, output, batch.targets, shown)
         optimizer.zero_grad()
         torch.stack([WEIGHTS[name] * term for name, term in terms.items()]).sum().backward()
@@ -118,7 +118,7 @@ def look_once(model: Any, processor: Any, rows: Sequence[TaskRow]) -> Seen:
 def find(model: Any, oracle: OracleQuery, batch: Seen) -> TaskPreferenceOutput:
     """What the heads find for the oracle's queries."""
     states = {task: oracle(batch.traits[rows]) for task, rows in batch.rows.items()}
-    found = model.run_heads(states, batch.rows, batch.vision)
+    found = model.run_heads(states, batch.rows, model.choose_features(batch.vision, None))
     return TaskPreferenceOutput(states=states, rows=batch.rows, **found)
 
 

@@ -24,7 +24,6 @@ from vidground_hf.task_preference.evaluation import answer_rows, score_answers
 from vidground_hf.task_preference.evaluation_scores import is_right
 from vidground_hf.task_preference.generation import TaskPreferenceAnswer
 from vidground_hf.task_preference.task_rows import TaskRow
-from vidground_hf.task_preference.templates import Wording
 
 Rows = Sequence[TaskRow]
 # The figure of each task that runs are compared by, as `score_answers` names it.
@@ -38,16 +37,24 @@ BATCH_SIZE = 32
 MAX_NEW_TOKENS = {"heads": 6, "text": 110}  # masks of eight frames in words
 
 
-def make_collator(processor: Any, answers: Answers, wording: Wording = "train") -> TaskPreferenceCollator:
+def make_collator(processor: Any, answers: Answers, **settings: Any) -> TaskPreferenceCollator:
     """The library's collator, for the lab's frames."""
-    return TaskPreferenceCollator(processor, budget=BUDGET, answers=answers, wording=wording)
+    return TaskPreferenceCollator(processor, budget=BUDGET, answers=answers, **settings)
 
 
-def ask(
-    model: Any, processor: Any, rows: Rows, answers: Answers, wording: Wording = "train"
-) -> list[TaskPreferenceAnswer]:
-    """Asks a model every row; those of a task together, for their answers are as long."""
-    collator = make_collator(processor, answers, wording)
+def ask(model: Any, processor: Any, rows: Rows, answers: Answers, **settings: Any) -> list[TaskPreferenceAnswer]:
+    """Asks a model every row; those of a task together, for their answers are as long.
+
+    Args:
+        model (`TaskPreferenceModel`), processor (`ProcessorMixin`): of an arm.
+        rows (`Sequence[TaskRow]`): N rows.
+        answers (`str`): as the arm was trained.
+        settings: of the collator, such as `wording` or `is_blind`.
+
+    Returns:
+        `list[TaskPreferenceAnswer]`: N.
+    """
+    collator = make_collator(processor, answers, **settings)
     order = sorted(range(len(rows)), key=lambda k: rows[k].task)
     found = answer_rows(
         model,

@@ -36,7 +36,7 @@ COLUMNS = {
     "routing": ("routing", "accuracy"),
     "false trig.": ("routing", "false_triggers"),
 }
-NO_MODEL = ("constant", "words", "all objects", "detector")  # nothing calls a head there
+NO_MODEL = ("constant", "words", "all objects", "its cell", "detector")  # nothing calls a head there
 
 
 def compare(scores: Scores, task: str, name: str, other: str) -> dict[str, Any]:
@@ -53,11 +53,12 @@ def compare(scores: Scores, task: str, name: str, other: str) -> dict[str, Any]:
     """
     seeds = sorted(set(scores.get(name, {})) & set(scores.get(other, {})))
     pairs = [(scores[name][seed]["values"][task], scores[other][seed]["values"][task]) for seed in seeds]
-    rows = [[100 * (own[row] - against[row]) for row in own] for own, against in pairs]
+    rows = [[100 * (own[row] - against[row]) for row in own if row in against] for own, against in pairs]
     if not rows:
         return {"difference": None, "low": None, "high": None, "interval": None, "num_seeds": 0}
     if len(rows) == 1:
-        found = bootstrap_mean(rows[0], clusters=[row.split("-")[0] for row in pairs[0][0]], num_resamples=2000)
+        clips = [row.split("-")[0] for row in pairs[0][0] if row in pairs[0][1]]
+        found = bootstrap_mean(rows[0], clusters=clips, num_resamples=2000)
         low, high, kind = found.low, found.high, "clips"
     else:
         means = np.array([np.mean(own) for own in rows])
@@ -137,7 +138,7 @@ def draw_scores(path: Path, scores: Scores) -> None:
             if all(one["figures"].get(group) for one in found.values())
         }
         places = np.arange(len(shown))
-        colours = ["tab:grey" if name in (*NO_MODEL, "other clip") else "tab:blue" for name in shown]
+        colours = ["tab:grey" if name in (*NO_MODEL, "blind", "other clip") else "tab:blue" for name in shown]
         axes.barh(places, [np.mean(values) for values in shown.values()], color=colours, alpha=0.6)
         for place, values in zip(places, shown.values(), strict=True):
             axes.plot(values, [place] * len(values), "k.", markersize=4)

@@ -208,7 +208,7 @@ def _write_video(path: Path, frames: NDArray[np.uint8]) -> None:
 
 
 def sample_rows(rows: Sequence[TaskRow], counts: dict[str, int], rng: np.random.Generator) -> list[TaskRow]:
-    """So many rows of each task of one clip, drawn at random."""
+    """So many rows of each task, or all it has, drawn at random."""
     drawn: list[TaskRow] = []
     for task, count in counts.items():
         own = [row for row in rows if row.task == task]

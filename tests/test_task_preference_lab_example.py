@@ -19,6 +19,7 @@ pytest.importorskip("torchvision", reason="the models' processor needs it; pip i
 
 from vidground_hf.stats.boxes import box_iou  # noqa: E402
 from vidground_hf.stats.temporal import temporal_iou  # noqa: E402
+from vidground_hf.task_preference.evaluation_baselines import find_constants  # noqa: E402
 from vidground_hf.task_preference.row_masks import read_mask  # noqa: E402
 from vidground_hf.toy_world import COLOURS, DIRECTIONS, PLACES, SHAPES, render_clip  # noqa: E402
 
@@ -80,7 +81,7 @@ def test_no_constant_span_is_right_for_three_tenths_whatever_the_place(rows: Any
     for place in ("", *PLACES, None):
         own = [row for row in moments if place is None or baselines.read_cue(row) == place]
         spans = np.array([row.spans[0] for row in own])
-        best = baselines.choose_span(spans, own[0])
+        best = 4 * find_constants(own).span
         share = (temporal_iou(best[None], spans) >= 0.5).mean()
         assert share < (0.3 if place is None else 0.4), place  # of 150 moments a place
 
@@ -91,7 +92,10 @@ def test_a_cell_does_not_give_its_box() -> None:
     whole = box_iou(np.array([[0.0, 0.0, 16.0, 16.0]]), boxes)
     np.testing.assert_allclose(whole, 100 / 256)
     tried = np.array([[x, y, x + 10, y + 10] for x in range(7) for y in range(7)], float)
-    assert (box_iou(tried[:, None], boxes) >= 0.5).mean(1).max() == 5 / 16
+    shares = np.array([(box_iou(one[None], boxes) >= 0.5).mean() for one in tried])
+    assert shares.max() == 0.5
+    best = load("baselines").BEST_IN_CELL_PX
+    assert shares[[tuple(one[:2]) == best for one in tried]] == 0.5
 
 
 def test_every_task_asks_for_the_same_extent(clips: Any, rows: Any) -> None:
@@ -137,7 +141,7 @@ def test_all_that_is_written_and_asked_is_in_the_vocabulary_and_comes_back(tmp_p
     clips = world.write_clips(tmp_path, seed=7, num_clips=2)
     rows = [row for clip in clips for row in world.make_rows(clip, tmp_path)]
     for wording in ("train", "held_out"):
-        batch = load("scores").make_collator(processor, "text", wording)(rows)
+        batch = load("scores").make_collator(processor, "text", wording=wording)(rows)
         assert (batch["input_ids"] != processor.tokenizer.unk_token_id).all()
     assert tuple(batch["video_grid_thw"][0].tolist()) == (8, 4, 4)
     answers = []
@@ -165,6 +169,8 @@ def test_baselines_answer_what_they_are_said_to(clips: Any, rows: Any) -> None:
     assert set(found["all objects"]["values"]) == {"moment", "box", "mask"}
     assert found["all objects"]["figures"]["moments"]["r1@0.5"] == 0  # half of the clip is longer than any span
     assert 0.1 < found["all objects"]["figures"]["masks"]["j_present"] < 0.5
+    assert set(found["its cell"]["values"]) == {"box", "mask"}
+    assert found["its cell"]["figures"]["boxes"]["acc@0.5"] == pytest.approx(0.5, abs=0.06)
     one = next(row for row in held_out if row.task == "mask")
     drawn = baselines.show_all(one, by_id[baselines.find_clip(one)]).masks[0].numpy()
     truth = [np.zeros((64, 64), bool) if mask is None else read_mask(mask, 64, 64) for mask in one.masks]
@@ -288,9 +294,17 @@ def test_the_lab_runs_and_goes_on(tmp_path: Path) -> None:
     assert "differences in points" in done.stdout
     result = json.loads((tmp_path / "quick" / "result.json").read_text())
     arms = load("arms").ARMS
-    assert {*arms, "detector", "constant", "words", "all objects", "other clip", "new wordings"} == set(
-        result["scores"]
-    )
+    assert {
+        *arms,
+        "detector",
+        "constant",
+        "words",
+        "all objects",
+        "its cell",
+        "blind",
+        "other clip",
+        "new wordings",
+    } == set(result["scores"])
     assert (tmp_path / "quick" / "scores.png").stat().st_size > 0
     (tmp_path / "quick" / "runs" / "text-0.json").unlink()
     before = (tmp_path / "quick" / "runs" / "heads-0.json").stat().st_mtime_ns
