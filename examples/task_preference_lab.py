@@ -128,10 +128,11 @@ def main() -> None:
     torch.set_num_threads(1)
     make_sets(folder, sizes)
     with torch.multiprocessing.get_context("spawn").Pool(arguments.processes) as pool:
-        for name, jobs in plan(folder, sizes).items():
-            num_threads = max(1, arguments.processes // max(len(jobs), 1))
+        for turn, jobs in plan(folder, sizes).items():
+            # A base alone has all threads: everything waits for it.
+            num_threads = max(1, arguments.processes // len(jobs)) if jobs and turn == "bases" else 1
             done = pool.imap_unordered(partial(run_job, num_threads=num_threads), jobs)
-            for _ in tqdm(done, desc=name, total=len(jobs), file=sys.stderr):
+            for _ in tqdm(done, desc=turn, total=len(jobs), file=sys.stderr):
                 pass
     print(summarize(folder, sizes, time.perf_counter() - start))
 

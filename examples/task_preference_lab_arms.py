@@ -6,6 +6,7 @@ Scoring is in `task_preference_lab_scores.py`.
 from __future__ import annotations
 
 import json
+import shutil
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -118,6 +119,7 @@ def train_stage(
     trainer.train(resume_from_checkpoint=get_last_checkpoint(str(kept)) if kept.exists() else None)
     model.save_pretrained(output)
     processor.save_pretrained(output)
+    shutil.rmtree(kept, ignore_errors=True)
     (output / "log.json").write_text(json.dumps(trainer.state.log_history, indent=1), encoding="utf-8")
 
 
