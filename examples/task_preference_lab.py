@@ -78,10 +78,10 @@ class LabSizes:
 STANDARD = LabSizes(
     arms=STANDARD_ARMS,
     num_seeds=1,
-    warm_up=WarmUpSizes(num_clips=400, num_looking_steps=60, num_frame_steps=300, num_clip_steps=400),
+    warm_up=WarmUpSizes(num_clips=400, num_looking_steps=60, num_frame_steps=300, num_clip_steps=250),
     num_clips=400,
     num_held_out_clips=100,
-    num_stage_steps=(50, 200, 150),
+    num_stage_steps=(60, 300, 200),
     num_probe_rows=250,
     num_detector_rows=1600,
     num_detector_steps=800,
