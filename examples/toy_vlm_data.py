@@ -65,9 +65,11 @@ class Asked(NamedTuple):
         ids (`int64[R, T]`): what follows the video, padded on the right.
         question_ends (`int64[R]`), ends (`int64[R]`): positions of last tokens; the same without options.
         option_ends (`int64[R, 4]`, *optional*): `None` where no options are shown.
-        gold (`int64[R]`): position of the right option as shown, `UNKNOWN` where the view does not tell.
+        right (`int64[R]`): position of the right option as shown; `UNKNOWN` without options.
+        gold (`int64[R]`): the same where the view tells, else `UNKNOWN`.
         answers (`int64[R]`): the answer's position in `VISUAL_ANSWERS`, `UNKNOWN` where it cannot be seen.
         topics (`int64[R]`): a position in `TOPICS`; `UNKNOWN` where the question is none of a clip's.
+        orders (`list[list[int]]`): of the options, as shown; empty without options.
         mentions (`int64[M, 3]`): of each colour and shape in a question its row, its position in the row and its
             position in `VISUAL_ANSWERS`.
     """
@@ -76,9 +78,11 @@ class Asked(NamedTuple):
     question_ends: torch.Tensor
     option_ends: torch.Tensor | None
     ends: torch.Tensor
+    right: torch.Tensor
     gold: torch.Tensor
     answers: torch.Tensor
     topics: torch.Tensor
+    orders: list[list[int]]
     mentions: torch.Tensor
 
 
@@ -185,6 +189,14 @@ class Asker:
     def draw(self, views: Sequence[str], lesson: Lesson) -> Group:
         """A group with one clip a view; the views show equally many frames."""
         clips = [self._draw_clip(view, lesson) for view in views]
+        return self._show(clips, views, None if lesson == "watch" else self._draw_asked(clips, views, lesson))
+
+    def show(self, clips: Sequence[int], questions: Sequence[Sequence[dict[str, Any]]], view: str) -> Group:
+        """A group of these clips under a view, with equally many questions about each."""
+        rows = [(row, view) for part in questions for row in part]
+        return self._show(clips, [view] * len(clips), self._ask(rows))
+
+    def _show(self, clips: Sequence[int], views: Sequence[str], asked: Asked | None) -> Group:
         picks = [self._pick_frames(view) for view in views]
         return Group(
             np.stack([self.toy_set.frames[clip][pick] for clip, pick in zip(clips, picks, strict=True)]),
@@ -192,7 +204,7 @@ class Asker:
                 np.stack([self.toy_set.cells[clip][pick] for clip, pick in zip(clips, picks, strict=True)])
             ),
             torch.tensor([self._describe_visitors(clip, view) for clip, view in zip(clips, views, strict=True)]),
-            None if lesson == "watch" else self._draw_asked(clips, views, lesson),
+            asked,
         )
 
     def _draw_clip(self, view: str, lesson: Lesson) -> int:
@@ -247,6 +259,10 @@ class Asker:
         is_swapped = [row["needs"] == "text" and self.rng.random() < 0.5 for row in drawn]
         return [self.rng.choice(self.text_rows) if swap else row for row, swap in zip(drawn, is_swapped, strict=True)]
 
+    def draw_text_row(self, with_cue: bool) -> dict[str, Any]:
+        """A question that text answers: by a cue, or because it is the answer itself."""
+        return self.rng.choice(self.text_rows) if with_cue else self._make_look_up()
+
     def _make_look_up(self) -> dict[str, Any]:
         """A question that is the answer itself: only the option has to be found."""
         choices = self.rng.choice((COLOURS, SHAPES, PLACES, DIRECTIONS, NUMBERS))
@@ -269,7 +285,7 @@ class Asker:
         answers = torch.tensor([VISUAL_ANSWERS.index(row["answer"]) for row, _ in asked])
         topics = torch.tensor([find_topic(row) for row, _ in asked])
         gold = torch.full_like(ends, UNKNOWN)
-        return Asked(ids, ends, None, ends, gold, answers, topics, _find_mentions(encodings, ends))
+        return Asked(ids, ends, None, ends, gold, gold, answers, topics, [], _find_mentions(encodings, ends))
 
     def _encode(self, texts: list[str]) -> tuple[torch.Tensor, list[Any]]:
         encodings = self.tokenizer.encode_batch(texts, add_special_tokens=False)
@@ -291,11 +307,12 @@ class Asker:
             stops = [len("\n".join(lines[:n])) - 1 for n in range(1, len(lines))]
             option_ends = [encoding.char_to_token(stop) for stop in stops[-NUM_OPTIONS:]]
             question_end = option_ends[0] if view == "options_only" else encoding.char_to_token(stops[0])
-            gold = [row["options"][j] for j in order].index(row["answer"]) if is_answerable(row, view) else UNKNOWN
+            right = [row["options"][j] for j in order].index(row["answer"])
+            gold = right if is_answerable(row, view) else UNKNOWN
             is_seen = gold != UNKNOWN and row["cued_option"] is None
             answer = VISUAL_ANSWERS.index(row["answer"]) if is_seen else UNKNOWN
             topic = UNKNOWN if view == "options_only" else find_topic(row)
-            marks.append([question_end, *option_ends, len(encoding) - 1, gold, answer, topic])
+            marks.append([question_end, *option_ends, len(encoding) - 1, right, gold, answer, topic])
         columns = torch.tensor(marks)
         return Asked(
             ids,
@@ -305,6 +322,8 @@ class Asker:
             columns[:, 6],
             columns[:, 7],
             columns[:, 8],
+            columns[:, 9],
+            orders,
             _find_mentions(encodings, columns[:, 0]),
         )
 

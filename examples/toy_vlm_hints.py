@@ -18,14 +18,14 @@ from vidground_hf.toy_questions import NUM_OPTIONS
 from vidground_hf.toy_world import CELL_NAMES, COLOURS, DIRECTIONS, GRID_CELLS, SHAPES
 
 # Behind which language layer what is read: each needs what the ones before it give.
-PLACE_LAYER, MATCH_LAYER, SET_LAYER, REPORT_LAYER, ANSWER_LAYER, VERDICT_LAYER = range(1, 7)
+PLACE_LAYER, MATCH_LAYER, TURN_LAYER, REPORT_LAYER, ANSWER_LAYER, VERDICT_LAYER = range(1, 7)
 NUM_TRAITS = len(COLOURS) + len(SHAPES)
 STEPS = ((-1, 0), (0, 1), (1, 0), (0, -1))  # rows and columns, as DIRECTIONS
 # Found by trying: what all else waits for counts more.
 WEIGHTS = {
     "steps": 3.0,
     "returns": 3.0,
-    "sets": 3.0,
+    "traits": 3.0,
     "sights": 5.0,
     "turns": 3.0,
     "topics": 3.0,
@@ -51,7 +51,7 @@ class Hints(nn.Module):
         self.step = nn.Linear(width, len(DIRECTIONS) + 1)
         self.is_back = nn.Linear(width, 1)
         self.turn = nn.Linear(width, 2 * len(DIRECTIONS) + 2)
-        self.sets = nn.Linear(width, 2 * NUM_TRAITS)
+        self.traits = nn.Linear(width, 3 * NUM_TRAITS)
         self.quarter = nn.Linear(width, 4)
         self.heading = nn.Linear(width, 2 * len(DIRECTIONS))
         self.topic = nn.Linear(width, len(TOPICS))
@@ -76,10 +76,11 @@ class Hints(nn.Module):
         time, row, column = (grid.expand(cells.shape).flatten() for grid in grids)
         found = self.place(states[PLACE_LAYER][is_visual]).split([GRID_CELLS, GRID_CELLS, MAX_FRAMES], dim=1)
         losses["places"] = sum(cross_entropy(f, t) for f, t in zip(found, (row, column, time), strict=True))
+        late = states[TURN_LAYER][is_visual]
         marks = mark_traits(cells).flatten(0, 1)
-        losses["sets"] = binary_cross_entropy_with_logits(self.sets(states[SET_LAYER][is_visual]), marks.flatten(1))
+        losses["traits"] = binary_cross_entropy_with_logits(self.traits(late), marks.flatten(1))
         if cells.shape[1] > 2:
-            losses |= self._grade_motion(cells, states[MATCH_LAYER][is_visual], states[SET_LAYER][is_visual])
+            losses |= self._grade_motion(cells, states[MATCH_LAYER][is_visual], late)
         if (group.sights != UNKNOWN).any():
             # Each of the last cells says one of them: a question then needs but look at the right cell.
             reports = states[REPORT_LAYER][is_visual].view(len(cells), -1, visual.shape[1])
@@ -209,12 +210,14 @@ def mark_traits(cells: torch.Tensor) -> torch.Tensor:
         cells (`int64[G, F, 4, 4]`): positions in `CELL_NAMES`.
 
     Returns:
-        `float[G, F * 16, 2, 12]`: 1 where it was seen: in the first frame, in any.
+        `float[G, F * 16, 3, 12]`: 1 where it was seen: in the first frame; later, on a thing that was not there two
+        frames ago or before; on one that was.
     """
     looks = cells.flatten(2)
     traits = torch.stack([(looks - 1) % len(COLOURS), (looks - 1) // len(COLOURS) + len(COLOURS)], -1)
     marks = one_hot(traits.clamp(min=0), NUM_TRAITS).amax(3) * (looks > 0)[..., None]
     is_first = torch.zeros_like(looks)
     is_first[:, 0] = 1
-    weights = torch.stack([is_first, torch.ones_like(looks)], -1)
-    return (marks[..., None, :] * weights[..., None]).flatten(1, 2).cummax(1).values.float()
+    is_back = find_returns(cells).flatten(2)
+    kinds = torch.stack([is_first, is_back == 0, is_back == 1], -1)
+    return (marks[..., None, :] * kinds[..., None]).flatten(1, 2).cummax(1).values.float()

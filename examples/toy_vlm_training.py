@@ -5,7 +5,7 @@ What is learned from is drawn in `toy_vlm_data.py`, the hints are in `toy_vlm_hi
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 from torch import nn
@@ -17,7 +17,7 @@ from toy_vlm_hints import (
     NUM_TRAITS,
     PLACE_LAYER,
     REPORT_LAYER,
-    SET_LAYER,
+    TURN_LAYER,
     VERDICT_LAYER,
     WEIGHTS,
     Hints,
@@ -27,6 +27,23 @@ from vidground_hf.toy_questions import NUM_OPTIONS, VISUAL_ANSWERS
 from vidground_hf.toy_world import COLOURS
 
 GUESS_WEIGHT = 0.3
+
+
+class Seen(NamedTuple):
+    """What has been run before the questions.
+
+    Attributes:
+        cache (`Cache`): of the language model.
+        end (`int`): the next position.
+        visual (`float[V, W]`), states (sequence of `float[G, T, W]`), is_visual (`bool[G, T]`), *optional*: of a
+            video, as `Hints.grade_clip` takes them.
+    """
+
+    cache: Any
+    end: int
+    visual: torch.Tensor | None = None
+    states: Any = None
+    is_visual: torch.Tensor | None = None
 
 
 class Learner(nn.Module):
@@ -53,30 +70,39 @@ class Learner(nn.Module):
 
     def grade(self, group: Group) -> tuple[dict[str, torch.Tensor], float | None]:
         """The losses by name, each a mean, and the share of known answers that are right."""
-        cache, start, losses = self._watch(group)
+        seen = self._watch(group)
+        losses: dict[str, torch.Tensor] = {}
+        if seen.visual is not None:
+            losses |= self.hints.grade_clip(group, seen.visual, seen.states, seen.is_visual, self._name)
+            losses |= self._grade_words(group.cells.flatten(), seen.visual)
         if group.asked is None:
             return losses, None
-        out = self._ask(group, cache, start)
+        out = self._ask(group, seen)
         graded, right = self._grade_answers(group.asked, out.last_hidden_state, out.hidden_states)
-        losses |= self.hints.grade_topics(group.asked, out.hidden_states[SET_LAYER])
-        if group.frames.shape[1] and len(group.asked.mentions):
+        losses |= self.hints.grade_topics(group.asked, out.hidden_states[TURN_LAYER])
+        if seen.visual is not None and len(group.asked.mentions):
             early, late = (out.hidden_states[layer] for layer in (MATCH_LAYER, REPORT_LAYER))
             losses |= self.hints.grade_mentions(group, early, late, self._name)
         return losses | graded, right
 
-    def _ask(self, group: Group, cache: Any, start: int) -> Any:
+    def read_tokens(self, group: Group) -> torch.Tensor:
+        """The log-probability of each token as the answer's first (`float[R, V]`)."""
+        last = self._ask(group, self._watch(group)).last_hidden_state
+        return log_softmax(self.model.lm_head(last[torch.arange(len(last)), group.asked.ends]), dim=-1)
+
+    def _ask(self, group: Group, seen: Seen) -> Any:
         """Runs the questions behind what was seen."""
         inner, ids = self.model.model, group.asked.ids
-        cache.batch_repeat_interleave(len(ids) // len(group.frames))
+        seen.cache.batch_repeat_interleave(len(ids) // len(group.frames))
         return inner.language_model(
             inputs_embeds=inner.get_input_embeddings()(ids),
-            position_ids=torch.arange(start, start + ids.shape[1]).expand(3, len(ids), -1),
-            past_key_values=cache,
+            position_ids=torch.arange(seen.end, seen.end + ids.shape[1]).expand(3, len(ids), -1),
+            past_key_values=seen.cache,
             output_hidden_states=True,
         )
 
-    def _watch(self, group: Group) -> tuple[Any, int, dict[str, torch.Tensor]]:
-        """Runs what comes before the questions: its cache, the next position, and the losses of what was seen."""
+    def _watch(self, group: Group) -> Seen:
+        """Runs what comes before the questions."""
         inner = self.model.model
         content: list[dict[str, str]] = [{"type": "text", "text": "\0"}]
         num_frames = group.frames.shape[1]
@@ -88,7 +114,7 @@ class Learner(nn.Module):
             inputs = self.processor(text=[head] * len(group.frames), return_tensors="pt")
             embeds = inner.get_input_embeddings()(inputs["input_ids"])
             out = inner.language_model(inputs_embeds=embeds, use_cache=True)
-            return out.past_key_values, embeds.shape[1], {}
+            return Seen(out.past_key_values, embeds.shape[1])
         metadata = {"fps": FPS, "total_num_frames": num_frames, "frames_indices": list(range(num_frames))}
         inputs = self.processor(
             text=[head] * len(group.frames),
@@ -105,9 +131,7 @@ class Learner(nn.Module):
         out = inner.language_model(
             inputs_embeds=embeds, position_ids=positions, use_cache=True, output_hidden_states=True
         )
-        losses = self.hints.grade_clip(group, visual, out.hidden_states, is_visual, self._name)
-        losses |= self._grade_words(group.cells.flatten(), visual)
-        return out.past_key_values, int(positions[0, 0, -1]) + 1, losses
+        return Seen(out.past_key_values, int(positions[0, 0, -1]) + 1, visual, out.hidden_states, is_visual)
 
     def _grade_words(self, cells: torch.Tensor, visual: torch.Tensor) -> dict[str, torch.Tensor]:
         """A visual token shall look like the words for its colour and shape."""

@@ -67,6 +67,7 @@ FLOORS = [
     {"report", "publishing", "curated", "model_cards", "benchmark_verdicts", "benchmark_report"},
     {"rewards", "post_training"},
     {"callbacks_asking", "callbacks_clock", "callbacks_rows"},
+    {"callbacks_record"},
     {"callbacks_gap", "callbacks_refresh"},
     {"curation", "callbacks", "benchmark", "grpo"},
     {"ladder_curation"},

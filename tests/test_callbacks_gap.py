@@ -19,13 +19,20 @@ torch = pytest.importorskip("torch", reason="trains a model; pip install 'vidgro
 pytest.importorskip("accelerate", reason="trains a model; pip install 'vidground-hf[models]'")
 
 from safetensors.torch import load_file  # noqa: E402
-from transformers import AutoModelForImageTextToText, AutoProcessor, Trainer, TrainingArguments  # noqa: E402
+from transformers import (  # noqa: E402
+    AutoModelForImageTextToText,
+    AutoProcessor,
+    Trainer,
+    TrainerCallback,
+    TrainingArguments,
+)
 
 from tests.tiny_vlms import save_qwen3_vl  # noqa: E402
-from vidground_hf import FrameBudget, TransformersAnswerer, make_toy_set, open_dataset  # noqa: E402
+from vidground_hf import FrameBudget, TransformersAnswerer, callbacks_gap, make_toy_set, open_dataset  # noqa: E402
 from vidground_hf.callbacks import BlindGapCallback, GapCardCallback  # noqa: E402
 from vidground_hf.callbacks_clock import TrainingClock  # noqa: E402
 from vidground_hf.callbacks_gap import LEAST_ROWS  # noqa: E402
+from vidground_hf.callbacks_record import RECORD_NAME  # noqa: E402
 from vidground_hf.callbacks_rows import Asked, read_verdicts, summarize_rows  # noqa: E402
 from vidground_hf.judging import make_trial  # noqa: E402
 from vidground_hf.post_training import to_trl  # noqa: E402
@@ -166,23 +173,136 @@ def test_few_rows_are_asked_where_time_is_short(
 
 def test_the_clock_leaves_evaluations_their_share() -> None:
     clock = TrainingClock(max_share=0.2)
-    assert clock.count_rows(0.5, now=10.0) == 0
+    assert clock.measure_left(10.0) == float("inf")
     assert clock.measure_share(10.0) is None
     clock.start(100.0)
-    assert clock.count_rows(0.5, now=110.0) == 0
-    clock.seconds_per_row = 0.1
-    assert clock.count_rows(0.0, now=110.0) == 0
-    # 80 of 100 seconds are training; a quarter of that is 20, for four evaluations.
-    assert clock.count_rows(0.25, now=120.0) == 50
-    assert clock.count_rows(0.25, now=124.0, pending_seconds=4.0) == 40
-    clock.add(5.0)
-    assert clock.count_rows(0.5, now=145.0) == 50
-    assert clock.measure_share(145.0) == pytest.approx(5 / 45)
-    clock.add(30.0)
-    assert clock.count_rows(0.75, now=195.0) == 0
-    clock.start(0.0)
-    assert (clock.seconds, clock.num_evaluations) == (0.0, 0)
-    assert TrainingClock(max_share=1.0, began=0.0, seconds_per_row=9.0).count_rows(0.5, now=1.0) > 1e9
+    assert clock.measure_left(100.0) == 0.0
+    assert clock.measure_left(140.0) == pytest.approx(10.0)  # 10 of then 50
+    assert clock.measure_left(144.0, pending_seconds=4.0) == pytest.approx(6.0)  # 10 of 50 again
+    clock.add(10.0)
+    assert clock.measure_share(150.0) == pytest.approx(0.2)
+    assert clock.measure_left(150.0) == pytest.approx(0.0)
+    assert clock.measure_left(140.0) == 0.0
+    clock.start(1000.0, run_seconds=50.0, seconds=4.0)
+    assert clock.measure_share(1000.0) == pytest.approx(0.08)
+    assert clock.measure_left(1000.0) == pytest.approx(7.5)  # 11.5 of 57.5
+    assert TrainingClock(max_share=1.0, began=0.0, seconds=9.0).measure_left(1.0) == float("inf")
+
+
+class SlowTime:
+    """A clock on which training takes 10 seconds a step and each row takes one to answer; nobody waits."""
+
+    def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        self.now = 0.0
+        self.num_asked: list[int] = []
+        monkeypatch.setattr(callbacks_gap, "perf_counter", lambda: self.now)
+        ask = BlindGapCallback._ask
+
+        def ask_slowly(callback: BlindGapCallback, rows: range) -> list[Asked]:
+            self.now += len(rows)
+            self.num_asked.append(len(rows))
+            return ask(callback, rows)
+
+        monkeypatch.setattr(BlindGapCallback, "_ask", ask_slowly)
+
+    def train(self, trainer: Trainer, step_seconds: float, **settings: Any) -> list[dict[str, Any]]:
+        clock = self
+
+        class Step(TrainerCallback):
+            def on_step_begin(self, *arguments: Any, **settings: Any) -> None:
+                clock.now += step_seconds
+
+        trainer.add_callback(Step())
+        trainer.train(**settings)
+        return [line for line in trainer.state.log_history if "eval_gap_num_rows" in line]
+
+
+def test_no_evaluation_but_the_first_goes_over_its_share(
+    model_folder: Path, rows: Dataset, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The first takes 16 of 56 seconds, where 10 % are allowed; so the next ones wait until 16 rows fit again."""
+    time = SlowTime(monkeypatch)
+    trainer = make_trainer(model_folder, tmp_path, max_steps=12, eval_steps=1, learning_rate=0.01)
+    follow(trainer, rows, max_time_share=0.1)
+    lines = time.train(trainer, 40.0)
+    shares = [line["eval_gap_time_share"] for line in lines]
+    asked = [line["eval_gap_num_rows"] for line in lines]
+    assert asked == [16, 0, 0, 0, 0, 0, 0, 0, 16, 0, 0, 16]
+    assert shares[0] == pytest.approx(16 / 56)
+    assert shares[8] == pytest.approx(32 / 392)
+    assert all(share <= 0.1 for share in shares[3:])
+    assert all(("eval_gap" in line) == (line["eval_gap_num_rows"] > 0) for line in lines)
+
+
+def test_all_rows_are_asked_where_they_fit(
+    model_folder: Path, rows: Dataset, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    time = SlowTime(monkeypatch)
+    trainer = make_trainer(model_folder, tmp_path, max_steps=2, eval_steps=1, learning_rate=0.01)
+    follow(trainer, rows, max_time_share=0.1)
+    assert [line["eval_gap_num_rows"] for line in time.train(trainer, 300.0)] == [24, 24]
+    assert time.num_asked == [16, 8, 16, 8]
+
+
+def test_a_run_that_chooses_its_best_model_by_the_gap_always_has_one(
+    model_folder: Path, rows: Dataset, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    time = SlowTime(monkeypatch)
+    settings = {"metric_for_best_model": "vg_gap", "save_strategy": "steps", "save_steps": 1}
+    trainer = make_trainer(model_folder, tmp_path, max_steps=3, eval_steps=1, learning_rate=0.1, **settings)
+    callback = follow(trainer, rows, max_time_share=1e-6)
+    assert [line["eval_gap_num_rows"] for line in time.train(trainer, 10.0)] == [16, 16, 16]
+
+    # Resumed, the clock goes on from the checkpoint, and answers of the same weights are not asked again.
+    callback.clock.began = None
+    time.num_asked.clear()
+    again = make_trainer(model_folder, tmp_path, max_steps=3, eval_steps=1, learning_rate=0.1, **settings)
+    follow(again, rows, max_time_share=1e-6)
+    lines = time.train(again, 10.0, resume_from_checkpoint=str(tmp_path / "checkpoint-2"))
+    assert [line["eval_gap_num_rows"] for line in lines] == [16, 16, 16]
+    assert time.num_asked == []
+    first = [line for line in trainer.state.log_history if "eval_gap" in line]
+    assert lines[2]["eval_gap"] == first[2]["eval_gap"]
+    assert lines[2]["eval_gap_time_share"] == pytest.approx(32 / 62)
+
+
+def test_a_model_whose_evaluation_was_left_out_is_asked_for_its_card(
+    model_folder: Path, rows: Dataset, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    time = SlowTime(monkeypatch)
+    trainer = make_trainer(model_folder, tmp_path, max_steps=2, eval_steps=1, learning_rate=0.01)
+    callback = follow(trainer, rows, max_time_share=0.01)
+    time.train(trainer, 10.0)
+    assert callback.asked == []
+    assert callback.report()["evaluation rows"]["num_examples"] == 24
+
+
+def test_answers_are_kept_by_weights_rows_and_prompts(model_folder: Path, rows: Dataset, tmp_path: Path) -> None:
+    trainer = make_trainer(model_folder, tmp_path)
+    callback = follow(trainer, rows, num_rows=2)
+    callback.measure()
+    kept = tmp_path / RECORD_NAME
+    (line,) = kept.read_text().splitlines()
+    with kept.open("a") as file:
+        file.write(line[:40])  # by a crash
+
+    def count(**settings: Any) -> int:
+        """How many rows another process asks."""
+        asked: list[Any] = []
+        other = follow(trainer, rows, **{"num_rows": 2, **settings})
+        ask = other._ask
+        other._ask = lambda rows: asked.extend(rows) or ask(rows)  # type: ignore[method-assign, func-returns-value]
+        other.measure()
+        assert other.asked[:2] == callback.asked or asked
+        return len(asked)
+
+    assert count() == 0
+    assert kept.read_text() == line + "\n"
+    assert (count(num_rows=3), count(seed=1), count(num_rows=3)) == (3, 2, 0)
+    with torch.no_grad():
+        next(trainer.model.parameters()).view(-1)[7] += 1e-4
+    assert (count(), count()) == (2, 0)
+    assert len(kept.read_text().splitlines()) == 4
 
 
 def test_rows_are_drawn_by_the_seed(model_folder: Path, rows: Dataset, toy: Path, tmp_path: Path) -> None:

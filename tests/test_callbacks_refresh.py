@@ -92,6 +92,7 @@ def test_what_is_known_weighs_nothing_and_luck_does_not_count(model_folder: Path
     reasons = Counter(callback.record[name].reason for name in lucky)
     assert set(reasons) == {"right_but_unsure", "wrong_blind"}
     (line, _) = [line for line in trainer.state.log_history if "refresh_grounding/num_asked" in line]
+    assert [line["step"] for line in trainer.state.log_history if "loss" in line] == [1, 2, 3, 4, 5, 6]
     assert (line["refresh_grounding/num_asked"], line["refresh_grounding/known_share"]) == (80, 0.25)
     assert (line["refresh_grounding/num_weighed_down"], line["step"]) == (20, 2)
 

@@ -90,8 +90,13 @@ def test_it_is_on_the_language_model_alone_with_the_rows_of_the_tokens(family: s
         assert torch.equal(*read_rows(model))
 
 
+SLOW_FAMILIES = [
+    family if family == "qwen2_5_vl" else pytest.param(family, marks=pytest.mark.slow) for family in FAMILIES
+]
+
+
 @pytest.mark.parametrize("tied", [False, True], ids=["untied", "tied"])
-@pytest.mark.parametrize("family", FAMILIES)
+@pytest.mark.parametrize("family", SLOW_FAMILIES)
 def test_it_is_saved_and_loaded_to_the_bit(family: str, tied: bool, tmp_path: Path) -> None:
     model, processor = make_fresh_model(family, tied=tied)
     add_lora(model, rank=2, alpha=4, dropout=0.1)
@@ -154,6 +159,7 @@ def test_a_second_one_is_refused() -> None:
         add_lora(model)
 
 
+@pytest.mark.slow
 def test_an_adapter_that_does_not_fill_the_model_is_refused(tmp_path: Path) -> None:
     model, _ = make_fresh_model("internvl")
     add_lora(model)

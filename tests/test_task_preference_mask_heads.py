@@ -57,6 +57,7 @@ def draw_clips(generator: Generator, keys: Tensor, count: int) -> tuple[Tensor, 
     return kinds[torch.arange(count), asked], features, list(pictures[torch.arange(count), :, asked])
 
 
+@pytest.mark.slow
 def test_the_mask_head_learns_to_draw_what_is_asked_for() -> None:
     generator = torch.Generator().manual_seed(1)
     keys, names = (torch.randn(7, width, generator=generator) for width in (DEPTH, STATE))

@@ -18,7 +18,6 @@ from transformers import TrainingArguments  # noqa: E402
 from tests.task_preference_rows import make_collator, make_model, make_task_rows  # noqa: E402
 from tests.tiny_vlms import FAMILIES  # noqa: E402
 from vidground_hf.task_preference.adapters_lora import add_lora  # noqa: E402
-from vidground_hf.task_preference.modeling import TaskPreferenceModel  # noqa: E402
 from vidground_hf.task_preference.trainer import TaskPreferenceTrainer, name_task  # noqa: E402
 from vidground_hf.task_preference.trainer_parts import clip_parts, name_part  # noqa: E402
 from vidground_hf.task_preference.trainer_stages import STAGES, TrainingStage  # noqa: E402
@@ -240,13 +239,11 @@ def test_wrong_settings_are_named(tmp_path: Path) -> None:
         )
 
 
-def test_the_gap_callback_asks_the_model_in_training(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_gap_callback_asks_the_model_in_training(tmp_path: Path) -> None:
     from datasets import Dataset
 
     from vidground_hf.callbacks import BlindGapCallback
 
-    # As a model in peft's wrapper says what is in it.
-    monkeypatch.setattr(TaskPreferenceModel, "get_base_model", lambda self: self.vlm, raising=False)
     model, processor = make_model("qwen2_5_vl")
     video = make_task_rows()[0].video
     options = ["red", "blue"]

@@ -1,67 +1,55 @@
-"""How many rows may be asked at an evaluation, so that all evaluations take no more than a share of the training.
+"""How much time the evaluations of a training may take, so that they never had more than a share of it.
 
 Measures no time itself: it is told.
 """
 
 from __future__ import annotations
 
-import sys
 from dataclasses import dataclass
 
 
 @dataclass
 class TrainingClock:
-    """What evaluations took so far of a run, and what the next may take.
+    """What evaluations took so far of a run, and what they may take now.
 
     Attributes:
-        max_share (`float`): of the run's time, in (0, 1].
+        max_share (`float`): of the time since training began, in (0, 1].
         began (`float`, *optional*): when training did, on any clock of seconds; `None` outside of it.
         seconds (`float`): that evaluations took.
-        num_evaluations (`int`): so far.
-        seconds_per_row (`float`, *optional*): of the rows asked last.
 
     Example:
-        >>> clock = TrainingClock(max_share=0.05, began=0.0, seconds_per_row=0.5)
-        >>> clock.count_rows(0.25, now=100.0)  # 21 seconds beside 400, for four evaluations
-        10
+        >>> clock = TrainingClock(max_share=0.05, began=0.0, seconds=1.0)
+        >>> round(clock.measure_left(now=115.0), 3)  # so that it is 6 of 120 seconds
+        5.0
     """
 
     max_share: float
     began: float | None = None
     seconds: float = 0.0
-    num_evaluations: int = 0
-    seconds_per_row: float | None = None
 
-    def start(self, now: float) -> None:
-        """A run begins."""
-        self.began, self.seconds, self.num_evaluations = now, 0.0, 0
+    def start(self, now: float, run_seconds: float = 0.0, seconds: float = 0.0) -> None:
+        """A run begins, or goes on from where so many seconds had passed and evaluations had taken some of them."""
+        self.began, self.seconds = now - run_seconds, seconds
 
     def add(self, seconds: float) -> None:
         """An evaluation is over."""
         self.seconds += seconds
-        self.num_evaluations += 1
 
-    def count_rows(self, progress: float, now: float, pending_seconds: float = 0.0) -> int:
-        """How many rows to ask, if the run goes on as it did, with as many evaluations in each part of it.
+    def measure_left(self, now: float, pending_seconds: float = 0.0) -> float:
+        """The seconds that asking may take from now on.
 
         Args:
-            progress (`float`): how much of the run is done, in [0, 1]; at 0 nothing is known, and 0 is the answer.
             now (`float`): on the same clock as `began`.
             pending_seconds (`float`, *optional*, defaults to 0): what this evaluation took already.
 
         Returns:
-            `int`: at least 0.
+            `float`: at least 0; endless outside of training.
         """
-        if self.began is None or self.seconds_per_row is None or progress <= 0:
-            return 0
-        if self.max_share == 1:
-            return sys.maxsize
-        spent_seconds = self.seconds + pending_seconds
-        training_seconds = (now - self.began - spent_seconds) / progress
-        # A share of the whole, which is what training takes and evaluations besides.
-        left_seconds = self.max_share / (1 - self.max_share) * training_seconds - spent_seconds
-        num_left = max(1.0, (self.num_evaluations + 1) / progress - self.num_evaluations)
-        return max(0, int(left_seconds / num_left / self.seconds_per_row))
+        if self.began is None or self.max_share == 1:
+            return float("inf")
+        # What is asked for x seconds adds x to the time of the run, too.
+        left_seconds = self.max_share * (now - self.began) - self.seconds - pending_seconds
+        return max(0.0, left_seconds / (1 - self.max_share))
 
     def measure_share(self, now: float) -> float | None:
         """The share of evaluations in the time since training began (`float`); `None` outside of training."""

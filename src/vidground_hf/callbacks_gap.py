@@ -6,7 +6,9 @@ How the model is asked is `callbacks_asking.py`'s; what the gap says at the end 
 from __future__ import annotations
 
 import logging
+import re
 from collections.abc import Mapping
+from pathlib import Path
 from time import perf_counter
 from typing import Any
 
@@ -15,12 +17,16 @@ from datasets import Dataset
 from transformers import Trainer, TrainerCallback
 
 from vidground_hf.callbacks_clock import TrainingClock
+from vidground_hf.callbacks_record import RECORD_NAME, AnswerRecord
 from vidground_hf.callbacks_rows import Asked, draw_rows, report_rows, summarize_rows
 from vidground_hf.media import FrameBudget
 
 LEAST_ROWS = 16
-"""Are asked however short the time is: with fewer, an accuracy says nothing. Our guess."""
+"""Are asked at a time, or none: with fewer, an accuracy says nothing. Our guess."""
 
+_MARGIN = 1.25  # rows may take so many times as long as those before them; our guess
+_STATE_KEY = "BlindGapCallback.clock"
+_METRIC = re.compile(r"(eval_)?((vg|ta)_)?(visual_accuracy|blind_accuracy|gap)")
 _log = logging.getLogger(__name__)
 
 
@@ -35,11 +41,12 @@ class BlindGapCallback(TrainerCallback):
     |---|---|
     | `eval_visual_accuracy`, `eval_blind_accuracy`, `eval_gap` | on all rows asked |
     | `eval_vg_visual_accuracy`, ... | on rows that need the video, where rows say so; `eval_ta_...` on the others |
-    | `eval_gap_num_rows`, `eval_gap_num_unanswered` | rows behind these figures, and rows left out of them |
+    | `eval_gap_num_rows`, `eval_gap_num_unanswered` | rows behind these figures, maybe 0, and left out of them |
     | `eval_gap_seconds`, `eval_gap_time_share` | of this evaluation; of all so far, of the time since training began |
 
-    Frames, and what the processor makes of them, are kept between evaluations. In a distributed run every process asks
-    its part of the rows.
+    Frames, and what the processor makes of them, are kept between evaluations; answers are kept in the output folder
+    by the weights that gave them, so that a run that was killed and resumed asks none of them again. In a distributed
+    run every process asks its part of the rows.
 
     Args:
         trainer (`transformers.Trainer`): whose model is asked, and which logs. Its model lies whole in every process.
@@ -48,10 +55,13 @@ class BlindGapCallback(TrainerCallback):
         processor (`ProcessorMixin`, *optional*): defaults to the trainer's `processing_class`.
         num_rows (`int`, *optional*, defaults to 128): how many are drawn, at least 1. Our guess: a gap is then
             known to about 5 points.
-        max_time_share (`float`, *optional*, defaults to 0.05): of the training time, in (0, 1]. The time of the whole
-            run is estimated from the steps done, and fewer rows are asked, at least 16, where they would take more; a
-            log line says so. Compare evaluations of one `eval_gap_num_rows`. Outside training nothing is bounded.
-        budget (`FrameBudget`, *optional*): what is shown of a clip; defaults to its defaults.
+        max_time_share (`float`, *optional*, defaults to 0.05): of the time since training began, in (0, 1]. Rows are
+            asked 16 at a time as long as they fit; a log line says how many did not. The first evaluation of a process
+            asks 16 whatever they take, because that is not known before, and where `metric_for_best_model` is one of
+            these metrics each does; any other evaluation is left out where 16 do not fit. Compare evaluations of one
+            `eval_gap_num_rows`. Outside training nothing is bounded.
+        budget (`FrameBudget`, *optional*): what is shown of a clip; defaults to what a `VideoGRPOTrainer` shows in
+            training, and to its own defaults beside other trainers.
         verdict_column (`str`, *optional*): `"is_visually_grounded"` or `"needs"`; defaults to the first that is there.
         adapter, columns, media_root: how rows are read, as in `curate`.
         seed (`int`, *optional*, defaults to 0): of the rows and the orders of their options.
@@ -100,6 +110,9 @@ class BlindGapCallback(TrainerCallback):
             raise ValueError(
                 f"the rows to ask are a {type(found).__name__}; pass one Dataset, not streamed, as dataset="
             )
+        shower = getattr(trainer, "shower", None)
+        if budget is None and shower is not None:
+            budget = shower.budget
         self.rows = draw_rows(
             found, num_rows, budget=budget, verdict_column=verdict_column, adapter=adapter, columns=columns,
             media_root=media_root, seed=seed,
@@ -108,11 +121,20 @@ class BlindGapCallback(TrainerCallback):
         self.num_workers = num_workers
         self.clock = TrainingClock(max_time_share)
         self.asked: list[Asked] = []
+        self.record = AnswerRecord(Path(trainer.args.output_dir) / RECORD_NAME, self.rows)
         self._live: Any = None
+        self._row_seconds: dict[bool, float] = {}  # of rows that were asked before, and of new ones
+        self._num_asked = 0  # so many rows were asked before
 
     def on_train_begin(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
-        """Starts the clock."""
-        self.clock.start(perf_counter())
+        """Starts the clock, where a resumed run has it from its checkpoint."""
+        self.clock.start(perf_counter(), **state.stateful_callbacks.get(_STATE_KEY, {}))
+
+    def on_step_end(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
+        """Has the clock written into the next checkpoint."""
+        if self.clock.began is not None:
+            run_seconds = perf_counter() - self.clock.began
+            state.stateful_callbacks[_STATE_KEY] = {"run_seconds": run_seconds, "seconds": self.clock.seconds}
 
     def on_train_end(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
         """Stops it: what is evaluated by hand afterwards is not training time."""
@@ -122,16 +144,14 @@ class BlindGapCallback(TrainerCallback):
         """Asks, adds to the metrics, and logs them through the trainer."""
         if self._is_repeated(metrics):
             return
-        found = self.measure(None if self.clock.began is None else state.global_step / state.max_steps)
+        found = self.measure()
         metrics.update(found)
+        self.on_step_end(args, state, control)
         # Not the trainer's own `log`: those of TRL would print and empty what they gather between two of theirs.
         Trainer.log(self.trainer, dict(found))
 
-    def measure(self, progress: float | None = None) -> dict[str, float]:
-        """Asks the model as it is now.
-
-        Args:
-            progress (`float`, *optional*): how much of the run is done, in [0, 1]; bounds the time.
+    def measure(self) -> dict[str, float]:
+        """Asks the model as it is now, during training within the time that is left.
 
         Returns:
             `dict[str, float]`: the metrics; those that rows say nothing about are not in it.
@@ -145,16 +165,14 @@ class BlindGapCallback(TrainerCallback):
         model.eval()
         try:
             with self.trainer.accelerator.autocast():
-                if self._live is None or self._live.model is not model:
-                    self._live = _make_live(model, self.processor, self.num_workers)
-                self.asked = (
-                    self._ask(range(len(self.rows))) if progress is None else self._ask_within(progress, start)
-                )
+                self.asked = self._recall_or_ask(model, start)
         finally:
             model.train(was_training)
         now = perf_counter()
         self.clock.add(now - start)
-        metrics = summarize_rows(self.asked, [row.is_grounded for row in self.rows])
+        metrics: dict[str, float] = {"eval_gap_num_rows": 0, "eval_gap_num_unanswered": 0}
+        if self.asked:
+            metrics = summarize_rows(self.asked, [row.is_grounded for row in self.rows])
         metrics["eval_gap_seconds"] = now - start
         share = self.clock.measure_share(now)
         return metrics if share is None else metrics | {"eval_gap_time_share": share}
@@ -168,7 +186,7 @@ class BlindGapCallback(TrainerCallback):
         Returns:
             `dict[str, dict]`: one gap report, under the name `"evaluation rows"`.
         """
-        if not self.asked:
+        if not self.asked:  # left out the last time, too
             self.measure()
         return {"evaluation rows": report_rows(self.rows, self.asked)}
 
@@ -178,30 +196,54 @@ class BlindGapCallback(TrainerCallback):
         names = list(sets)[1:] if isinstance(sets, dict) else []
         return any(f"eval_{name}_runtime" in metrics for name in names)
 
-    def _ask_within(self, progress: float, start: float) -> list[Asked]:
+    def _recall_or_ask(self, model: Any, start: float) -> list[Asked]:
+        """The answers of these weights: what is written down of them, or what they say."""
+        is_main = self.trainer.is_world_process_zero()
+        name = self.record.name(model) if is_main else ""
+        # One process reads and writes, and all of them ask the same rows.
+        (known,) = broadcast_object_list([self.record.find(name) if is_main else []])
+        is_bounded = self.clock.began is not None
+        if known and (is_bounded or len(known) == len(self.rows)):
+            return list(known)
+        if self._live is None or self._live.model is not model:
+            self._live = _make_live(model, self.processor, self.num_workers)
+        asked = self._ask_within(start) if is_bounded else self._ask(range(len(self.rows)))
+        if is_main and asked and all(one.error is None for one in asked):
+            self.record.keep(name, asked)
+        return asked
+
+    def _ask_within(self, start: float) -> list[Asked]:
         """Asks all rows, or as many as the time allows: always the first of them."""
         total = len(self.rows)
-        least = min(LEAST_ROWS, total)
-        asked = self._ask_timed(range(least)) if self.clock.seconds_per_row is None else []
-        now = perf_counter()
-        num_rows = min(total, max(least, self.clock.count_rows(progress, now, now - start)))
-        # The clocks of processes differ, and all of them ask the same rows.
-        (num_rows,) = broadcast_object_list([num_rows])
-        if num_rows < total:
+        asked: list[Asked] = []
+        while len(asked) < total:
+            rows = range(len(asked), min(len(asked) + LEAST_ROWS, total))
+            # The clocks of processes differ.
+            (fits,) = broadcast_object_list([self._fits(rows, start)])
+            if not fits:
+                break
+            began = perf_counter()
+            asked += self._ask(rows)
+            self._row_seconds[rows.stop > self._num_asked] = (perf_counter() - began) / len(rows)
+            self._num_asked = max(self._num_asked, rows.stop)
+        if len(asked) < total:
             _log.warning(
                 "asking %d of %d rows for the blind-visual gap: more would take over %.0f %% of the training time",
-                num_rows,
+                len(asked),
                 total,
                 100 * self.clock.max_share,
             )
-        return asked + self._ask_timed(range(len(asked), num_rows))
-
-    def _ask_timed(self, rows: range) -> list[Asked]:
-        start = perf_counter()
-        asked = self._ask(rows)
-        if asked:
-            self.clock.seconds_per_row = (perf_counter() - start) / len(asked)
         return asked
+
+    def _fits(self, rows: range, start: float) -> bool:
+        """Whether there is time for more rows; for the first ones, whether they have to be asked anyway."""
+        is_wanted = _METRIC.fullmatch(self.trainer.args.metric_for_best_model or "") is not None
+        if rows.start == 0 and (is_wanted or not self._row_seconds):
+            return True
+        is_new = rows.stop > self._num_asked
+        row_seconds = self._row_seconds.get(is_new, max(self._row_seconds.values()))
+        now = perf_counter()
+        return _MARGIN * row_seconds * len(rows) <= self.clock.measure_left(now, now - start)
 
     def _ask(self, rows: range) -> list[Asked]:
         """Asks this process's part of some rows, and gathers all."""

@@ -22,6 +22,7 @@ from vidground_hf.rewards import cut_thinking
 from vidground_hf.rules import Majority
 from vidground_hf.schema import Example, Verdict
 from vidground_hf.set_rules import Calibrated
+from vidground_hf.trials import Trial
 
 _STATE_KEY = "RefreshGrounding.record"
 
@@ -127,8 +128,11 @@ class RefreshGrounding(TrainerCallback):
         metrics = self.refresh(state.global_step)
         # The trainer writes this with its state into every checkpoint.
         state.stateful_callbacks[_STATE_KEY] = {"num_refreshes": self.num_refreshes, "record": dict(self.record)}
-        # Not the trainer's own `log`, which would empty what it gathers between two of its logs.
+        # Not the trainer's own `log`, which would empty what it gathers between two of its logs; and a log takes back
+        # that this step is to be logged.
+        should_log = control.should_log
         Trainer.log(self.trainer, metrics | {"refresh_grounding/seconds": perf_counter() - start})
+        control.should_log = should_log
 
     def refresh(self, step: int) -> dict[str, float]:
         """Asks the next rows and sets their weights.
@@ -148,7 +152,7 @@ class RefreshGrounding(TrainerCallback):
             [make_trial(example, Answer(text=cut_thinking(text))) for text in tries[place]]
             for example, place in zip(examples, places, strict=True)
         ]
-        verdicts = self._judge(examples, trials)
+        verdicts = judge_blind(examples, trials, self.rule)
         for example, row, verdict in zip(examples, trials, verdicts, strict=True):
             num_right = sum(bool(trial.is_right) for trial in row)
             self.record[example.id] = Refreshed(step, num_right, len(row), *verdict)
@@ -163,19 +167,6 @@ class RefreshGrounding(TrainerCallback):
             "refresh_grounding/num_weighed_down": sum(weight < 1 for weight in self.trainer.row_weights.values()),
         }
 
-    def _judge(self, examples: Sequence[Example], trials: list[list[Any]]) -> list[Verdict]:
-        choices = [index for index, example in enumerate(examples) if example.options]
-        weighed = weigh_trials(
-            [examples[index] for index in choices],
-            [trials[index] for index in choices],
-            confident=[True] * len(choices),
-        )
-        rule = self.rule.fit(weighed)
-        verdicts = judge_rows(examples, trials, Majority())
-        for index, verdict in zip(choices, judge_rows([examples[k] for k in choices], weighed, rule), strict=True):
-            verdicts[index] = verdict
-        return verdicts
-
     def _ask(self, places: Sequence[int]) -> dict[int, list[str]]:
         """The policy's blind completions to some rows; every process asks a part."""
         accelerator = self.trainer.accelerator
@@ -186,3 +177,33 @@ class RefreshGrounding(TrainerCallback):
             list(self.rows.select(mine)), view="text", num_generations=self.num_tries
         )
         return dict(gather_object(list(zip(mine, answers, strict=True))))
+
+
+def judge_blind(examples: Sequence[Example], trials: Sequence[Sequence[Trial]], rule: Calibrated) -> list[Verdict]:
+    """Judges questions by a policy's blind answers.
+
+    Args:
+        examples (`Sequence[Example]`): N questions.
+        trials (`Sequence[Sequence[Trial]]`): the answers to each, at least 1.
+        rule (`Calibrated`): for multiple choice; it is fitted to these answers.
+
+    Returns:
+        `list[Verdict]`: N; those of open-ended questions by the majority of their answers.
+
+    Example:
+        >>> from vidground_hf.trials import Trial
+        >>> example = Example(id="a", question="Who?", answer="Ann")
+        >>> judge_blind([example], [[Trial(score=1.0), Trial(score=1.0)]], Calibrated())[0].is_visually_grounded
+        False
+    """
+    choices = [index for index, example in enumerate(examples) if example.options]
+    weighed = weigh_trials(
+        [examples[index] for index in choices],
+        [trials[index] for index in choices],
+        confident=[True] * len(choices),
+    )
+    fitted = rule.fit(weighed)
+    verdicts = judge_rows(examples, trials, Majority())
+    for index, verdict in zip(choices, judge_rows([examples[k] for k in choices], weighed, fitted), strict=True):
+        verdicts[index] = verdict
+    return verdicts

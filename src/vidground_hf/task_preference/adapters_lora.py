@@ -49,7 +49,7 @@ def add_lora(model: TaskPreferenceModel, *, rank: int = 16, alpha: float = 32.0,
     decoder = vlm.get_decoder()
     prefix = _name_module(vlm, decoder)
     leaves = {name.rpartition(".")[2] for name, part in decoder.named_modules() if isinstance(part, nn.Linear)}
-    ids = sorted([*model.config.trigger_token_ids.values(), *model.config.task_token_ids.values()])
+    ids = sorted([*(model.config.trigger_token_ids or {}).values(), *(model.config.task_token_ids or {}).values()])
     inputs, outputs = vlm.get_input_embeddings(), vlm.get_output_embeddings()
     # Where they are tied, peft has the output follow the input.
     rows = [inputs] if outputs.weight is inputs.weight else [inputs, outputs]

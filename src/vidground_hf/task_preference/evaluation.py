@@ -25,7 +25,6 @@ from vidground_hf.task_preference.evaluation_scores import (
     score_tracks,
 )
 from vidground_hf.task_preference.generation import TaskPreferenceAnswer
-from vidground_hf.task_preference.row_features import move_features
 from vidground_hf.task_preference.row_text import read_written_labels
 from vidground_hf.task_preference.task_rows import TaskRow
 
@@ -69,7 +68,7 @@ def answer_rows(
             asked = rows[start : start + batch_size]
             inputs = send_to_device(collator.collate_prompts(asked), model.device)
             if "features" in inputs:
-                inputs["features"] = move_features(inputs["features"], model.device)
+                inputs["features"] = inputs["features"].to(model.device)
             found = model.generate(
                 **inputs, tokenizer=collator.processor.tokenizer, max_new_tokens=max_new_tokens, **settings
             )

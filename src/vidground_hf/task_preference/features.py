@@ -6,7 +6,7 @@ Running a vision tower is not done here.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 
 import torch
 from torch import Tensor
@@ -64,6 +64,10 @@ class VisionFeatures:
         return VisionFeatures(
             self.grid[rows], self.is_valid[rows], self.times_seconds[rows], self.duration_seconds[rows]
         )
+
+    def to(self, device: torch.device | str) -> VisionFeatures:
+        """The same features on a device."""
+        return VisionFeatures(*(getattr(self, part.name).to(device) for part in fields(self)))
 
     def frames_valid(self) -> Tensor:
         """Which frames are not padding, `bool[N, T]`."""

@@ -113,11 +113,12 @@ def write_answers(
         TaskPreferenceAnswer(text=tokenizer.decode(row, skip_special_tokens=True), tasks=_list_tasks(row, task_ids))
         for row in ids
     ]
+    looked_at = {task: features for task, features in shown.items() if features is not None}
     for task, read in (("moment", _read_moment), ("box", _read_box), ("mask", _read_mask)):
         for row in rows[task].unique().tolist() if task in found else []:
             own = (rows[task] == row).nonzero()[:, 0]
             facts = None if media is None else media[row]
-            answers[row] = replace(answers[row], **read(found[task], own, shown[task], facts, row))
+            answers[row] = replace(answers[row], **read(found[task], own, looked_at[task], facts, row))
     return answers
 
 

@@ -100,7 +100,7 @@ class TaskPreferenceModel(PreTrainedModel):
         super().__init__(config)
         self.vlm = vlm if vlm is not None else AutoModelForImageTextToText.from_config(config.vlm_config)
         config.vlm_config = self.vlm.config  # one object, so that neither goes out of date
-        width = config.vlm_config.get_text_config().hidden_size
+        width = self.vlm.config.get_text_config().hidden_size
         heads: dict[str, nn.Module] = {}
         if "moment" in config.tasks:
             heads["moment"] = TemporalHead(width, config.moment_feature_width or width, **config.moment_head or {})
@@ -229,6 +229,10 @@ class TaskPreferenceModel(PreTrainedModel):
             if self.training:
                 output.loss = output.loss + self._touch_unused(found, has_vision=bool(seen))
         return output
+
+    def get_base_model(self) -> Any:
+        """The language model with its vision tower: what answers where no task is asked for (`PreTrainedModel`)."""
+        return self.vlm
 
     def choose_features(
         self, vision: VisionFeatures | None, features: VisionFeatures | None

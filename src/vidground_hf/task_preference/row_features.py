@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import os
 from collections.abc import Sequence
-from dataclasses import fields
 
 import numpy as np
 import torch
@@ -44,11 +43,6 @@ def read_features(rows: Sequence[TaskRow], media: Sequence[ShownMedia | None]) -
         filled.append(torch.zeros(0, 1, 1, width) if grid is None else grid)
         times.append(_find_times(row, len(filled[-1]), durations[-1]))
     return stack_features(filled, times, durations)
-
-
-def move_features(features: VisionFeatures, device: torch.device | str) -> VisionFeatures:
-    """The same features on a device."""
-    return VisionFeatures(*(getattr(features, part.name).to(device) for part in fields(features)))
 
 
 def _read_grid(row: TaskRow) -> Tensor:

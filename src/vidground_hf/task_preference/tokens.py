@@ -12,7 +12,7 @@ from typing import Any, NamedTuple
 
 import torch
 from tokenizers import AddedToken
-from torch import Tensor, nn
+from torch import Tensor
 from transformers import LogitsProcessor
 
 from vidground_hf.task_preference.configuration import TASKS
@@ -94,18 +94,17 @@ def fit_embeddings(vlm: Any, vocabulary_size: int, ids: Sequence[int]) -> None:
         vlm.resize_token_embeddings(vocabulary_size, mean_resizing=False)
     known = torch.ones(min(num_rows, vlm.get_input_embeddings().weight.shape[0]), dtype=torch.bool)
     known[[index for index in ids if index < len(known)]] = False
-    for layer in _list_embeddings(vlm):
-        weight = layer.weight
+    for weight in _list_embeddings(vlm):
         old = weight[: len(known)][known.to(weight.device)].float()
         draws = torch.randn(len(ids), weight.shape[1], generator=torch.Generator().manual_seed(0))
         rows = old.mean(0) + _NOISE * old.std(0) * draws.to(old.device)
         weight[torch.as_tensor(ids, device=weight.device)] = rows.to(weight.dtype)
 
 
-def _list_embeddings(vlm: Any) -> list[nn.Module]:
+def _list_embeddings(vlm: Any) -> list[Tensor]:
     """The embeddings of inputs and outputs, once where they are tied."""
-    inputs, outputs = vlm.get_input_embeddings(), vlm.get_output_embeddings()
-    return [inputs] if outputs.weight is inputs.weight else [inputs, outputs]
+    inputs, outputs = vlm.get_input_embeddings().weight, vlm.get_output_embeddings().weight
+    return [inputs] if outputs is inputs else [inputs, outputs]
 
 
 def find_states(ids: Tensor, task_token_ids: Mapping[str, int]) -> dict[str, tuple[Tensor, Tensor]]:

@@ -15,7 +15,6 @@ from transformers import Trainer, TrainerCallback, TrainingArguments
 
 from vidground_hf.task_preference.collating import Answers, TaskPreferenceCollator
 from vidground_hf.task_preference.losses import WEIGHTS
-from vidground_hf.task_preference.row_features import move_features
 from vidground_hf.task_preference.sampling import TaskBalancedSampler
 from vidground_hf.task_preference.task_rows import TaskRow
 from vidground_hf.task_preference.trainer_parts import (
@@ -147,7 +146,7 @@ class TaskPreferenceTrainer(Trainer):
     def _prepare_inputs(self, inputs: dict[str, Any]) -> dict[str, Any]:
         inputs = super()._prepare_inputs(inputs)
         if inputs.get("features") is not None:
-            inputs["features"] = move_features(inputs["features"], self.args.device)
+            inputs["features"] = inputs["features"].to(self.args.device)
         return inputs
 
     def compute_loss(

@@ -1,0 +1,128 @@
+"""What the runs of the curation lab came to: a table with intervals paired by seed, and a figure of the curves.
+
+Nothing is trained here.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from matplotlib.figure import Figure
+from numpy.typing import NDArray
+from scipy import stats
+
+COLUMNS = {
+    "vg_video": "VG",
+    "vg_text": "VG blind",
+    "gap": "gap",
+    "ta_video": "TA",
+    "full_video": "Full",
+    "moved_vg_video": "VG, cues lie",
+}
+PRIMARY = ("calibrated", "single_shot")
+Runs = Mapping[str, Mapping[int, Mapping[str, Any]]]  # by arm and seed
+
+
+def compare(runs: Runs, arm: str, other: str, name: str) -> dict[str, Any]:
+    """An arm's mean minus another's, in points, over the seeds that both have.
+
+    Args:
+        runs (`Mapping`): of one base.
+        arm (`str`), other (`str`): arms.
+        name (`str`): of what is compared, a key of `COLUMNS`.
+
+    Returns:
+        `dict`: `difference`, `low` and `high` (95 %, Student's t; `None` below two seeds), `spread` (standard
+        deviation of the differences), `num_seeds`.
+    """
+    seeds = sorted(set(runs.get(arm, {})) & set(runs.get(other, {})))
+    found = np.array([100 * (read(runs[arm][seed], name) - read(runs[other][seed], name)) for seed in seeds])
+    result = {"difference": float(found.mean()) if seeds else None, "low": None, "high": None, "spread": None}
+    if len(seeds) > 1:
+        spread = float(found.std(ddof=1))
+        half = float(stats.t.ppf(0.975, len(seeds) - 1)) * spread / len(seeds) ** 0.5
+        result |= {"low": found.mean() - half, "high": found.mean() + half, "spread": spread}
+    return {**result, "num_seeds": len(seeds)}
+
+
+def find_num_seeds(spread: float, difference: float, power: float = 0.8) -> int:
+    """How many seeds show a difference with this power in a paired two-sided t-test at 5 %.
+
+    Args:
+        spread (`float`): standard deviation of the paired differences, above 0.
+        difference (`float`): that shall be found, of the same unit.
+        power (`float`, *optional*, defaults to 0.8): in (0, 1).
+    """
+    number = 2
+    while True:
+        limit = stats.t.ppf(0.975, number - 1)
+        if stats.nct.sf(limit, number - 1, number**0.5 * difference / spread) >= power:
+            return number
+        number += 1
+
+
+def read(run: Mapping[str, Any], name: str) -> float:
+    """A figure of a run, in [0, 1]."""
+    return run["vg_video"] - run["vg_text"] if name == "gap" else run[name]
+
+
+def list_contrasts(runs: Runs) -> list[tuple[str, str]]:
+    """Which arms are compared: the primary pair, then each arm with full and with random."""
+    others = [(arm, other) for other in ("full", "random") for arm in runs if arm not in ("full", "random")]
+    return [PRIMARY, ("random", "full"), *others]
+
+
+def format_base(runs: Runs, kept: Mapping[str, Mapping[str, int]]) -> str:
+    """The arms of one base, one a line (percent, mean and standard deviation over seeds), and their differences."""
+    lines = [f"{'arm':12}{'seeds':>6}{'kept':>7}{'text left':>11}" + "".join(f"{c:>15}" for c in COLUMNS.values())]
+    for arm, found in runs.items():
+        cells = []
+        for name in COLUMNS:
+            values = 100 * np.array([read(run, name) for run in found.values()])
+            spread = f" ± {values.std(ddof=1):.1f}" if len(values) > 1 else ""
+            cells.append(f"{f'{values.mean():.1f}{spread}':>15}")
+        about = kept[arm]
+        lines.append(f"{arm:12}{len(found):>6}{about['num_kept']:>7,}{about['num_text_left']:>11,}" + "".join(cells))
+    lines += ["", "differences in points, paired by seed, 95 % intervals"]
+    for arm, other in list_contrasts(runs):
+        cells = [
+            f"{COLUMNS[name]} {format_difference(compare(runs, arm, other, name))}" for name in ("vg_video", "gap")
+        ]
+        mark = "   <- primary" if (arm, other) == PRIMARY else ""
+        lines.append(f"{arm + ' - ' + other:26}" + "   ".join(cells) + mark)
+    return "\n".join(lines)
+
+
+def format_difference(found: Mapping[str, Any]) -> str:
+    if found["difference"] is None:
+        return "-"
+    bounds = "" if found["low"] is None else f" [{found['low']:+.1f}, {found['high']:+.1f}]"
+    return f"{found['difference']:+.1f}{bounds} (n = {found['num_seeds']})"
+
+
+def draw_curves(path: Path, bases: Mapping[str, Runs]) -> None:
+    """Draws the accuracy on visual questions over the steps, a panel a base; bands are the standard error."""
+    figure = Figure(figsize=(5 * len(bases), 4), layout="constrained")
+    for axes, (base, runs) in zip(
+        np.atleast_1d(figure.subplots(1, len(bases), sharey=True)), bases.items(), strict=True
+    ):
+        for arm, found in runs.items():
+            steps, values = stack_curves([run["curve"] for run in found.values()])
+            error = values.std(0, ddof=1) / len(values) ** 0.5 if len(values) > 1 else np.zeros(len(steps))
+            (line,) = axes.plot(steps, values.mean(0), label=arm, marker="o", markersize=3)
+            axes.fill_between(
+                steps, values.mean(0) - error, values.mean(0) + error, alpha=0.15, color=line.get_color()
+            )
+        axes.axhline(25, color="grey", linewidth=0.8, linestyle=":")
+        axes.set(title=base, xlabel="GRPO steps", ylabel="held-out visual questions right, %")
+    axes.legend(fontsize=8)
+    figure.savefig(path, dpi=120)
+
+
+def stack_curves(curves: Sequence[Sequence[Mapping[str, float]]]) -> tuple[list[float], NDArray[np.float64]]:
+    """The steps (`[M]`) and, of each run, the accuracies at them in percent (`float[N, M]`)."""
+    steps = [mark["step"] for mark in curves[0]]
+    return steps, 100 * np.array([[mark["vg_video"] for mark in curve] for curve in curves])
