@@ -17,6 +17,7 @@ from task_preference_lab_world import NUM_SHOWN, OFFSETS_PX
 from torch import Tensor, nn
 from torch.nn.functional import cross_entropy
 
+from vidground_hf.task_preference.configuration import TASKS
 from vidground_hf.task_preference.task_rows import TaskRow
 from vidground_hf.toy_world import CELL_NAMES, COLOURS, GRID_CELLS, NUM_PHASES, PLACES, SHAPES
 
@@ -24,7 +25,7 @@ from vidground_hf.toy_world import CELL_NAMES, COLOURS, GRID_CELLS, NUM_PHASES, 
 PLACE_LAYER, PHASE_LAYER, REFERENCE_LAYER = 1, 2, 3
 ANSWER_LAYERS = (2, 3)
 NUM_REFERENCE_TOKENS = 3  # the last ones of a prompt say what it refers to
-TRAITS = (("", *PLACES), COLOURS, SHAPES)
+TRAITS = (("", *PLACES), COLOURS, SHAPES, TASKS)
 UNKNOWN = -100  # as PyTorch's cross entropy leaves a target out
 
 
@@ -53,13 +54,13 @@ class Asked(NamedTuple):
     Attributes:
         question (`str`): as it is worded.
         answer (`str`, *optional*): of dialogue.
-        traits (`tuple[int, int, int]`): place, colour and shape that the words refer to, positions in `TRAITS`, where
-            no answer is learned; else `UNKNOWN`.
+        traits (`tuple[int, ...]`): place, colour and shape that the words refer to, and the task that asks so,
+            positions in `TRAITS`, where no answer is learned; else `UNKNOWN`.
     """
 
     question: str
     answer: str | None
-    traits: tuple[int, int, int] = (UNKNOWN, UNKNOWN, UNKNOWN)
+    traits: tuple[int, ...] = (UNKNOWN,) * len(TRAITS)
 
 
 class View(NamedTuple):

@@ -21,7 +21,6 @@ from torch import Tensor, nn
 from train_toy_vlm import keep, resume
 
 from vidground_hf.media import FrameBudget
-from vidground_hf.task_preference.configuration import TASKS
 from vidground_hf.task_preference.row_media import read_row_media
 from vidground_hf.task_preference.templates import TEMPLATES
 from vidground_hf.toy_world import GRID_CELLS, Clip, label_cells
@@ -94,9 +93,9 @@ def draw_questions(lessons: Lessons, view: View, rng: random.Random) -> list[Ask
 
 def _draw_reference(rng: random.Random) -> Asked:
     traits = tuple(rng.randrange(len(names)) for names in TRAITS)
-    words = " ".join(filter(None, (names[k] for names, k in zip(TRAITS, traits, strict=True))))
-    template = rng.choice(TEMPLATES[rng.choice(TASKS)])
-    return Asked(template.format(media="video", query=words), None, traits)
+    *words, task = (names[k] for names, k in zip(TRAITS, traits, strict=True))
+    template = rng.choice(TEMPLATES[task])
+    return Asked(template.format(media="video", query=" ".join(filter(None, words))), None, traits)
 
 
 def warm_up(output: Path, clips_folder: Path, sizes: WarmUpSizes, *, seed: int) -> None:

@@ -206,7 +206,7 @@ def test_questions_about_a_frame_can_be_answered_from_it(tmp_path: Path) -> None
         for place, one in enumerate(asked):
             clip = clips[place // (len(asked) // 3)]
             if one.answer is None:
-                place_, colour, shape = one.traits
+                place_, colour, shape, _ = one.traits
                 assert one.question.endswith(f"{COLOURS[colour]} {SHAPES[shape]}")
                 assert place_ == 0 or PLACES[place_ - 1] in one.question
                 continue
