@@ -16,19 +16,22 @@ import json
 import sys
 import time
 from dataclasses import asdict, dataclass
+from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
 import torch
-from curation_lab_arms import ARMS, STANDARD_ARMS, choose_questions, describe_kept, judge_questions
+from curation_lab_arms import ARMS, CONTROL_ARMS, STANDARD_ARMS, choose_questions, describe_kept, judge_questions
 from curation_lab_base import make_seeing_model, teach_letters
-from curation_lab_runs import LabSets, post_train, write_result
+from curation_lab_policy import Policy
+from curation_lab_runs import LabSets, measure_views, post_train, write_result
 from curation_lab_table import compare, draw_curves, format_base, list_contrasts
 from toy_vlm_data import read_toy_set
 from tqdm import tqdm
 
 from vidground_hf import make_toy_set
 
+POOLED = "all that know cues"
 TEXT_SHARE = 0.309  # of Video-R1-260K's questions (VidGround, arXiv 2604.05117)
 
 
@@ -37,7 +40,7 @@ class LabSizes:
     """How much is tried.
 
     Attributes:
-        arms (`tuple[str, ...]`): keys of `ARMS`.
+        arms (`tuple[str, ...]`): keys of `ARMS`; a base without cues has those of `CONTROL_ARMS` only.
         bases (`tuple[str, ...]`): `"cues 0"` and so on know the cues, `"no cues 0"` does not; the number is its seed.
         num_seeds (`int`): runs of each arm and base.
         num_clips (`int`): of the training set, with twelve questions each.
@@ -68,8 +71,8 @@ STANDARD = LabSizes(
 )
 QUICK = LabSizes(
     arms=tuple(ARMS),
-    bases=("cues 0",),
-    num_seeds=2,
+    bases=("cues 0", "cues 1"),
+    num_seeds=1,
     num_clips=20,
     num_held_out_clips=10,
     num_letter_steps=4,
@@ -79,11 +82,11 @@ QUICK = LabSizes(
 FULL = LabSizes(
     arms=tuple(ARMS),
     bases=("cues 0", "cues 1", "no cues 0"),
-    num_seeds=20,
+    num_seeds=10,
     num_clips=200,
     num_held_out_clips=160,
     num_letter_steps=100,
-    num_steps=200,
+    num_steps=100,
     mark_steps=25,
 )
 
@@ -142,11 +145,18 @@ def make_base(folder: Path, base: str, sizes: LabSizes, *, quick: bool, num_proc
     if not (home / "kept.json").exists():
         (home / "runs").mkdir(exist_ok=True)
         write_result(home / "kept.json", judge_questions(home / "model", folder / "train", list(sizes.arms)))
+    if not (home / "start.json").exists():
+        sets = read_sets(folder)
+        write_result(
+            home / "start.json", measure_views(Policy(home / "model", sets.train, 0), sets.held_out, ["video"])
+        )
 
 
 def run_all(folder: Path, sizes: LabSizes, num_processes: int) -> None:
     """Makes the runs that are not there yet, seed by seed, so that what is there can be compared at any time."""
-    tasks = [(base, arm, seed) for seed in range(sizes.num_seeds) for base in sizes.bases for arm in sizes.arms]
+    tasks = [
+        (base, arm, seed) for seed in range(sizes.num_seeds) for base in sizes.bases for arm in list_arms(base, sizes)
+    ]
     left = [(folder, sizes, *task) for task in tasks if not find_result(folder, *task).exists()]
     if not left:
         return
@@ -161,12 +171,24 @@ def run_one(task: tuple[Path, LabSizes, str, str, int]) -> None:
     folder, sizes, base, arm, seed = task
     torch.set_num_threads(1)
     start = time.perf_counter()
-    sets = LabSets(**{name: read_toy_set(folder / name) for name in ("train", "held_out", "moved")})
-    home = find_home(folder, base)
+    sets, home = read_sets(folder), find_home(folder, base)
     kept = choose_questions(arm, sets.train, read_json(home / "kept.json"), seed)
-    result = post_train(home / "model", sets, arm, kept, seed, sizes.num_steps, sizes.mark_steps)
+    policy = Policy(home / "model", sets.train, seed)
+    result = post_train(policy, sets, arm, kept, seed, sizes.num_steps, sizes.mark_steps)
+    result["curve"].insert(0, {"step": 0, **read_json(home / "start.json")})
     result |= {"kept": describe_kept(sets.train, kept), "seconds": round(time.perf_counter() - start, 1)}
     write_result(find_result(folder, base, arm, seed), result)
+
+
+@lru_cache(maxsize=1)
+def read_sets(folder: Path) -> LabSets:
+    """The questions, read once a process."""
+    return LabSets(**{name: read_toy_set(folder / name) for name in ("train", "held_out", "moved")})
+
+
+def list_arms(base: str, sizes: LabSizes) -> list[str]:
+    """The arms that are tried on a base."""
+    return [arm for arm in sizes.arms if base.startswith("cues") or arm in CONTROL_ARMS]
 
 
 def summarize(folder: Path, sizes: LabSizes, seconds: float) -> str:
@@ -174,20 +196,24 @@ def summarize(folder: Path, sizes: LabSizes, seconds: float) -> str:
     bases: dict[str, Any] = {}
     for base in sizes.bases:
         bases[base] = {
-            arm: {seed: read_json(find_result(folder, base, arm, seed)) for seed in range(sizes.num_seeds)}
-            for arm in sizes.arms
+            arm: {
+                f"{base}, seed {seed}": read_json(find_result(folder, base, arm, seed))
+                for seed in range(sizes.num_seeds)
+            }
+            for arm in list_arms(base, sizes)
         }
+    run_seconds = sum(run["seconds"] for runs in bases.values() for found in runs.values() for run in found.values())
+    knowing = [runs for base, runs in bases.items() if base.startswith("cues")]
+    if len(knowing) > 1:
+        pooled = {arm: {name: run for runs in knowing for name, run in runs[arm].items()} for arm in sizes.arms}
+        bases = {POOLED: pooled, **bases}
     contrasts = {
         base: {f"{arm} - {other}": compare(runs, arm, other, "vg_video") for arm, other in list_contrasts(runs)}
         for base, runs in bases.items()
     }
     write_result(folder / "result.json", {"sizes": asdict(sizes), "contrasts": contrasts, "runs": bases})
     draw_curves(folder / "curves.png", bases)
-    tables = [
-        f"base: {base}\n\n" + format_base(runs, {arm: found[0]["kept"] for arm, found in runs.items()})
-        for base, runs in bases.items()
-    ]
-    run_seconds = sum(run["seconds"] for runs in bases.values() for found in runs.values() for run in found.values())
+    tables = [f"base: {base}\n\n" + format_base(runs) for base, runs in bases.items()]
     tables.append(f"{seconds:.0f} s this time; all runs together {run_seconds:.0f} s of one process")
     return "\n\n".join(tables)
 

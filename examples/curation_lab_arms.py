@@ -24,6 +24,7 @@ ARMS = {
     "look": "all questions; a right choice earns what it earns with the clip less what it earns blind",
 }
 STANDARD_ARMS = ("full", "random", "single_shot", "calibrated", "planted")
+CONTROL_ARMS = ("full", "single_shot", "calibrated", "planted")
 
 
 def judge_questions(base: Path, questions: Path, arms: list[str]) -> dict[str, list[str]]:

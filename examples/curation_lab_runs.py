@@ -33,40 +33,40 @@ class LabSets:
 
 
 def post_train(
-    base: Path, sets: LabSets, arm: str, kept: set[str], seed: int, num_steps: int, mark_steps: int
+    policy: Policy, sets: LabSets, arm: str, kept: set[str], seed: int, num_steps: int, mark_steps: int
 ) -> dict[str, Any]:
     """Trains on an arm and measures on the way and at the end.
 
     Args:
-        base (`Path`): folder of the base model.
+        policy (`Policy`): the base model.
         sets (`LabSets`): questions.
         arm (`str`): a key of `ARMS`.
         kept (`set[str]`): ids of the training questions of this arm.
-        seed (`int`): of batches, option orders and samples; the same one for each arm.
-        num_steps (`int`): of GRPO.
+        seed (`int`): of batches, the same one for each arm.
+        num_steps (`int`): of GRPO, a multiple of `mark_steps`.
         mark_steps (`int`): after so many steps each, the held-out questions are asked with the clip.
 
     Returns:
-        `dict`: `curve` (step and accuracies of each mark) and the accuracies at the end, see `measure`.
+        `dict`: `curve` (step and accuracies of each mark) and the accuracies at the end, see `measure_views`.
     """
-    policy = Policy(base, sets.train, seed)
     rows = [[row for row in part if row["id"] in kept] for part in sets.train.rows]
     batches = draw_batches(rows, seed)
     weights: dict[str, float] = {}
-    curve = [{"step": 0, **measure_views(policy, sets.held_out, ("video",))}]
+    curve: list[dict[str, Any]] = []
     rewards = []
     for step in range(num_steps):
         if arm == "refresh" and step % REFRESH_STEPS == 0:
             weights = dict.fromkeys(policy.find_known(list_questions(rows)), 0.0)
         rewards.append(policy.step(next(batches), look=arm == "look", weights=weights))
         if (step + 1) % mark_steps == 0:
-            curve.append({"step": step + 1, **measure_views(policy, sets.held_out, ("video",))})
-    result = measure_views(policy, sets.held_out, ("video", "text"))
-    result |= {f"moved_{name}": value for name, value in measure_views(policy, sets.moved, ("video", "text")).items()}
+            curve.append({"step": step + 1, **measure_views(policy, sets.held_out, ["video"])})
+    result = measure_views(policy, sets.held_out, ["text"])
+    result |= {name: value for name, value in curve[-1].items() if name != "step"}
+    result |= {f"moved_{name}": value for name, value in measure_views(policy, sets.moved, ["video", "text"]).items()}
     return {"arm": arm, "seed": seed, "num_steps": num_steps, "curve": curve, "rewards": rewards, **result}
 
 
-def measure_views(policy: Policy, toy_set: ToySet, views: tuple[str, ...]) -> dict[str, float]:
+def measure_views(policy: Policy, toy_set: ToySet, views: list[str]) -> dict[str, float]:
     """Accuracies of all questions, those that text answers, and those that need the video.
 
     Returns:

@@ -23,23 +23,27 @@ COLUMNS = {
     "moved_vg_video": "VG, cues lie",
 }
 PRIMARY = ("calibrated", "single_shot")
-Runs = Mapping[str, Mapping[int, Mapping[str, Any]]]  # by arm and seed
+Runs = Mapping[str, Mapping[Any, Mapping[str, Any]]]  # by arm and seed
 
 
-def compare(runs: Runs, arm: str, other: str, name: str) -> dict[str, Any]:
+def compare(runs: Runs, arm: str, other: str, name: str, step: int | None = None) -> dict[str, Any]:
     """An arm's mean minus another's, in points, over the seeds that both have.
 
     Args:
         runs (`Mapping`): of one base.
         arm (`str`), other (`str`): arms.
         name (`str`): of what is compared, a key of `COLUMNS`.
+        step (`int`, *optional*): at this mark of the curve, which has accuracies with the clip alone; by default at
+            the end.
 
     Returns:
         `dict`: `difference`, `low` and `high` (95 %, Student's t; `None` below two seeds), `spread` (standard
         deviation of the differences), `num_seeds`.
     """
     seeds = sorted(set(runs.get(arm, {})) & set(runs.get(other, {})))
-    found = np.array([100 * (read(runs[arm][seed], name) - read(runs[other][seed], name)) for seed in seeds])
+    found = np.array(
+        [100 * (read(runs[arm][seed], name, step) - read(runs[other][seed], name, step)) for seed in seeds]
+    )
     result = {"difference": float(found.mean()) if seeds else None, "low": None, "high": None, "spread": None}
     if len(seeds) > 1:
         spread = float(found.std(ddof=1))
@@ -64,18 +68,22 @@ def find_num_seeds(spread: float, difference: float, power: float = 0.8) -> int:
         number += 1
 
 
-def read(run: Mapping[str, Any], name: str) -> float:
-    """A figure of a run, in [0, 1]."""
-    return run["vg_video"] - run["vg_text"] if name == "gap" else run[name]
+def read(run: Mapping[str, Any], name: str, step: int | None = None) -> float:
+    """A figure of a run at its end or at a mark of its curve, in [0, 1]."""
+    if step is not None:
+        (found,) = (mark[name] for mark in run["curve"] if mark["step"] == step)
+        return float(found)
+    return float(run["vg_video"] - run["vg_text"] if name == "gap" else run[name])
 
 
 def list_contrasts(runs: Runs) -> list[tuple[str, str]]:
     """Which arms are compared: the primary pair, then each arm with full and with random."""
-    others = [(arm, other) for other in ("full", "random") for arm in runs if arm not in ("full", "random")]
-    return [PRIMARY, ("random", "full"), *others]
+    baselines = [arm for arm in ("full", "random") if arm in runs]
+    others = [(arm, other) for other in baselines for arm in runs if arm not in baselines]
+    return [PRIMARY, *zip(baselines[1:], baselines, strict=False), *others]
 
 
-def format_base(runs: Runs, kept: Mapping[str, Mapping[str, int]]) -> str:
+def format_base(runs: Runs) -> str:
     """The arms of one base, one a line (percent, mean and standard deviation over seeds), and their differences."""
     lines = [f"{'arm':12}{'seeds':>6}{'kept':>7}{'text left':>11}" + "".join(f"{c:>15}" for c in COLUMNS.values())]
     for arm, found in runs.items():
@@ -84,8 +92,10 @@ def format_base(runs: Runs, kept: Mapping[str, Mapping[str, int]]) -> str:
             values = 100 * np.array([read(run, name) for run in found.values()])
             spread = f" ± {values.std(ddof=1):.1f}" if len(values) > 1 else ""
             cells.append(f"{f'{values.mean():.1f}{spread}':>15}")
-        about = kept[arm]
-        lines.append(f"{arm:12}{len(found):>6}{about['num_kept']:>7,}{about['num_text_left']:>11,}" + "".join(cells))
+        num_kept, num_left = (
+            np.mean([run["kept"][name] for run in found.values()]) for name in ("num_kept", "num_text_left")
+        )
+        lines.append(f"{arm:12}{len(found):>6}{num_kept:>7,.0f}{num_left:>11,.0f}" + "".join(cells))
     lines += ["", "differences in points, paired by seed, 95 % intervals"]
     for arm, other in list_contrasts(runs):
         cells = [
@@ -93,6 +103,11 @@ def format_base(runs: Runs, kept: Mapping[str, Mapping[str, int]]) -> str:
         ]
         mark = "   <- primary" if (arm, other) == PRIMARY else ""
         lines.append(f"{arm + ' - ' + other:26}" + "   ".join(cells) + mark)
+    steps = [mark["step"] for mark in next(iter(runs["full"].values()))["curve"]][1:]
+    lines += ["", "VG on the way, in points, 95 % intervals"]
+    for arm, other in (PRIMARY, *((arm, "full") for arm in runs if arm not in ("full", "random"))):
+        cells = [f"step {step}: {format_difference(compare(runs, arm, other, 'vg_video', step))}" for step in steps]
+        lines.append(f"{arm + ' - ' + other:26}" + "   ".join(cells))
     return "\n".join(lines)
 
 
@@ -116,7 +131,7 @@ def draw_curves(path: Path, bases: Mapping[str, Runs]) -> None:
             axes.fill_between(
                 steps, values.mean(0) - error, values.mean(0) + error, alpha=0.15, color=line.get_color()
             )
-        axes.axhline(25, color="grey", linewidth=0.8, linestyle=":")
+        axes.axhline(25, color="grey", linewidth=0.8, linestyle=":", label="chance")
         axes.set(title=base, xlabel="GRPO steps", ylabel="held-out visual questions right, %")
     axes.legend(fontsize=8)
     figure.savefig(path, dpi=120)

@@ -25,6 +25,7 @@ from __future__ import annotations
 import contextlib
 import dataclasses
 import hashlib
+import importlib.util
 import os
 import re
 import sys
@@ -174,6 +175,9 @@ class HubServer:
             (evaluate.config, {"HF_EVALUATE_CACHE": f"{home}/evaluate", "HF_METRICS_CACHE": f"{home}/metrics"}),
             (evaluate.config, {"DOWNLOADED_EVALUATE_PATH": f"{home}/evaluate/downloads"}),
         ]
+        if importlib.util.find_spec("transformers"):
+            # Its client is made once a process, for the Hub that is meant at that time.
+            changes.append((importlib.import_module("transformers.utils.hub"), {"_hf_api": None}))
         path = [entry for entry in sys.path if entry != str(evaluate.config.HF_MODULES_CACHE)]
         with contextlib.ExitStack() as stack:
             for target, values in changes:

@@ -133,6 +133,11 @@ def test_arms_are_compared_by_the_seeds_that_both_have() -> None:
     alone = compare(runs, "calibrated", "full", "gap")
     assert (round(alone["difference"], 6), alone["low"], alone["num_seeds"]) == (20, None, 1)
     assert compare(runs, "calibrated", "look", "gap")["difference"] is None
+    marked = {
+        arm: {0: {"curve": [{"step": 0, "vg_video": 0.3}, {"step": 25, "vg_video": accuracy}]}}
+        for arm, accuracy in (("calibrated", 0.5), ("full", 0.4))
+    }
+    assert round(compare(marked, "calibrated", "full", "vg_video", 25)["difference"], 6) == 10
 
 
 def test_the_number_of_seeds_has_the_power_that_is_asked_for() -> None:
@@ -161,6 +166,19 @@ def test_the_random_arm_is_as_large_as_calibrated_and_the_planted_one_has_no_tex
     }
 
 
+def test_a_base_without_cues_has_the_arms_of_the_control_and_is_compared_with_full() -> None:
+    lab, table = load("curation_lab"), load("curation_lab_table")
+    assert lab.list_arms("cues 1", lab.FULL) == list(load("curation_lab_arms").ARMS)
+    control = lab.list_arms("no cues 0", lab.FULL)
+    assert control == ["full", "single_shot", "calibrated", "planted"]
+    assert table.list_contrasts({arm: {} for arm in control}) == [
+        ("calibrated", "single_shot"),
+        ("single_shot", "full"),
+        ("calibrated", "full"),
+        ("planted", "full"),
+    ]
+
+
 @pytest.mark.slow
 def test_a_quick_lab_ends_with_tables_and_goes_on_from_what_is_there(tmp_path: Path) -> None:
     command = [sys.executable, "-W", "ignore", str(EXAMPLES / "curation_lab.py"), "--output", str(tmp_path), "--quick"]
@@ -168,10 +186,14 @@ def test_a_quick_lab_ends_with_tables_and_goes_on_from_what_is_there(tmp_path: P
     folder = tmp_path / "quick"
     result = json.loads((folder / "result.json").read_text())
     arms = list(load("curation_lab_arms").ARMS)
+    assert list(result["runs"]) == ["all that know cues", "cues 0", "cues 1"]
     assert list(result["runs"]["cues 0"]) == arms
+    pooled = result["runs"]["all that know cues"]["full"]
+    assert list(pooled) == ["cues 0, seed 0", "cues 1, seed 0"]
+    assert pooled["cues 1, seed 0"] == result["runs"]["cues 1"]["full"]["cues 1, seed 0"]
     assert "<- primary" in first.stdout
     assert (folder / "curves.png").stat().st_size > 10_000
-    runs = sorted((folder / "cues_0" / "runs").glob("*.json"))
+    runs = sorted(folder.glob("cues_*/runs/*.json"))
     assert len(runs) == 2 * len(arms)
     times = {path.name: path.stat().st_mtime for path in runs}
     lost = runs[3]

@@ -10,7 +10,10 @@ import numpy as np
 import pytest
 from PIL import Image
 
+pytest.importorskip("accelerate", reason="accelerate is not installed; pip install 'vidground-hf[models]'")
 torch = pytest.importorskip("torch", reason="torch is not installed; pip install 'vidground-hf[models]'")
+
+from accelerate.utils import send_to_device  # noqa: E402
 
 from tests.task_preference_models import load_vlm  # noqa: E402
 from tests.task_preference_rows import BUDGET, make_collator, make_model, make_task_rows  # noqa: E402
@@ -60,6 +63,28 @@ def test_only_the_answer_is_learned(family: str) -> None:
         assert places == list(range(places[0], int(mask.sum())))  # the end of the row, padded on the right
     written = collator(rows[:1] + rows[-1:])["labels"]
     assert [len(row[row != -100]) for row in written] == [int(learned[0].sum()), int(learned[-1].sum())]
+
+
+@pytest.mark.parametrize("family", FAMILIES)
+def test_an_answer_that_stands_in_the_end_token_is_learned_whole(family: str) -> None:
+    collator, end = load_collator(family), ENDS.get(family, "<|im_end|>")
+    answers = ["end", "m", "user", "the answer goes here", "end of"]
+    rows = [TaskRow(id=answer, task="dialogue", question="What is it?", answer=answer) for answer in answers]
+    assert read_answers(collator, collator(rows)) == [answer + end for answer in answers]
+
+
+def test_a_template_that_changes_the_answer_or_does_not_end_it_is_refused() -> None:
+    row = TaskRow(id="x", task="dialogue", question="What is it?", answer="A dog.")
+    text = "{{ part['text'] }}"
+    for family, change, message in (
+        ("internvl", (text, text.replace("]", "] | upper")), "does not write the answer 'A dog.' as it is"),
+        ("llava_onevision", ("<|im_end|>", ""), "the chat template ends an answer by '', which is no control token"),
+        ("qwen2_5_vl", ("<|im_end|>", "###"), "the chat template ends an answer by '###', which is no control token"),
+    ):
+        collator = load_collator(family)
+        collator.processor.chat_template = collator.processor.chat_template.replace(*change)
+        with pytest.raises(ValueError, match=re.escape(message)):
+            collator([row])
 
 
 @pytest.mark.parametrize("family", FAMILIES)
@@ -114,7 +139,6 @@ def test_targets_name_their_rows_and_are_normalised() -> None:
     assert targets.boxes[0].tolist() == pytest.approx([2 / 56, 44 / 56, 12 / 56, 54 / 56])
     assert targets.masks[0].shape == (4, 56, 56)
     assert targets.mask_seconds[0].tolist() == [0.5, 1.5, 2.5, 3.5]
-    assert targets.is_present[0].tolist() == [True] * 4
     assert facts[0].times_seconds == (0.5, 1.5, 2.5, 3.5)
     assert (facts[0].duration_seconds, facts[1].width, facts[1].height) == (4.0, 56, 56)
 
@@ -163,6 +187,11 @@ def test_masks_are_those_of_shown_frames() -> None:
     broken = replace(row, masks=(*row.masks[:2], "{", *row.masks[3:]))
     with pytest.raises(BadRowError, match=re.escape("row 'k': a mask cannot be read: ")):
         read_shown_masks(broken, make_media(2, 4.0))
+    hidden = replace(row, masks=(*row.masks[:2], None, None, None))  # to be seen, but in no frame that is shown
+    assert not read_shown_masks(hidden, make_media(2, 4.0))[0].any()
+    empty = replace(row, masks=('{"size": [4, 6], "counts": [24]}',) * 5)
+    with pytest.raises(BadRowError, match=re.escape("row 'k': its masks are empty in every frame")):
+        read_shown_masks(empty, make_media(2, 4.0))
     mixed = replace(row, masks=(*row.masks[:4], '{"size": [1, 1], "counts": [0, 1]}'))
     with pytest.raises(BadRowError, match=re.escape("row 'k': its masks have different sizes")):
         read_shown_masks(mixed, make_media(2, 4.0))
@@ -272,6 +301,9 @@ def test_features_of_another_extractor_come_by_column(tmp_path: Path) -> None:
         assert features.times_seconds.tolist() == [[0.5, 1.5, 2.5, 3.5], [0.0] * 4, [0.5, 3.0, 0.0, 0.0]]
         assert features.frames_valid().sum(1).tolist() == [4, 0, 2]
         assert features.duration_seconds.tolist() == [4.0, 0.0, 4.0]
+        moved = send_to_device(batch, torch.device("meta"))  # as accelerate's loaders and `answer_rows` do
+        assert {moved["features"].grid.device.type, moved["input_ids"].device.type} == {"meta"}
+    assert send_to_device(collator(rows), torch.device("meta"))["targets"].moment_rows.device.type == "meta"
     assert "features" not in collator([moment])
     for change, reason in (
         ({"features": values[0]}, "its features are of shape (3,); allowed is [T, D]"),
@@ -281,6 +313,16 @@ def test_features_of_another_extractor_come_by_column(tmp_path: Path) -> None:
         ),
         ({"features": "gone.npy"}, "its features cannot be read: "),
         ({"features": values, "feature_seconds": (1.0,)}, "it has 4 features and 1 times"),
+        ({"features": values, "feature_seconds": (0.0, 1.0, 1.0, 2.0)}, "the times of its features do not grow"),
+        ({"features": values[:2], "feature_seconds": (0.5, np.nan)}, "the times of its features do not grow"),
+        (
+            {"features": values[:2], "feature_seconds": (-0.5, 1.0)},
+            "features from -0.5 to 1.0 s are not inside the clip of 4.0 s",
+        ),
+        (
+            {"features": values[:2], "feature_seconds": (0.5, 4.6)},
+            "features from 0.5 to 4.6 s are not inside the clip of 4.0 s",
+        ),
     ):
         with pytest.raises(BadRowError, match=re.escape(reason)):
             collator([replace(moment, **change)])

@@ -7,10 +7,13 @@ import pytest
 
 torch = pytest.importorskip("torch", reason="task preference needs torch; pip install 'vidground-hf[models]'")
 
+from transformers import AutoModelForImageTextToText  # noqa: E402
+
 from tests.task_preference_models import load_vlm  # noqa: E402
 from tests.tiny_models import train_tokenizer  # noqa: E402
 from vidground_hf.task_preference.configuration import TASKS, TaskPreferenceConfig  # noqa: E402
 from vidground_hf.task_preference.media_facts import MediaFacts  # noqa: E402
+from vidground_hf.task_preference.modeling import TaskPreferenceModel  # noqa: E402
 from vidground_hf.task_preference.tokens import (  # noqa: E402
     TaskTokenProcessor,
     add_task_tokens,
@@ -45,6 +48,10 @@ def test_a_config_goes_through_json(tmp_path: Any) -> None:
         (
             {"tasks": ["box"], "mask_loss": "prompts", **IDS},
             "mask_loss = 'prompts' is not there for this mask head; pass one of bce, focal ('prompts' needs a SAM)",
+        ),
+        (
+            {"tasks": ["box"], "sam_config": {"model_type": "sam2"}, "mask_head": {"width": 16}, **IDS},
+            "mask_head = {'width': 16} is of the convolutional head, and a SAM draws the masks; leave out one",
         ),
     ],
 )
@@ -111,6 +118,25 @@ def test_new_rows_start_near_the_mean_and_the_others_stay(tied: bool) -> None:
         spread = (new[size:] - old.mean(0)) / old.std(0)
         assert 0.005 < spread.std() < 0.05
         assert not torch.equal(new[size], new[size + 1])
+
+
+@torch.no_grad()
+def test_rows_that_were_started_keep_what_they_learned(tmp_path: Any) -> None:
+    vlm, processor = load_vlm("internvl")
+    boxes = add_task_tokens(processor.tokenizer, ["box"])  # before the model has them, as for a collator
+    ids = [boxes.triggers["box"], boxes.states["box"]]
+    TaskPreferenceModel.from_vlm(vlm, processor, tasks=["box"])
+    weight = vlm.get_input_embeddings().weight
+    middle, width = weight[: ids[0]].mean(0), 0.1 * float(weight[: ids[0]].std(0).max())
+    assert torch.allclose(weight[ids], middle, atol=width)
+    weight[ids] = 7.0
+    vlm.save_pretrained(tmp_path)
+    for trained in (vlm, AutoModelForImageTextToText.from_pretrained(tmp_path)):
+        TaskPreferenceModel.from_vlm(trained, processor, tasks=["box", "mask"])
+        masks = add_task_tokens(processor.tokenizer, ["mask"])
+        rows = trained.get_input_embeddings().weight
+        assert (rows[ids] == 7).all()
+        assert torch.allclose(rows[[masks.triggers["mask"], masks.states["mask"]]], middle, atol=width)
 
 
 def test_spare_rows_are_used_and_the_vocabulary_keeps_its_size() -> None:

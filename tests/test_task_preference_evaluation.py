@@ -1,16 +1,23 @@
 from __future__ import annotations
 
+import inspect
 import json
 import re
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
 import pytest
+from PIL import Image
 
 torch = pytest.importorskip("torch", reason="torch is not installed; pip install 'vidground-hf[models]'")
 
+from tests.task_preference_models import load_vlm  # noqa: E402
 from tests.task_preference_rows import make_collator, make_model, make_task_rows  # noqa: E402
+from tests.tiny_vlms import FAMILIES  # noqa: E402
+from vidground_hf.media import FrameBudget  # noqa: E402
 from vidground_hf.stats.checks import UNANSWERED  # noqa: E402
+from vidground_hf.task_preference.collating import TaskPreferenceCollator  # noqa: E402
 from vidground_hf.task_preference.evaluation import (  # noqa: E402
     answer_rows,
     measure_forgetting,
@@ -22,8 +29,9 @@ from vidground_hf.task_preference.evaluation_baselines import (  # noqa: E402
     answer_constantly,
     find_constants,
 )
-from vidground_hf.task_preference.evaluation_scores import choose_option, is_right  # noqa: E402
+from vidground_hf.task_preference.evaluation_scores import is_right, read_answer  # noqa: E402
 from vidground_hf.task_preference.generation import TaskPreferenceAnswer  # noqa: E402
+from vidground_hf.task_preference.row_masks import encode_mask  # noqa: E402
 from vidground_hf.task_preference.row_text import read_written_labels, write_box, write_masks  # noqa: E402
 from vidground_hf.task_preference.task_rows import BadRowError, TaskRow  # noqa: E402
 
@@ -151,20 +159,30 @@ def test_routing_counts_right_heads_and_false_triggers() -> None:
 
 
 @pytest.mark.parametrize(
-    ("text", "option"),
+    ("text", "meant"),
     [
-        ("B", "blue"),
-        (" B. blue", "blue"),
-        ("The answer is B.", "blue"),
-        ("(A)", "red"),
-        ("BLUE.", "blue"),
+        ("B", "red ball"),
+        (" B. Red ball", "red ball"),
+        ("The answer is B.", "red ball"),
+        ("(A)", "blue ball"),
+        ("RED BALL.", "red ball"),
+        ("A red ball", "red ball"),  # an article, not a letter
         ("E", UNANSWERED),
         ("green", UNANSWERED),
         ("", UNANSWERED),
     ],
 )
-def test_options_are_read_from_what_is_said(text: str, option: str) -> None:
-    assert choose_option(make_talk("a", options=("red", "blue")), text) == option
+def test_options_are_read_from_what_is_said(text: str, meant: str) -> None:
+    row = make_talk("a", "Red ball", options=("Blue ball", "Red ball"))
+    assert read_answer(row, say(text)) == meant
+    assert is_right(row, say(text)) == (meant == "red ball")
+
+
+def test_options_that_are_letters_are_right_by_their_place_in_every_score() -> None:
+    row = make_moment("a", (1.0, 6.0), options=("B", "A"), answer="A")
+    scores = score_answers([row, row], [answer_span((2.0, 4.0), text=text) for text in ("A", "B")])["reasoning"]
+    assert scores["acc_qa"] == 0.5
+    assert [is_right(row, say(text)) for text in "AB"] == [False, True]
 
 
 def test_free_answers_are_compared_as_text() -> None:
@@ -182,11 +200,26 @@ def test_forgetting_pairs_the_rows() -> None:
     assert (found["num_forgotten"], found["num_learned"]) == (5, 1)
     assert found["p_value"] == pytest.approx(2 * (1 + 6) / 2**6)
     assert found["change_low"] <= -0.4 <= found["change_high"]
-    assert (found["num_examples"], found["num_unscored"]) == (10, 1)
+    assert (found["num_examples"], found["num_other_tasks"]) == (10, 1)
     with pytest.raises(ValueError, match=re.escape("none of 1 rows is dialogue")):
         measure_forgetting(rows[-1:], [NOTHING], [NOTHING])
     with pytest.raises(ValueError, match=re.escape("got 2 rows, 1 answers before and 2 after; pass one each")):
         measure_forgetting(rows[:2], [NOTHING], [NOTHING] * 2)
+
+
+def test_forgetting_resamples_what_is_shown() -> None:
+    before = [say("red")] * 6
+    after = [say("red")] * 2 + [say("blue")] * 3 + [say("red")]
+
+    def measure(shown: list[dict[str, Any]]) -> tuple[float, float]:
+        found = measure_forgetting([make_talk(str(k), **one) for k, one in enumerate(shown)], before, after)
+        return found["change_low"], found["change_high"]
+
+    wanted = measure([{"video": name} for name in "aabbcc"])
+    assert measure([{"image": name} for name in "aabbcc"]) == wanted
+    # A picture is decoded anew for each row.
+    assert measure([{"image": Image.new("RGB", (2, 2), (k // 2, 0, 0))} for k in range(6)]) == wanted
+    assert measure([{}] * 6) != wanted
 
 
 def test_written_labels_are_read_by_what_they_are() -> None:
@@ -202,18 +235,87 @@ def test_written_labels_are_read_by_what_they_are() -> None:
     assert drawn.tasks == ("mask",)
     assert drawn.masks is not None
     assert drawn.mask_seconds is not None
-    assert torch.equal(drawn.masks[0], torch.from_numpy(masks[1:]))
-    assert drawn.mask_seconds.tolist() == [1.5]
-    unseen = read_written_labels(row, say("not to be seen"))
-    assert unseen.masks is not None
-    assert not unseen.masks.any()
-    moment = read_written_labels(row, say("1.0 to 2.5 seconds; 3.0 to 4.0 seconds. B"))
+    assert torch.equal(drawn.masks[0], torch.from_numpy(masks))
+    assert drawn.mask_seconds.tolist() == [0.0, 1.5]
+    why = make_moment("w", (1.0, 2.5), options=("red", "blue"), answer="blue")
+    moment = read_written_labels(why, say("1.0 to 2.5 seconds; 3.0 to 4.0 seconds. B"))
     assert (moment.tasks, moment.text) == (("moment",), "B")
     assert moment.spans is not None
     assert moment.spans.tolist() == [[1.0, 2.5], [3.0, 4.0]]
     assert read_written_labels(row, say("a dog")) == say("a dog")
     unknown = read_written_labels(make_talk("d"), say(write_box([0.0, 0.5, 0.5, 1.0])))
     assert (unknown.tasks, unknown.boxes) == (("box",), None)
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "The dog barks from 1.0 to 2.5 seconds, then sleeps",
+        "1.0 to 2.5 seconds, or so",
+        "I would say [0, 250, 500, 1000]",
+        "[0, 250, 500, 1000]; [0, 250, 500, 1000]",
+        "0.5 s: [0, 250, 500, 1000]; 1.5 s: [0, 2",
+        "0.5 s: nonesuch",
+        "none",
+        "",
+    ],
+)
+def test_a_label_is_the_whole_answer(text: str) -> None:
+    row = make_moment("a", (1.0, 2.5), width_px=8, height_px=4)
+    assert read_written_labels(row, say(text)) == say(text)
+
+
+def test_dialogue_is_scored_on_all_that_was_written() -> None:
+    row = make_talk("a", "2.0 to 4.0 seconds")
+    found = read_written_labels(row, say("2.0 to 4.0 seconds"))
+    assert (found.tasks, found.text) == (("moment",), "2.0 to 4.0 seconds")
+    assert is_right(row, found)
+    longer = read_written_labels(make_talk("b"), say("It takes 2.0 to 4.0 seconds. Then it stops."))
+    assert longer == say("It takes 2.0 to 4.0 seconds. Then it stops.")
+
+
+def test_a_perfect_text_scores_as_a_perfect_head() -> None:
+    """Also in frames without the object, which are most of them."""
+    box = np.zeros((4, 8), dtype=bool)
+    box[0:2, 4:8] = True
+    row = TaskRow(
+        id="k", task="mask", question="the dog", video="v.mp4", width_px=8, height_px=4,
+        masks=(encode_mask(box), None, None, None), mask_seconds=(0.5, 1.5, 2.5, 3.5),
+    )  # fmt: skip
+    frames = np.stack([box, *[np.zeros_like(box)] * 3])
+    head = TaskPreferenceAnswer(
+        text="", tasks=("mask",), masks=torch.from_numpy(frames)[None], mask_seconds=torch.tensor(row.mask_seconds)
+    )
+    text = read_written_labels(row, say(write_masks(frames, row.mask_seconds)))
+    scores = score_answers([row], [text])
+    assert scores["masks"]["j"] == 1.0
+    assert scores == score_answers([row], [head])
+
+
+def test_masks_of_16_frames_can_be_written_out() -> None:
+    full = write_masks(np.ones((16, 4, 8), dtype=bool), [100.5 + second for second in range(16)])
+    assert len(full) < inspect.signature(answer_rows).parameters["max_new_tokens"].default
+
+
+def test_answers_do_not_depend_on_how_a_checkpoint_samples() -> None:
+    model, processor = make_model("internvl")
+    collator, rows = make_collator(processor), make_task_rows()[3:5]
+    plain = answer_rows(model, collator, rows, max_new_tokens=12)
+    settings = model.vlm.generation_config
+    settings.do_sample, settings.temperature, settings.repetition_penalty = True, 50.0, 30.0
+    again = answer_rows(model, collator, rows, max_new_tokens=12)
+    assert [one.text for one in again] == [one.text for one in plain]
+    other = answer_rows(model, collator, rows, max_new_tokens=12, repetition_penalty=30.0)
+    assert [one.text for one in other] != [one.text for one in plain]
+
+
+def test_answers_that_were_cut_off_are_counted() -> None:
+    model, processor = make_model("internvl")
+    answers = answer_rows(model, make_collator(processor, answers="text"), make_task_rows()[:3], max_new_tokens=2)
+    cut = [not answer.is_finished for answer in answers]
+    assert any(cut)
+    assert score_answers(make_task_rows()[:3], answers)["routing"]["num_unfinished"] == sum(cut)
+    assert score_routing([make_talk("a")], [say("red")])["num_unfinished"] == 0
 
 
 def test_a_model_is_asked_every_row_in_order() -> None:
@@ -271,12 +373,32 @@ def test_all_objects_are_those_of_all_rows_of_a_clip() -> None:
     assert masks[2].tolist() == [[[[False, True]], [[False, True]]]]
     assert masks[3] is None
     assert score_answers(rows, answers[:3])["masks"]["j_present"] == pytest.approx((0.5 + 0.5 + 1) / 3)
+    picture = Image.new("RGB", (2, 1))
+    pictured = [
+        TaskRow(id=mask, task="mask", question="it", image=picture.copy(), masks=(mask,), mask_seconds=(0.0,))
+        for mask in (left, right)
+    ]
+    assert all(answer.masks is not None and answer.masks.all() for answer in answer_all_objects(pictured))
 
 
-def test_a_blind_model_sees_grey() -> None:
-    _, processor = make_model("internvl")
-    rows = make_task_rows()[:2]
-    seen, grey = (make_collator(processor, is_blind=is_blind)(rows) for is_blind in (False, True))
-    assert torch.equal(seen["input_ids"], grey["input_ids"])
-    assert seen["pixel_values"].std() > 0.1
-    assert all(frame.std() < 1e-3 for frame in grey["pixel_values"].flatten(0, 1))
+@pytest.mark.parametrize("family", FAMILIES)
+def test_a_blind_model_sees_the_same_whatever_is_shown(family: str) -> None:
+    from transformers import Sam2ImageProcessor
+
+    _, processor = load_vlm(family)
+    sam = Sam2ImageProcessor(size={"height": 64, "width": 64}, mask_size={"height": 16, "width": 16})
+    first, second = (
+        replace(row, features=np.full((3, 2), value, np.float32))
+        for row, value in zip((make_task_rows()[3], make_task_rows()[8]), (1.0, 2.0), strict=True)
+    )
+    for is_blind in (False, True):
+        collator = TaskPreferenceCollator(
+            processor, budget=FrameBudget(num_frames=2), answers="text", sam_processor=sam, is_blind=is_blind
+        )
+        one, other = (collator.collate_prompts([row]) for row in (first, second))
+        assert torch.equal(one["input_ids"], other["input_ids"])
+        pixels = [key for key in one if "pixel_values" in key]
+        assert len(pixels) == 2
+        assert all(torch.equal(one[key], other[key]) == is_blind for key in pixels)
+        assert torch.equal(one["features"].grid, other["features"].grid) == is_blind
+        assert torch.equal(one["features"].times_seconds, other["features"].times_seconds)

@@ -7,7 +7,14 @@ import pytest
 torch = pytest.importorskip("torch", reason="task preference runs on torch; pip install 'vidground-hf[models]'")
 
 from vidground_hf.task_preference.features import VisionFeatures, encode_waves, stack_features  # noqa: E402
-from vidground_hf.task_preference.heads_targets import fit_masks, fit_saliency, mark_spans  # noqa: E402
+from vidground_hf.task_preference.heads_targets import (  # noqa: E402
+    fit_first_masks,
+    fit_masks,
+    fit_saliency,
+    mark_spans,
+    pick_first_masks,
+)
+from vidground_hf.task_preference.media_facts import MediaFacts  # noqa: E402
 
 
 def make_features(*shapes: tuple[int, int, int], width: int = 3) -> VisionFeatures:
@@ -125,6 +132,38 @@ def test_an_object_smaller_than_a_pixel_of_the_head_is_still_there() -> None:
     fitted = fit_masks([mask], [torch.zeros(1)], features, features.is_valid)
     assert fitted.has_object.item()
     assert fitted.targets.item() == 1 / 4096
+
+
+@pytest.mark.parametrize(
+    ("times", "duration", "labels", "picked"),
+    [
+        ((0.5, 1.5, 2.5, 3.5), 4.0, [3.5], None),
+        ((0.5, 1.5, 2.5, 3.5), 4.0, [1.1, 3.5], None),
+        ((0.5, 1.5, 2.5, 3.5), 4.0, [0.2, 0.9, 2.0], 0),
+        ((0.5, 1.5, 2.5, 3.5), 4.0, [1.0], 0),  # half a gap away, and no frame is nearer
+        ((1 / 3, 1.0, 5 / 3), 2.0, [0.0], 0),
+        ((0.5, 0.9, 3.5), 4.0, [0.9], None),  # within half the mean gap, and of another frame
+        ((1.0, 1.0), 2.0, [0.2, 1.9], 0),  # one frame, repeated to fill a patch
+        ((0.0,), 0.0, [0.0], 0),
+        ((0.0,), 0.0, [1.0], None),
+    ],
+)
+def test_the_first_frame_has_the_label_near_it_or_none(
+    times: tuple[float, ...], duration: float, labels: list[float], picked: int | None
+) -> None:
+    facts = MediaFacts(times_seconds=times, duration_seconds=duration, height=2, width=2)
+    masks = torch.arange(len(labels))[:, None, None].expand(-1, 2, 2)
+    (found,) = pick_first_masks([masks], [torch.tensor(labels)], [facts])
+    assert (None if found is None else int(found[0, 0])) == picked
+
+
+def test_masks_of_first_frames_have_the_pixels_of_a_sam() -> None:
+    picture = torch.tensor([[True, True, False, False], [True, False, False, False]])
+    is_valid = torch.ones(3, 1, 1, 2, dtype=torch.bool)
+    fitted = fit_first_masks([picture, None, torch.zeros(5, 3, dtype=torch.bool)], is_valid)
+    assert fitted.targets[:, 0, 0].tolist() == [[0.75, 0.0], [0.0, 0.0], [0.0, 0.0]]
+    assert fitted.has_object[:, 0].tolist() == [True, False, False]
+    assert fitted.is_scored[:, 0].tolist() == [True, False, True]
 
 
 def test_labels_of_other_rows_are_refused() -> None:

@@ -11,6 +11,7 @@ torch = pytest.importorskip("torch", reason="task preference needs torch; pip in
 from transformers import LogitsProcessor  # noqa: E402
 
 from tests.task_preference_models import Request, make_batch, make_fresh_model, make_model  # noqa: E402
+from tests.test_task_preference_sam import SIZE, make_sam  # noqa: E402
 from tests.tiny_vlms import FAMILIES  # noqa: E402
 from vidground_hf.task_preference.features import stack_features  # noqa: E402
 from vidground_hf.task_preference.generation import TaskPreferenceAnswer  # noqa: E402
@@ -174,7 +175,7 @@ def test_answers_are_in_seconds_and_pixels() -> None:
     assert both.boxes.shape == (1, 4)
     assert (both.boxes <= torch.tensor([84, 56, 84, 56])).all()
     assert both.boxes.max() > 2
-    assert answers[3] == TaskPreferenceAnswer(text=answers[3].text)
+    assert answers[3] == TaskPreferenceAnswer(text=answers[3].text, is_finished=False)
     assert "<|" not in "".join(one.text for one in answers)
 
 
@@ -234,6 +235,66 @@ def test_images_are_asked_like_videos() -> None:
         assert mask.masks.shape == (1, 1, 56, 84)
         assert mask.mask_seconds is not None
         assert mask.mask_seconds.tolist() == [0.0]
+
+
+def test_an_image_has_no_moments() -> None:
+    model, processor = make_model("internvl")
+    (found,) = answer(model, processor, [Request("When?", "image", seed=1)], [{0: "moment"}])
+    assert found.tasks == ("moment",)
+    assert (found.spans, found.scores, found.saliency, found.times_seconds) == (None, None, None, None)
+
+
+@pytest.mark.parametrize("family", ["internvl", "qwen2_5_vl"])
+def test_the_mask_of_a_sam_is_of_the_first_frame(family: str) -> None:
+    model, processor = make_fresh_model(family, sam=make_sam())
+    pixels = torch.randn(1, 3, SIZE, SIZE, generator=torch.Generator().manual_seed(0))
+    (found,) = answer(model, processor, REQUESTS[:1], [{0: "mask"}], sam_pixel_values=pixels)
+    assert found.masks is not None
+    assert found.mask_scores is not None
+    assert found.mask_seconds is not None
+    assert found.masks.shape == (1, 1, 56, 84)
+    assert found.mask_scores.shape == (1, 1)
+    assert found.mask_seconds.tolist() == [0.75]
+    head = model.heads["mask"].sam.mask_decoder.pred_obj_score_head.proj_out
+    for shift, is_drawn in ((200.0, True), (-400.0, False)):  # the object is there, and not
+        with torch.no_grad():
+            head.bias += shift
+        (found,) = answer(model, processor, REQUESTS[:1], [{0: "mask"}], sam_pixel_values=pixels)
+        assert found.masks is not None
+        assert bool(found.masks.any()) == is_drawn
+
+
+class End(LogitsProcessor):
+    """Has rows end with a given one of their new tokens, and not before."""
+
+    def __init__(self, end: int, places: Sequence[int | None], prompt_length: int) -> None:
+        self.end, self.places, self.prompt_length = end, places, prompt_length
+
+    def __call__(self, input_ids: Any, scores: Any) -> Any:
+        scores = scores.clone()
+        step = input_ids.shape[1] - self.prompt_length
+        for row, place in enumerate(self.places):
+            scores[row, self.end] = float("inf") if step == place else float("-inf")
+        return scores
+
+
+@pytest.mark.parametrize("is_list", [False, True])
+def test_an_answer_that_did_not_end_says_so(is_list: bool) -> None:
+    model, processor = make_model("internvl")
+    batch, media = make_batch(processor, REQUESTS[:4])
+    end = model.vlm.generation_config.eos_token_id
+    end = end[0] if isinstance(end, list) else end
+    ended = End(end, [0, 2, 3, None], batch["input_ids"].shape[1])
+    found = model.generate(
+        **batch,
+        media=media,
+        tokenizer=processor.tokenizer,
+        logits_processor=[ended],
+        max_new_tokens=3,
+        eos_token_id=[end] if is_list else end,
+        do_sample=False,
+    )
+    assert [one.is_finished for one in found] == [True, True, True, False]  # the third is whole, and its end is not
 
 
 def test_moments_may_be_found_in_other_features() -> None:

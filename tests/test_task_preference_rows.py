@@ -74,7 +74,14 @@ TALK: dict[str, Any] = {"id": "d", "task": "dialogue", "question": "Who?", "answ
         (TALK | {"question": " "}, "the question is empty"),
         (TALK | {"answer": ""}, "the answer is empty"),
         (TALK | {"video": "a.mp4", "image": "a.png"}, "it has a video and an image; one of them must go"),
+        (TALK | {"id": ""}, "its id is no text, or empty"),
+        (TALK | {"id": 7}, "its id is no text, or empty"),
         (TALK | {"options": ("A cat.",)}, "the answer 'A dog.' is not among the 1 options"),
+        (TALK | {"options": ("A dog.", "A dog.")}, "two of its options are alike: ['A dog.', 'A dog.']"),
+        (
+            TALK | {"options": ("A dog.", *map(str, range(26)))},
+            "it has 27 options; there are letters for 26",
+        ),
         (MOMENT | {"video": None}, "it asks for a moment and has no video"),
         (MOMENT | {"spans": ()}, "it asks for a moment and has no span"),
         (MOMENT | {"answer": " "}, "the answer is empty"),
@@ -108,6 +115,16 @@ TALK: dict[str, Any] = {"id": "d", "task": "dialogue", "question": "Who?", "answ
             "the box [0.0, 0.0, 11.5, 5.0] is not inside the frame of 10 x 8 px",
         ),
         (BOX | {"box": (-2.0, 0.0, 5.0, 5.0)}, "the box [-2.0, 0.0, 5.0, 5.0] is not inside the frame of 10 x 8 px"),
+        (
+            BOX | {"box": (-1.0, 0.0, -0.5, 5.0)},
+            "the box [-1.0, 0.0, -0.5, 5.0] is not inside the frame of 10 x 8 px",
+        ),
+        (BOX | {"box": (2.0, -1.0, 3.0, 0.0)}, "the box [2.0, -1.0, 3.0, 0.0] is not inside the frame of 10 x 8 px"),
+        (
+            BOX | {"box": (10.0, 0.0, 11.0, 5.0)},
+            "the box [10.0, 0.0, 11.0, 5.0] is not inside the frame of 10 x 8 px",
+        ),
+        (BOX | {"box": (2.0, 8.5, 3.0, 9.0)}, "the box [2.0, 8.5, 3.0, 9.0] is not inside the frame of 10 x 8 px"),
         (MASK | {"video": None}, "it asks for masks and has neither video nor image"),
         (MASK | {"mask_seconds": (0.0, 1.0)}, "it has 1 masks and 2 times"),
         (MASK | {"masks": (None,)}, "no frame has a mask"),
@@ -285,12 +302,13 @@ def test_real_sets_are_read_whole() -> None:
         assert (len(found.rows), len(found.rejected)) == (count, 0)
     folder = SHARED_DATA / "nextgqa" / "datasets" / "nextgqa"
     paths = json.loads((folder / "map_vid_vidorID.json").read_text())
-    for name, count in (("val", 3358), ("test", 5553)):
+    for name, count, num_repeated in (("val", 3357, 1), ("test", 5550, 3)):
         grounding = json.loads((folder / f"gsub_{name}.json").read_text())
         with open(folder / f"{name}.csv", encoding="utf-8") as file:
             found = read_rows(csv.DictReader(file), partial(read_nextgqa, grounding=grounding, paths=paths))
-        assert (len(found.rows), len(found.rejected)) == (count, 0)
-    assert sum(len(row.spans) for row in found.rows) == 6600
+        assert (len(found.rows), len(found.rejected)) == (count, num_repeated)
+        assert all(error.reason.startswith("two of its options are alike: ") for error in found.rejected)
+    assert sum(len(row.spans) for row in found.rows) == 6597  # of 6600
     assert found.rows[0].video == f"{paths[found.rows[0].id.split('_')[0]]}.mp4"
 
 
@@ -365,7 +383,6 @@ def test_boxes_and_masks_are_read_as_they_were_written() -> None:
     masks = np.zeros((3, 4, 4), dtype=bool)
     masks[0, 1:3, 0:2] = masks[2, 0, 0] = True
     text = write_masks(masks, [0.0, 0.5, 1.25])
-    assert text == "0.0 s: [0, 250, 500, 750]; 1.2 s: [0, 0, 250, 250]"
-    assert read_masks_text(text) == [(0.0, (0.0, 0.25, 0.5, 0.75)), (1.2, (0.0, 0.0, 0.25, 0.25))]
-    assert write_masks(masks[1:2], [0.0]) == "not to be seen"
-    assert read_masks_text("not to be seen") == []
+    assert text == "0.0 s: [0, 250, 500, 750]; 0.5 s: none; 1.2 s: [0, 0, 250, 250]"
+    assert read_masks_text(text) == [(0.0, (0.0, 0.25, 0.5, 0.75)), (0.5, None), (1.2, (0.0, 0.0, 0.25, 0.25))]
+    assert write_masks(masks[1:2], [0.0]) == "0.0 s: none"

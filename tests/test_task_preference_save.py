@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import json
+import re
 from pathlib import Path
 from typing import Any
 
@@ -118,3 +119,6 @@ def test_a_model_goes_to_the_hub_and_comes_back(tmp_path: Path) -> None:
         assert config["model_type"] == "task_preference"
         assert config["architectures"] == ["TaskPreferenceModel"]
         assert_same(run(TaskPreferenceModel.from_pretrained("ada/looks"), processor), wanted)
+    with pytest.raises(ValueError, match=re.escape("call model.push_to_hub(repo_id), which uploads everything")):
+        model.save_pretrained(tmp_path / "saved", push_to_hub=True)
+    assert not (tmp_path / "saved").exists()

@@ -21,7 +21,6 @@ def make_targets() -> Targets:
         mask_rows=torch.tensor([2]),
         masks=[torch.ones(2, 3, 4, dtype=torch.bool)],
         mask_seconds=[torch.tensor([0.0, 0.5])],
-        is_present=[torch.tensor([True, True])],
     )
 
 
@@ -40,7 +39,7 @@ def test_moving_reaches_every_tensor_and_keeps_its_type() -> None:
         moved.box_rows,
         moved.boxes,
     ]
-    found += [moved.mask_rows, *moved.masks, *moved.mask_seconds, *moved.is_present]
+    found += [moved.mask_rows, *moved.masks, *moved.mask_seconds]
     assert all(tensor is not None and tensor.device.type == "meta" for tensor in found)
     assert moved.saliency[0] is None
     assert moved.masks[0].dtype == torch.bool

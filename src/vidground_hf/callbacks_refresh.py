@@ -192,7 +192,7 @@ def judge_blind(examples: Sequence[Example], trials: Sequence[Sequence[Trial]], 
 
     Example:
         >>> from vidground_hf.trials import Trial
-        >>> example = Example(id="a", question="Who?", answer="Ann")
+        >>> example = Example(id="a", question="Who?", problem_type="free_form", answer="Ann")
         >>> judge_blind([example], [[Trial(score=1.0), Trial(score=1.0)]], Calibrated())[0].is_visually_grounded
         False
     """

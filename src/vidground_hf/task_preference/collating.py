@@ -10,6 +10,7 @@ from dataclasses import replace
 from typing import Any, Literal, get_args
 
 import numpy as np
+import torch
 
 from vidground_hf.media import FrameBudget
 from vidground_hf.task_preference.configuration import TASKS
@@ -43,8 +44,8 @@ class TaskPreferenceCollator:
         seed (`int`, *optional*, defaults to 0): of the wordings.
         sam_processor (`BaseImageProcessor`, *optional*): of the SAM that draws masks, where the model has one; it gets
             the first frame that is shown, as large as the budget has it.
-        is_blind (`bool`, *optional*, defaults to `False`): shows grey frames in the place of all others, for what a
-            model answers that does not look.
+        is_blind (`bool`, *optional*, defaults to `False`): shows grey frames in the place of all others, and zeros
+            in that of precomputed features, for what a model answers that does not look.
 
     Raises:
         `ValueError`: for other words, and a tokenizer without the task tokens.
@@ -147,7 +148,8 @@ class TaskPreferenceCollator:
         found: dict[str, Any] = {}
         features = read_features(rows, media)
         if features is not None:
-            found["features"] = features
+            grid = torch.zeros_like(features.grid) if self.is_blind else features.grid
+            found["features"] = replace(features, grid=grid)
         if self.sam_processor is not None and has_masks:
             blank = np.zeros((1, 1, 3), np.uint8)  # of rows that show nothing
             frames = [blank if shown is None else shown.data[0] for shown in media]

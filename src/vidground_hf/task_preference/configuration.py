@@ -36,7 +36,8 @@ class TaskPreferenceConfig(PreTrainedConfig):
         lora (`dict`, *optional*): rank and so on, where the language model has a LoRA; `add_lora` sets it.
 
     Raises:
-        `ValueError`: for an unknown task, one without its tokens, or a mask loss that there is not.
+        `ValueError`: for an unknown task, one without its tokens, a mask loss that there is not, or settings of a mask
+            head beside a SAM.
 
     Example:
         >>> config = TaskPreferenceConfig(tasks=["box"], trigger_token_ids={"box": 9}, task_token_ids={"box": 10})
@@ -73,6 +74,11 @@ class TaskPreferenceConfig(PreTrainedConfig):
             ids = getattr(self, name) or {}
             if missing := [task for task in self.tasks if task not in ids]:
                 raise ValueError(f"{name} = {ids} lacks {missing[0]!r}; pass what tokens.add_task_tokens returns")
+        if self.sam_config is not None and self.mask_head:
+            raise ValueError(
+                f"mask_head = {self.mask_head} is of the convolutional head, and a SAM draws the masks; leave out one "
+                "of the two"
+            )
         allowed = ("bce", "focal") if self.sam_config is None else ("bce", "focal", "prompts")
         if self.mask_loss not in allowed:
             raise ValueError(

@@ -17,6 +17,7 @@ from vidground_hf.task_preference.collating import TaskPreferenceCollator
 from vidground_hf.task_preference.configuration import TASKS
 from vidground_hf.task_preference.evaluation_scores import (
     is_right,
+    name_media,
     score_boxes,
     score_highlight_rows,
     score_masks,
@@ -38,7 +39,7 @@ def answer_rows(
     rows: Sequence[TaskRow],
     *,
     batch_size: int = 8,
-    max_new_tokens: int = 32,
+    max_new_tokens: int = 640,
     **settings: Any,
 ) -> list[TaskPreferenceAnswer]:
     """Asks a model every row.
@@ -49,8 +50,10 @@ def answer_rows(
             were not trained on. With `answers="text"` the labels are read from what was written.
         rows (`Sequence[TaskRow]`): of any tasks.
         batch_size (`int`, *optional*, defaults to 8): rows of one generation.
-        max_new_tokens (`int`, *optional*, defaults to 32): of each answer.
-        settings: what else `generate` takes, such as `do_sample`.
+        max_new_tokens (`int`, *optional*, defaults to 640): of each answer; masks written out for 16 frames have
+            fewer characters. An answer that is cut off is not `is_finished`.
+        settings: what else `generate` takes; `do_sample=False` and `repetition_penalty=1.0` unless they say otherwise,
+            whatever the checkpoint's own are.
 
     Returns:
         `list[TaskPreferenceAnswer]`: one for each row.
@@ -60,6 +63,7 @@ def answer_rows(
         >>> score_answers(rows, answers)["routing"]["accuracy"]  # doctest: +SKIP
         0.98
     """
+    settings = {"do_sample": False, "repetition_penalty": 1.0} | settings
     was_training = model.training
     model.eval()
     answers: list[TaskPreferenceAnswer] = []
@@ -67,8 +71,6 @@ def answer_rows(
         for start in range(0, len(rows), batch_size):
             asked = rows[start : start + batch_size]
             inputs = send_to_device(collator.collate_prompts(asked), model.device)
-            if "features" in inputs:
-                inputs["features"] = inputs["features"].to(model.device)
             found = model.generate(
                 **inputs, tokenizer=collator.processor.tokenizer, max_new_tokens=max_new_tokens, **settings
             )
@@ -128,8 +130,8 @@ def score_routing(rows: Sequence[TaskRow], answers: Answers) -> dict[str, Any]:
     Returns:
         `dict`: `accuracy`, the share of task rows whose answer calls their head once and no other; `accuracy_<task>`;
         `false_triggers`, the share of dialogue rows whose answer calls any head; `num_tasks` and `num_dialogue`, rows
-        behind these; `called`, by task of the row how often each head was called (`"none"`, `"several"` among them).
-        `None` where there is no row.
+        behind these; `num_unfinished`, answers to any rows that were cut off; `called`, by task of the row how often
+        each head was called (`"none"`, `"several"` among them). `None` where there is no row.
 
     Example:
         >>> row = TaskRow(id="1", task="dialogue", question="Who?", answer="A dog.")
@@ -151,6 +153,7 @@ def score_routing(rows: Sequence[TaskRow], answers: Answers) -> dict[str, Any]:
         "false_triggers": (num_dialogue - silent) / num_dialogue if num_dialogue else None,
         "num_tasks": num_tasks,
         "num_dialogue": num_dialogue,
+        "num_unfinished": sum(not answer.is_finished for answer in answers),
         "called": called,
     }
 
@@ -168,8 +171,8 @@ def measure_forgetting(
 
     Returns:
         `dict`: `accuracy_before`, `accuracy_after`, `change` with `change_low` and `change_high` (95 %, bootstrap over
-        videos), `p_value` (McNemar's exact test), `num_forgotten` rows that only the model before got right,
-        `num_learned` the reverse, `num_examples`, `num_unscored` rows of other tasks.
+        videos and images), `p_value` (McNemar's exact test), `num_forgotten` rows that only the model before got
+        right, `num_learned` the reverse, `num_examples`, `num_other_tasks` rows that are no dialogue.
 
     Raises:
         `ValueError`: for no dialogue rows, and other numbers of answers than rows.
@@ -182,7 +185,7 @@ def measure_forgetting(
     was_right = [is_right(rows[place], before[place]) for place in asked]
     now_right = [is_right(rows[place], after[place]) for place in asked]
     pairs = list(zip(was_right, now_right, strict=True))
-    clusters = [str(rows[place].video or rows[place].id) for place in asked]
+    clusters = [name_media(rows[place]) for place in asked]
     change = bootstrap_mean(
         [float(now) - float(was) for was, now in pairs], clusters=clusters, num_resamples=num_resamples, seed=seed
     )
@@ -197,7 +200,7 @@ def measure_forgetting(
         "num_forgotten": forgotten,
         "num_learned": learned,
         "num_examples": len(asked),
-        "num_unscored": len(rows) - len(asked),
+        "num_other_tasks": len(rows) - len(asked),
     }
 
 

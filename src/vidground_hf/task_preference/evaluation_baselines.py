@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 
 from vidground_hf.stats.boxes import box_iou
 from vidground_hf.stats.windows import temporal_iou
+from vidground_hf.task_preference.evaluation_scores import name_media
 from vidground_hf.task_preference.generation import TaskPreferenceAnswer
 from vidground_hf.task_preference.row_masks import read_mask
 from vidground_hf.task_preference.task_rows import TaskRow
@@ -152,4 +153,4 @@ def _read_size(row: TaskRow) -> Floats:
 
 
 def _name_clip(row: TaskRow) -> str:
-    return f"{row.video or row.image} {row.start_seconds} {row.end_seconds}"
+    return f"{name_media(row)} {row.start_seconds} {row.end_seconds}"

@@ -5,14 +5,16 @@ Which rows are scored by which is `evaluation.py`'s; the metrics themselves are 
 
 from __future__ import annotations
 
-import re
+import hashlib
 from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
+from PIL import Image
 
-from vidground_hf.schema import LETTERS, normalize_text
+from vidground_hf.extraction import extract_choice
+from vidground_hf.schema import normalize_text
 from vidground_hf.stats.boxes import score_box_grounding
 from vidground_hf.stats.checks import UNANSWERED
 from vidground_hf.stats.grounded_qa import score_grounded_qa
@@ -28,33 +30,26 @@ Rows = Sequence[TaskRow]
 Answers = Sequence[TaskPreferenceAnswer]
 Mask = NDArray[np.bool_]
 
-# A letter alone at the beginning or the end of what was said.
-_LETTER = re.compile(r"^\W*([A-Z])(?:\W|$)|(?:^|[\s(])([A-Z])\W*$")
 
-
-def choose_option(row: TaskRow, text: str) -> str:
-    """Which option an answer in words means.
+def read_answer(row: TaskRow, answer: TaskPreferenceAnswer) -> str:
+    """What the words of an answer mean, but for case and punctuation.
 
     Args:
-        row (`TaskRow`): with options.
-        text (`str`): what was said.
+        row (`TaskRow`): with or without options.
+        answer (`TaskPreferenceAnswer`): to it.
 
     Returns:
-        `str`: the option, or `UNANSWERED`.
+        `str`: the option that is meant, or without options the words; `UNANSWERED` where they mean none.
 
     Example:
-        >>> row = TaskRow(id="1", task="dialogue", question="Which?", options=("red", "blue"), answer="red")
-        >>> choose_option(row, " B."), choose_option(row, "Red"), choose_option(row, "green")
-        ('blue', 'red', '<unanswered>')
+        >>> row = TaskRow(id="1", task="dialogue", question="Which?", options=("Blue", "Red"), answer="Red")
+        >>> [read_answer(row, TaskPreferenceAnswer(text=text)) for text in ("B.", "A red one", "green")]
+        ['red', 'red', '<unanswered>']
     """
-    words = {normalize_text(option): option for option in row.options}
-    if normalize_text(text) in words:
-        return words[normalize_text(text)]
-    for match in _LETTER.finditer(text.strip()):
-        place = LETTERS.index(match[1] or match[2])
-        if place < len(row.options):
-            return row.options[place]
-    return UNANSWERED
+    if not row.options:
+        return normalize_text(answer.text) or UNANSWERED
+    place = extract_choice(answer.text, row.options)
+    return UNANSWERED if place is None else normalize_text(row.options[place])
 
 
 def is_right(row: TaskRow, answer: TaskPreferenceAnswer) -> bool:
@@ -65,11 +60,7 @@ def is_right(row: TaskRow, answer: TaskPreferenceAnswer) -> bool:
         >>> is_right(row, TaskPreferenceAnswer(text=" a dog"))
         True
     """
-    if row.answer is None:
-        return False
-    if row.options:
-        return normalize_text(choose_option(row, answer.text)) == normalize_text(row.answer)
-    return normalize_text(answer.text) == normalize_text(row.answer)
+    return row.answer is not None and read_answer(row, answer) == normalize_text(row.answer)
 
 
 def score_moments(rows: Rows, answers: Answers) -> dict[str, Any]:
@@ -90,10 +81,8 @@ def score_highlight_rows(rows: Rows, answers: Answers) -> dict[str, Any]:
 
 def score_reasoning(rows: Rows, answers: Answers) -> dict[str, Any]:
     """Scores answers and their first spans by `grounded_qa`."""
-    said, right = [], []
-    for row, answer in zip(rows, answers, strict=True):
-        right.append(row.answer or UNANSWERED)
-        said.append(right[-1] if is_right(row, answer) else (answer.text.strip() or UNANSWERED))
+    said = [read_answer(row, answer) for row, answer in zip(rows, answers, strict=True)]
+    right = [normalize_text(row.answer or "") for row in rows]
     windows = [[] if answer.spans is None else answer.spans[0].tolist() for answer in answers]
     return score_grounded_qa(said, right, windows, [_list_spans(row) for row in rows])
 
@@ -153,6 +142,18 @@ def draw_frames(row: TaskRow, answer: TaskPreferenceAnswer) -> list[Mask]:
     distances = np.abs(np.asarray(row.mask_seconds)[:, None] - answer.mask_seconds.numpy()[None, :])
     drawn = answer.masks[0].numpy()
     return [drawn[place] for place in distances.argmin(axis=1)]
+
+
+def name_media(row: TaskRow) -> str:
+    """The same for rows that show the same video or image, and only for these.
+
+    Example:
+        >>> name_media(TaskRow(id="1", task="dialogue", question="Who?", answer="A dog.", image="a.png"))
+        'a.png'
+    """
+    if isinstance(row.image, Image.Image):
+        return hashlib.sha256(row.image.tobytes()).hexdigest()
+    return str(row.video or row.image or row.id)
 
 
 def _list_spans(row: TaskRow) -> list[list[float]]:

@@ -31,8 +31,9 @@ class TaskPreferenceAnswer:
     Attributes:
         text (`str`): what was written, without special tokens.
         tasks (`tuple[str, ...]`): of each task token, in the order written; empty for dialogue.
+        is_finished (`bool`): whether the text ended by itself, before `max_new_tokens`.
         spans (`Tensor`, *optional*): `float32[S, 2]`, start and end in seconds, best first; of several moment requests
-            in one answer, all.
+            in one answer, all. `None` for an image, as the three below.
         scores (`Tensor`, *optional*): `float32[S]`, how sure the head is of each span, in [0, 1].
         saliency (`Tensor`, *optional*): `float32[T]`, how well each temporal patch fits, on no scale; of several
             requests, the one it fits best.
@@ -40,11 +41,12 @@ class TaskPreferenceAnswer:
         boxes (`Tensor`, *optional*): `float32[K, 4]`, left, top, right and bottom in pixels, one for each box request.
         masks (`Tensor`, *optional*): `bool[K, T, height, width]`, one for each mask request, in pixels.
         mask_scores (`Tensor`, *optional*): `float32[K, T]`, how sure the head is that the object is in the frame.
-        mask_seconds (`Tensor`, *optional*): `float32[T]`, when the frames of the masks are.
+        mask_seconds (`Tensor`, *optional*): `float32[T]`, when the frames of the masks are; of a SAM, its one frame.
     """
 
     text: str
     tasks: tuple[str, ...] = ()
+    is_finished: bool = True
     spans: Tensor | None = None
     scores: Tensor | None = None
     saliency: Tensor | None = None
@@ -98,7 +100,7 @@ def write_answers(
     config = model.config
     task_ids = config.task_token_ids or {}
     seen, rest = look(model.vlm, inputs)
-    ids, states = _write(model, rest, max_new_tokens)
+    ids, states, has_ended = _write(model, rest, max_new_tokens)
     places = find_states(ids[:, : states.shape[1]], task_ids)
     vision = None
     if media is not None and any(len(rows) for rows, _ in places.values()):
@@ -110,11 +112,16 @@ def write_answers(
     asking = {task: states[place] for task, place in places.items()}
     found = model.run_heads(asking, rows, shown, sam_pixel_values)
     answers = [
-        TaskPreferenceAnswer(text=tokenizer.decode(row, skip_special_tokens=True), tasks=_list_tasks(row, task_ids))
-        for row in ids
+        TaskPreferenceAnswer(
+            text=tokenizer.decode(row, skip_special_tokens=True),
+            tasks=_list_tasks(row, task_ids),
+            is_finished=is_finished,
+        )
+        for row, is_finished in zip(ids, has_ended, strict=True)
     ]
     looked_at = {task: features for task, features in shown.items() if features is not None}
-    for task, read in (("moment", _read_moment), ("box", _read_box), ("mask", _read_mask)):
+    read_mask = _read_mask if config.sam_config is None else _read_first_mask
+    for task, read in (("moment", _read_moment), ("box", _read_box), ("mask", read_mask)):
         for row in rows[task].unique().tolist() if task in found else []:
             own = (rows[task] == row).nonzero()[:, 0]
             facts = None if media is None else media[row]
@@ -122,8 +129,10 @@ def write_answers(
     return answers
 
 
-def _write(model: TaskPreferenceModel, inputs: Mapping[str, Any], max_new_tokens: int) -> tuple[Tensor, Tensor]:
-    """New tokens, `int64[B, T]`, and the states of those that were read, `float[B, S, C]`."""
+def _write(
+    model: TaskPreferenceModel, inputs: Mapping[str, Any], max_new_tokens: int
+) -> tuple[Tensor, Tensor, list[bool]]:
+    """New tokens, `int64[B, T]`; the states of those that were read, `float[B, S, C]`; which of B texts ended."""
     config = model.config
     forced = TaskTokenProcessor(config.trigger_token_ids or {}, config.task_token_ids or {})
     processors = LogitsProcessorList([forced, *inputs.get("logits_processor", [])])
@@ -136,7 +145,11 @@ def _write(model: TaskPreferenceModel, inputs: Mapping[str, Any], max_new_tokens
     new = written.sequences[:, inputs["input_ids"].shape[1] :]
     # A step reads the token of the step before, and the first one the prompt; the last token was never read.
     ends = torch.stack([step[-1][:, -1] for step in written.hidden_states], dim=1)
-    return new[:, :max_new_tokens], ends[:, 1:]
+    stops = inputs.get("eos_token_id", model.vlm.generation_config.eos_token_id)
+    has_ended = torch.isin(new, torch.tensor([] if stops is None else stops, dtype=new.dtype, device=new.device)).any(
+        1
+    )
+    return new[:, :max_new_tokens], ends[:, 1:], has_ended.tolist()
 
 
 def _keep_seeing(place: tuple[Tensor, Tensor], shown: VisionFeatures | None) -> tuple[Tensor, Tensor]:
@@ -155,6 +168,8 @@ def _list_tasks(ids: Tensor, task_ids: Mapping[str, int]) -> tuple[str, ...]:
 def _read_moment(
     found: TemporalOutput, own: Tensor, shown: VisionFeatures, facts: MediaFacts | None, row: int
 ) -> dict[str, Tensor]:
+    if shown.duration_seconds[row] == 0:  # an image has no moments
+        return {}
     is_valid = shown.frames_valid()[row]
     scores, order = found.logits[-1][own].sigmoid().flatten().sort(descending=True)
     spans = found.spans[-1][own].flatten(0, 1)[order] * shown.duration_seconds[row]
@@ -183,3 +198,8 @@ def _read_mask(found: MaskOutput, own: Tensor, shown: VisionFeatures, facts: Any
         "mask_scores": objects.sigmoid().float().cpu(),
         "mask_seconds": shown.times_seconds[row, : int(frames.sum())].float().cpu(),
     }
+
+
+def _read_first_mask(found: MaskOutput, own: Tensor, shown: VisionFeatures, facts: Any, row: int) -> dict[str, Tensor]:
+    """Of a SAM, which draws the first frame alone, whatever the model's own patches are of."""
+    return _read_mask(found, own, shown, facts, row) | {"mask_seconds": torch.tensor(facts.times_seconds[:1])}

@@ -5,15 +5,23 @@ The terms themselves are in `losses.py`, how labels are brought to frames and ce
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from vidground_hf.task_preference.features import VisionFeatures, stack_features
-from vidground_hf.task_preference.heads_targets import SaliencyTargets, fit_masks, fit_saliency, mark_spans
+from vidground_hf.task_preference.features import VisionFeatures
+from vidground_hf.task_preference.heads_targets import (
+    SaliencyTargets,
+    fit_first_masks,
+    fit_masks,
+    fit_saliency,
+    mark_spans,
+    pick_first_masks,
+)
 from vidground_hf.task_preference.losses import (
     grade_boxes,
     grade_masks,
@@ -22,6 +30,8 @@ from vidground_hf.task_preference.losses import (
     grade_saliency,
     grade_spans,
 )
+from vidground_hf.task_preference.media_facts import MediaFacts
+from vidground_hf.task_preference.row_masks import find_box
 from vidground_hf.task_preference.targets import Targets
 
 _RATINGS_SUM = 3.0  # a mean of three annotators in [0, 4] as their sum in [0, 12], which the levels are made for
@@ -53,6 +63,7 @@ def grade_heads(
     output: Any,
     targets: Targets,
     shown: Mapping[str, VisionFeatures | None],
+    media: Sequence[MediaFacts | None],
 ) -> dict[str, Tensor]:
     """Grades what the heads found.
 
@@ -62,12 +73,14 @@ def grade_heads(
         output (`TaskPreferenceOutput`): of the batch, as far as it is filled.
         targets (`Targets`): one for each of its task tokens.
         shown (`Mapping[str, VisionFeatures]`): of each task, what its head looked at; B rows.
+        media (`Sequence[MediaFacts | None]`): B; tells when the frame is that a SAM draws.
 
     Returns:
         `dict[str, Tensor]`: the terms of the tasks that the batch asks for.
 
     Raises:
-        `ValueError`: where targets and task tokens are not of the same rows.
+        `ValueError`: where targets and task tokens are not of the same rows, and where nothing tells the times of
+            their frames.
     """
     named = {"moment": targets.moment_rows, "box": targets.box_rows, "mask": targets.mask_rows}
     for task, rows in named.items():
@@ -83,12 +96,18 @@ def grade_heads(
     if output.box is not None:
         terms |= grade_boxes(output.box, targets.boxes)
     if output.mask is not None:
-        terms |= _grade_masks(heads["mask"], mask_loss, output, targets, _select(shown["mask"], targets.mask_rows))
+        features = _select(shown["mask"], targets.mask_rows)
+        if hasattr(heads["mask"], "sam"):  # draws the first frame that is shown
+            facts = [one for row in targets.mask_rows.tolist() if (one := media[row])]
+            terms |= _grade_first_masks(heads["mask"], mask_loss, output, targets, facts)
+        else:
+            wanted = fit_masks(targets.masks, targets.mask_seconds, features, output.mask.is_valid)
+            terms |= grade_masks(output.mask, *wanted, pixel_loss=mask_loss)  # type: ignore[arg-type]
     return terms
 
 
 def _select(features: VisionFeatures | None, rows: Tensor) -> VisionFeatures:
-    if features is None:
+    if features is None or not features.frames_valid().any(1)[rows].all():
         raise ValueError(f"rows {rows.tolist()} have targets and nothing tells when their frames are; pass media")
     return features.select(rows)
 
@@ -115,27 +134,23 @@ def _fit_ratings(targets: Targets, rated: list[int], features: VisionFeatures) -
     return rows, fit_saliency(ratings, seconds, features.select(rows))  # type: ignore[arg-type]
 
 
-def _grade_masks(
-    head: Any, mask_loss: str, output: Any, targets: Targets, features: VisionFeatures
+def _grade_first_masks(
+    head: Any, mask_loss: str, output: Any, targets: Targets, media: Sequence[MediaFacts]
 ) -> dict[str, Tensor]:
+    """Grades a SAM, which draws the first frame that is shown: its mask, or its prompt against that of a box."""
     found = output.mask
-    if hasattr(head, "sam"):  # draws the first frame that is shown
-        seconds, durations = features.times_seconds[:, :1], features.duration_seconds.tolist()
-        one = features.grid.new_zeros(1, 1, 1, 1)
-        features = stack_features([one] * len(seconds), list(seconds), durations)
-    wanted = fit_masks(targets.masks, targets.mask_seconds, features, found.is_valid)
+    masks = pick_first_masks(targets.masks, targets.mask_seconds, media)
     if mask_loss != "prompts":
-        return grade_masks(found, wanted.targets, wanted.has_object, wanted.is_scored, pixel_loss=mask_loss)  # type: ignore[arg-type]
-    is_shown = wanted.has_object[:, 0] & wanted.is_scored[:, 0]
-    prompts = head.embed_states(output.states["mask"])[is_shown]
-    return grade_prompts(prompts, head.embed_boxes(_box_masks(wanted.targets[:, 0][is_shown] > 0)))
+        wanted = fit_first_masks(masks, found.is_valid)
+        return grade_masks(found, *wanted, pixel_loss=mask_loss)  # type: ignore[arg-type]
+    boxes = {row: box for row, mask in enumerate(masks) if mask is not None and (box := _norm_box(mask)) is not None}
+    prompts = head.embed_states(output.states["mask"])[list(boxes)]
+    wanted_boxes = torch.tensor(list(boxes.values()), device=prompts.device).reshape(-1, 4)
+    return grade_prompts(prompts, head.embed_boxes(wanted_boxes))
 
 
-def _box_masks(masks: Tensor) -> Tensor:
-    """The boxes around masks (`bool[N, h, w]`, none empty): `float32[N, 4]` in [0, 1]."""
-    sides = []
-    for axis in (2, 1):  # columns, then rows
-        is_used = masks.any(3 - axis).float()
-        length = is_used.shape[1]
-        sides.append((is_used.argmax(1) / length, 1 - is_used.flip(1).argmax(1) / length))
-    return torch.stack([sides[0][0], sides[1][0], sides[0][1], sides[1][1]], dim=1)
+def _norm_box(mask: Tensor) -> list[float] | None:
+    """The box around a mask (`bool[H, W]`), sides in [0, 1]; `None` for an empty one."""
+    height, width = mask.shape
+    box = find_box(mask.cpu().numpy())
+    return None if box is None else (np.array(box) / [width, height, width, height]).tolist()

@@ -13,6 +13,9 @@ from torch import Tensor
 from torch.nn import functional
 
 from vidground_hf.task_preference.features import VisionFeatures
+from vidground_hf.task_preference.media_facts import MediaFacts
+
+_SLACK_SECONDS = 1e-3  # times of labels are in float32; our guess
 
 
 class SaliencyTargets(NamedTuple):
@@ -134,6 +137,61 @@ def fit_masks(
         targets[row, frames, :height, :width] = fitted
         has_object[row, frames] = picked.flatten(1).any(1)
         is_scored[row, frames] = True
+    return MaskTargets(targets, has_object, is_scored)
+
+
+def pick_first_masks(
+    masks: Sequence[Tensor], times_seconds: Sequence[Tensor], media: Sequence[MediaFacts]
+) -> list[Tensor | None]:
+    """Picks the labelled mask of the first frame that is shown, which is all that a SAM draws.
+
+    Args:
+        masks (`Sequence[Tensor]`): N times `bool[F, height, width]`, of any F from 1 on and any size.
+        times_seconds (`Sequence[Tensor]`): N times `float[F]`, rising.
+        media (`Sequence[MediaFacts]`): N, what each row shows.
+
+    Returns:
+        `list[Tensor | None]`: N times the mask nearest in time, `bool[height, width]`; `None` where that is nearer to
+        another frame, or more than half the mean gap between frames away.
+
+    Example:
+        >>> facts = MediaFacts(times_seconds=(0.5, 1.5), duration_seconds=2.0, height=1, width=1)
+        >>> pick_first_masks([torch.ones(1, 1, 1)] * 2, [torch.tensor([0.7]), torch.tensor([1.2])], [facts] * 2)
+        [tensor([[1.]]), None]
+    """
+    picked: list[Tensor | None] = []
+    for pictures, times, facts in zip(masks, times_seconds, media, strict=True):
+        shown = torch.tensor(facts.times_seconds)
+        distances = (shown[:, None] - times.cpu()).abs()
+        label = int(distances[0].argmin())
+        half_gap = facts.duration_seconds / len(shown.unique()) / 2
+        is_first = distances[:, label].argmin() == 0 and distances[0, label] <= half_gap + _SLACK_SECONDS
+        picked.append(pictures[label] if is_first else None)
+    return picked
+
+
+def fit_first_masks(masks: Sequence[Tensor | None], is_valid: Tensor) -> MaskTargets:
+    """Brings the masks of first frames to the pixels of a SAM.
+
+    Args:
+        masks (`Sequence[Tensor | None]`): N, as `pick_first_masks` gives them.
+        is_valid (`Tensor`): `bool[N, 1, h, w]`, of the head's output.
+
+    Returns:
+        Areas averaged; rows with `None` are not scored.
+
+    Example:
+        >>> fitted = fit_first_masks([torch.tensor([[True, False]]), None], torch.ones(2, 1, 1, 1, dtype=torch.bool))
+        >>> fitted.targets.flatten().tolist(), fitted.is_scored.flatten().tolist()
+        ([0.5, 0.0], [True, False])
+    """
+    targets = torch.zeros(is_valid.shape, dtype=torch.float32, device=is_valid.device)
+    has_object, is_scored = torch.zeros_like(is_valid[..., 0, 0]), torch.zeros_like(is_valid[..., 0, 0])
+    height, width = is_valid.shape[2:]
+    for row, mask in enumerate(masks):
+        if mask is not None:
+            targets[row] = functional.adaptive_avg_pool2d(mask.to(targets)[None], (height, width))
+            has_object[row], is_scored[row] = bool(mask.any()), True
     return MaskTargets(targets, has_object, is_scored)
 
 

@@ -7,7 +7,7 @@ loss is not here.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Literal, get_args
 
 import torch
@@ -23,7 +23,7 @@ MaskLoss = Literal["bce", "focal"]
 
 WEIGHTS: dict[str, float] = {
     # Moments: CG-DETR's criterion, as the published code of task preference optimization uses it. That code then
-    # multiplies all of it by 0.05, which we leave out (our choice: the trial that kept it small learned no moments).
+    # multiplies all of it by 0.05, which we leave out: our guess, not compared.
     "moment_span": 10.0,
     "moment_giou": 1.0,
     "moment_label": 4.0,
@@ -33,8 +33,9 @@ WEIGHTS: dict[str, float] = {
     # Boxes: the published code (the paper says MSE).
     "box_l1": 2.0,
     "box_giou": 0.2,
-    # Masks: SAM 2 (arXiv 2408.00714, appendix on training) has focal 20, dice 1, IoU 1, object score 1; no mask loss
-    # is computed in the published code. The weight of plain cross-entropy is LISA's (arXiv 2308.00692, section 4.1).
+    # Masks: focal 20, dice 1, IoU 1, object score 1 as SAM 2 fine-tunes (its released training settings,
+    # sam2.1_hiera_b+_MOSE_finetune.yaml); plain cross-entropy 2 as LISA trains (its train_ds.py, which has dice at
+    # 0.5). Their papers were not read for these; the published code of task preference computes no mask loss.
     "mask_focal": 20.0,
     "mask_bce": 2.0,
     "mask_dice": 1.0,
@@ -55,6 +56,28 @@ LEVELS = tuple(range(1, 12))
 """Thresholds of `saliency_rank` on scores of 0 to 12, three annotators of 0 to 4 added up (CG-DETR's)."""
 FOCAL_ALPHA, FOCAL_GAMMA = 0.25, 2.0
 """Of `mask_focal` (Lin et al. 2017, arXiv 1708.02002)."""
+
+
+def weigh_terms(own: Mapping[str, float]) -> dict[str, float]:
+    """The weight of every term, the words' included.
+
+    Args:
+        own (`Mapping[str, float]`): of terms by name, where they differ from `WEIGHTS`.
+
+    Returns:
+        `dict[str, float]`: `"dialogue"` is 1 unless `own` has it.
+
+    Raises:
+        `ValueError`: for a term that there is not.
+
+    Example:
+        >>> weigh_terms({"box_l1": 7.0})["box_l1"], weigh_terms({})["dialogue"]
+        (7.0, 1.0)
+    """
+    weights = {"dialogue": 1.0, **WEIGHTS}
+    if unknown := [name for name in own if name not in weights]:
+        raise ValueError(f"loss_weights = {dict(own)} has {unknown[0]!r}; pass some of {', '.join(weights)}")
+    return weights | dict(own)
 
 
 def _average(values: Tensor, is_counted: Tensor) -> Tensor:

@@ -31,10 +31,6 @@ class MaskOutput:
     iou: Tensor
     is_valid: Tensor
 
-    def masks(self) -> Tensor:
-        """The object's pixels, `bool[N, T, h, w]`: above 0 in frames that show the object."""
-        return (self.logits > 0) & self.is_valid & (self.object_logits > 0)[..., None, None]
-
 
 class ConvMaskHead(nn.Module):
     """Draws the object that a task state asks for in every frame, on a finer grid than the features'.

@@ -30,7 +30,7 @@ from vidground_hf.task_preference.heads import (
     TemporalOutput,
     init_head_weights,
 )
-from vidground_hf.task_preference.losses import WEIGHTS
+from vidground_hf.task_preference.losses import weigh_terms
 from vidground_hf.task_preference.media_facts import MediaFacts
 from vidground_hf.task_preference.targets import Targets
 from vidground_hf.task_preference.tokens import add_task_tokens, find_states, fit_embeddings
@@ -111,6 +111,7 @@ class TaskPreferenceModel(PreTrainedModel):
         elif "mask" in config.tasks:
             heads["mask"] = ConvMaskHead(width, width, **config.mask_head or {})
         self.heads = nn.ModuleDict(heads)
+        self.loss_weights = weigh_terms(config.loss_weights or {})
         # Whatever the type of the rest: boxes and spans are computed in float32, and heads move by small steps.
         mask = "heads.mask.adapter" if config.sam_config is not None else "heads.mask"
         self._keep_in_fp32_modules_strict = ["heads.moment", "heads.box", mask]
@@ -136,7 +137,8 @@ class TaskPreferenceModel(PreTrainedModel):
         """Wraps a model: adds the tokens of the tasks to it and to its processor, and heads with fresh weights.
 
         Args:
-            vlm (`PreTrainedModel`): of `AutoModelForImageTextToText`; it becomes part of this one and is changed.
+            vlm (`PreTrainedModel`): of `AutoModelForImageTextToText`; it becomes part of this one and is changed. One
+                that has been wrapped before, saved in between or not, keeps what its token rows have learned.
             processor (`ProcessorMixin`): of the model; its tokenizer gets the new tokens. Save it beside the model.
             tasks (`Sequence[str]`, *optional*): some of `TASKS`; all when left out.
             sam (`Sam2Model`, `EdgeTamModel` or `Sam3TrackerModel`, *optional*): draws masks, frozen; without it a
@@ -221,11 +223,10 @@ class TaskPreferenceModel(PreTrainedModel):
         output = TaskPreferenceOutput(logits=written.logits, states=states, rows=rows, **found)
         losses = {} if labels is None else {"dialogue": grade_text(written.logits, labels)}
         if targets is not None:
-            losses |= grade_heads(self.heads, self.config.mask_loss, output, targets, shown)
+            losses |= grade_heads(self.heads, self.config.mask_loss, output, targets, shown, media or [])
         if losses:
-            weights = {"dialogue": 1.0, **WEIGHTS, **(self.config.loss_weights or {})}
             output.losses = losses
-            output.loss = torch.stack([weights[name] * value for name, value in losses.items()]).sum()
+            output.loss = torch.stack([self.loss_weights[name] * value for name, value in losses.items()]).sum()
             if self.training:
                 output.loss = output.loss + self._touch_unused(found, has_vision=bool(seen))
         return output
@@ -315,7 +316,16 @@ class TaskPreferenceModel(PreTrainedModel):
         Args:
             save_directory (`str` or `os.PathLike`): a folder; it is made where it is missing.
             settings: as `PreTrainedModel.save_pretrained` takes them.
+
+        Raises:
+            `ValueError`: for `push_to_hub=True` with a LoRA.
         """
+        if settings.get("push_to_hub") and self.config.lora is not None:
+            # transformers would upload what it writes itself, and the adapter is not among that.
+            raise ValueError(
+                "push_to_hub = True is not there for a model with a LoRA, whose adapter would stay behind; leave it "
+                "out, and call model.push_to_hub(repo_id), which uploads everything"
+            )
         self.config.vlm_generation = self.vlm.generation_config.to_dict()
         if self.config.lora is not None:
             if settings.get("is_main_process", True):

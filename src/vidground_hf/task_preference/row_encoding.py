@@ -17,12 +17,13 @@ from torch.nn import functional
 
 from vidground_hf.task_preference.media_facts import MediaFacts
 from vidground_hf.task_preference.row_media import ShownMedia
-from vidground_hf.task_preference.task_rows import TaskRow
+from vidground_hf.task_preference.task_rows import TaskRow, check_words, list_control_words
 
 IGNORED = -100
 """The label of tokens that are not learned, as transformers' losses take it."""
 
 _TICKS_PER_SECOND = 1000  # processors take whole frame numbers and a rate; in milliseconds any time is one
+_PLACEHOLDER = "[the answer goes here]"  # what a chat template writes around an answer is seen around this
 _TOKEN_KEYS = frozenset({"input_ids", "attention_mask", "token_type_ids", "mm_token_type_ids"})
 
 
@@ -62,10 +63,12 @@ def encode_row(
 
     Raises:
         `BadRowError`: for words that hold a control token of the model, and frames that its processor does not take.
-        `ValueError`: for a chat template or a processor that does not write the answer as it is.
+        `ValueError`: for a chat template or a processor that does not write the answer as it is, and a template that
+            does not end it by a control token.
     """
     tokenizer = processor.tokenizer
-    _check_words(tokenizer, row, question)
+    control_words = list_control_words(tokenizer)
+    check_words(row, control_words)
     parts: list[dict[str, Any]] = [{"type": "text", "text": question}]
     if media is not None:
         parts = [{"type": "video" if media.is_video else "image"}, *parts]
@@ -73,7 +76,7 @@ def encode_row(
     prompt = processor.apply_chat_template(asked, add_generation_prompt=True)
     text, num_answer_tokens, behind = prompt, 0, None
     if answer is not None:
-        text = _write_told(processor, asked, prompt, answer)
+        text = _write_told(processor, asked, prompt, answer, control_words)
         behind = _split_answer(tokenizer, prompt, text)
         num_answer_tokens = len(behind)
     found = _process(processor, row, text, media)
@@ -141,26 +144,29 @@ def _split_answer(tokenizer: Any, prompt: str, text: str) -> list[int]:
     return list(told[same:])
 
 
-def _write_told(processor: Any, asked: list[dict[str, Any]], prompt: str, answer: str) -> str:
+def _write_told(
+    processor: Any, asked: list[dict[str, Any]], prompt: str, answer: str, control_words: Sequence[str]
+) -> str:
     """The conversation with its answer, up to the end of the turn, in the context that generation has.
 
     Some templates write the head of an answered turn otherwise than of an open one; then the open one is kept.
     """
-    told = [*asked, {"role": "assistant", "content": [{"type": "text", "text": answer}]}]
-    text: str = processor.apply_chat_template(told).rstrip()
-    if text.startswith(prompt):
-        return text
-    place = text.rfind(answer)
-    if place < 0:
+
+    def tell(words: str) -> str:
+        told = [*asked, {"role": "assistant", "content": [{"type": "text", "text": words}]}]
+        return str(processor.apply_chat_template(told).rstrip())
+
+    text = tell(answer)
+    head, _, end = tell(_PLACEHOLDER).rpartition(_PLACEHOLDER)
+    written = text.removeprefix(head).removesuffix(end)
+    if written.strip() != answer.strip():  # some templates strip it
         raise ValueError(f"the chat template does not write the answer {answer!r} as it is: {text[-200:]!r}")
-    return prompt + text[place:]
-
-
-def _check_words(tokenizer: Any, row: TaskRow, question: str) -> None:
-    said = "\n".join([question, row.answer or ""])
-    held = [str(token) for token in tokenizer.added_tokens_decoder.values() if str(token) in said]
-    if held:
-        row.reject(f"its words hold {held[0]!r}, which is a control token of the model")
+    if end not in control_words:
+        raise ValueError(
+            f"the chat template ends an answer by {end!r}, which is no control token of the model, so that it would "
+            "not learn where to stop; write the end of the turn into the template"
+        )
+    return text if text.startswith(prompt) else prompt + written + end
 
 
 def _process(processor: Any, row: TaskRow, text: str, media: ShownMedia | None) -> dict[str, Any]:

@@ -5,6 +5,7 @@ The model's own vision features are taken in `vision.py`.
 
 from __future__ import annotations
 
+import itertools
 import os
 from collections.abc import Sequence
 
@@ -14,7 +15,7 @@ from torch import Tensor
 
 from vidground_hf.task_preference.features import VisionFeatures, stack_features
 from vidground_hf.task_preference.row_media import ShownMedia
-from vidground_hf.task_preference.task_rows import TaskRow
+from vidground_hf.task_preference.task_rows import SPAN_SLACK_SECONDS, TaskRow
 
 
 def read_features(rows: Sequence[TaskRow], media: Sequence[ShownMedia | None]) -> VisionFeatures | None:
@@ -28,7 +29,8 @@ def read_features(rows: Sequence[TaskRow], media: Sequence[ShownMedia | None]) -
         `VisionFeatures` of N rows, empty for those without; `None` where no row has any.
 
     Raises:
-        `BadRowError`: for features that cannot be read, are not `[T, D]`, or are of a row that shows nothing.
+        `BadRowError`: for features that cannot be read, are not `[T, D]`, or are of a row that shows nothing; and for
+            times that do not grow, or are not inside the clip but for half a second (`SPAN_SLACK_SECONDS`).
         `ValueError`: for rows of different D.
     """
     if all(row.features is None for row in rows):
@@ -63,6 +65,11 @@ def _find_times(row: TaskRow, count: int, duration_seconds: float) -> Tensor:
     """The middle of each clip; of equal parts where the row does not say."""
     if not row.feature_seconds:
         return (torch.arange(count) + 0.5) * duration_seconds / max(count, 1)
-    if len(row.feature_seconds) != count:
-        row.reject(f"it has {count} features and {len(row.feature_seconds)} times")
-    return torch.tensor(row.feature_seconds, dtype=torch.float32)
+    times = row.feature_seconds
+    if len(times) != count:
+        row.reject(f"it has {count} features and {len(times)} times")
+    if not all(sooner < later for sooner, later in itertools.pairwise(times)):
+        row.reject("the times of its features do not grow")
+    if not (times[0] >= 0 and times[-1] <= duration_seconds + SPAN_SLACK_SECONDS):
+        row.reject(f"features from {times[0]} to {times[-1]} s are not inside the clip of {duration_seconds} s")
+    return torch.tensor(times, dtype=torch.float32)

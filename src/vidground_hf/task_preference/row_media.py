@@ -5,7 +5,10 @@ Which frames are taken is the budget's; nothing is put in the place of what cann
 
 from __future__ import annotations
 
+import io
+from collections.abc import Mapping
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -48,7 +51,8 @@ def read_row_media(row: TaskRow, budget: FrameBudget) -> ShownMedia | None:
         `ShownMedia`, or `None` for a row of text.
 
     Raises:
-        `BadRowError`: for media that cannot be read.
+        `BadRowError`: for media that cannot be read, and for frames of another shape than those that the row's labels
+            were drawn on.
     """
     if row.video is None and row.image is None:
         return None
@@ -57,6 +61,8 @@ def read_row_media(row: TaskRow, budget: FrameBudget) -> ShownMedia | None:
     else:
         data, seconds, duration = _read_video(row, budget)
     height, width = data.shape[1:3]
+    if row.image is not None or not isinstance(budget.size, tuple):  # a height and width are given to any shape
+        _check_shape(row, width, height)
     return ShownMedia(
         data=data,
         frame_seconds=seconds,
@@ -67,14 +73,33 @@ def read_row_media(row: TaskRow, budget: FrameBudget) -> ShownMedia | None:
     )
 
 
+def find_image_file(image: Any) -> Any:
+    """What PIL opens of an image that is a path, or a cell of a `datasets.Image` column that was not decoded."""
+    if not isinstance(image, Mapping):
+        return image
+    return image["path"] if image["bytes"] is None else io.BytesIO(image["bytes"])
+
+
 def _read_image(row: TaskRow) -> NDArray[np.uint8]:
     if isinstance(row.image, Image.Image):
         return np.array(row.image.convert("RGB"))
     try:
-        with Image.open(row.image) as image:
+        with Image.open(find_image_file(row.image)) as image:
             return np.array(image.convert("RGB"))
     except OSError as error:
         row.reject(f"its image cannot be read: {error}")
+
+
+def _check_shape(row: TaskRow, width: int, height: int) -> None:
+    """Rejects labels that were drawn on frames of another shape: turned, cut, or of another file."""
+    if row.width_px is None or row.height_px is None:
+        return
+    # A side of a scaled frame is off by less than a pixel.
+    if abs(width * row.height_px - height * row.width_px) > row.width_px + row.height_px:
+        row.reject(
+            f"its labels are of frames of {row.width_px} x {row.height_px} px, and what is shown is {width} x "
+            f"{height}, of another shape"
+        )
 
 
 def _read_video(row: TaskRow, budget: FrameBudget) -> tuple[NDArray[np.uint8], NDArray[np.float64], float]:

@@ -12,6 +12,7 @@ from typing import Any
 from PIL import Image
 
 from vidground_hf.task_preference.row_masks import find_box, read_mask
+from vidground_hf.task_preference.row_media import find_image_file
 from vidground_hf.task_preference.task_rows import BadRowError, TaskRow, check_box
 
 SAV_ANNOTATED_FPS = 6.0
@@ -22,8 +23,8 @@ def read_refcoco(row: Mapping[str, Any]) -> list[TaskRow]:
     """Reads one object of RefCOCO, RefCOCO+ or RefCOCOg with all its expressions.
 
     Args:
-        row (`Mapping`): `question_id`, `image` (PIL image or path), `answer` (expressions), `bbox` (left, top, width,
-            height in pixels), and `width` and `height` where the image is a path that should not be opened.
+        row (`Mapping`): `question_id`, `image` (as `TaskRow` takes it), `answer` (expressions), `bbox` (left, top,
+            width, height in pixels), and `width` and `height` where the image is a path that should not be opened.
 
     Returns:
         `list[TaskRow]`: one box row for each expression.
@@ -92,7 +93,8 @@ def read_masks(row: Mapping[str, Any]) -> list[TaskRow]:
     Raises:
         `BadRowError`: for masks that are none, and an object never seen.
     """
-    masks = [json.dumps(mask) if isinstance(mask, Mapping) else mask for mask in row["masks"]]
+    # pycocotools gives its compressed counts as bytes.
+    masks = [json.dumps(mask, default=bytes.decode) if isinstance(mask, Mapping) else mask for mask in row["masks"]]
     seconds = row.get("seconds")
     if seconds is None:
         rate = 1.0 if row.get("image") is not None else row["frame_rate"]
@@ -191,7 +193,7 @@ def _measure_image(name: str, image: Any) -> tuple[int, int]:
     if isinstance(image, Image.Image):
         return image.size
     try:
-        with Image.open(image) as opened:
+        with Image.open(find_image_file(image)) as opened:
             return opened.size
     except OSError as error:
         raise BadRowError(name, f"its image cannot be opened: {error}") from error

@@ -52,7 +52,6 @@ def make_targets(rows: Sequence[TaskRow], media: Sequence[ShownMedia | None]) ->
         mask_rows=torch.tensor(places["mask"], dtype=torch.long),
         masks=[torch.from_numpy(frames) for frames, _ in masks],
         mask_seconds=[torch.from_numpy(seconds.astype(np.float32)) for _, seconds in masks],
-        is_present=[torch.from_numpy(frames.any(axis=(1, 2))) for frames, _ in masks],
     )
 
 
@@ -83,7 +82,8 @@ def read_shown_masks(row: TaskRow, media: ShownMedia) -> tuple[NDArray[np.bool_]
         `tuple[bool[T, H, W], float64[T]]`: masks and their times, growing; T is at least 1.
 
     Raises:
-        `BadRowError`: when no annotated frame is near a shown one, or a mask cannot be read.
+        `BadRowError`: when no annotated frame is near a shown one, a mask cannot be read, or no frame at all shows the
+            object.
     """
     shown, annotated = media.frame_seconds, np.asarray(row.mask_seconds)
     distances = np.abs(annotated[:, None] - shown[None, :])
@@ -97,8 +97,10 @@ def read_shown_masks(row: TaskRow, media: ShownMedia) -> tuple[NDArray[np.bool_]
     size = next((mask.shape for mask in found if mask is not None), (media.height_px, media.width_px))
     if any(mask is not None and mask.shape != size for mask in found):
         row.reject("its masks have different sizes")
-    frames = [np.zeros(size, dtype=bool) if mask is None else mask for mask in found]
-    return np.stack(frames), annotated[taken]
+    frames = np.stack([np.zeros(size, dtype=bool) if mask is None else mask for mask in found])
+    if not frames.any() and not any(_shows_object(row, text) for text in row.masks):
+        row.reject("its masks are empty in every frame")
+    return frames, annotated[taken]
 
 
 def _read_mask(row: TaskRow, text: str | None) -> NDArray[np.bool_] | None:
@@ -106,6 +108,11 @@ def _read_mask(row: TaskRow, text: str | None) -> NDArray[np.bool_] | None:
         return read_mask(text, row.width_px, row.height_px)
     except (ValueError, OSError) as error:
         row.reject(f"a mask cannot be read: {error}")
+
+
+def _shows_object(row: TaskRow, text: str | None) -> bool:
+    mask = _read_mask(row, text)
+    return mask is not None and bool(mask.any())
 
 
 def _mean_ratings(row: TaskRow) -> Tensor | None:

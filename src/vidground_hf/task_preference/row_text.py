@@ -22,8 +22,8 @@ _SCALE = 1000
 _NUMBER = r"-?\d+(?:\.\d+)?"
 _SPAN = re.compile(rf"({_NUMBER})\s*(?:seconds|s)?\s*(?:to|-)\s*({_NUMBER})\s*(?:seconds|s)\b")
 _BOX = re.compile(rf"\[\s*({_NUMBER})\s*,\s*({_NUMBER})\s*,\s*({_NUMBER})\s*,\s*({_NUMBER})\s*\]")
-_TIMED_BOX = re.compile(rf"({_NUMBER})\s*s:\s*{_BOX.pattern}")
-_NOT_SEEN = "not to be seen"
+_ABSENT = "none"
+_TIMED_BOX = re.compile(rf"({_NUMBER})\s*s:\s*(?:{_ABSENT}\b|{_BOX.pattern})")
 
 Sides = tuple[float, float, float, float]
 
@@ -75,7 +75,7 @@ def read_box(text: str) -> Sides | None:
 
 
 def write_masks(masks: NDArray[np.bool_], seconds: Sequence[float]) -> str:
-    """Writes the box around each mask with its time; frames without the object are left out.
+    """Writes the box around each mask with its time, or `none` in a frame without the object.
 
     Args:
         masks (`bool[T, H, W]`): of one object.
@@ -83,64 +83,71 @@ def write_masks(masks: NDArray[np.bool_], seconds: Sequence[float]) -> str:
 
     Example:
         >>> write_masks(np.array([[[True, False]], [[False, False]]]), [0.0, 0.5])
-        '0.0 s: [0, 0, 500, 1000]'
+        '0.0 s: [0, 0, 500, 1000]; 0.5 s: none'
     """
     height, width = masks.shape[1:]
     parts = []
     for mask, second in zip(masks, seconds, strict=True):
         box = find_box(mask)
-        if box is not None:
-            parts.append(f"{second:.1f} s: {write_box((np.array(box) / [width, height, width, height]).tolist())}")
-    return "; ".join(parts) or _NOT_SEEN
+        sides = None if box is None else (np.array(box) / [width, height, width, height]).tolist()
+        parts.append(f"{second:.1f} s: {_ABSENT if sides is None else write_box(sides)}")
+    return "; ".join(parts)
 
 
-def read_masks_text(text: str) -> list[tuple[float, Sides]]:
-    """Reads boxes with their times in seconds, sides in [0, 1].
+def read_masks_text(text: str) -> list[tuple[float, Sides | None]]:
+    """Reads boxes with their times in seconds, sides in [0, 1]; `None` for a frame without the object.
 
     Example:
-        >>> read_masks_text("0.0 s: [0, 0, 500, 1000]; not to be seen")
-        [(0.0, (0.0, 0.0, 0.5, 1.0))]
+        >>> read_masks_text("0.0 s: [0, 0, 500, 1000]; 0.5 s: none")
+        [(0.0, (0.0, 0.0, 0.5, 1.0)), (0.5, None)]
     """
-    return [(float(second), _scale_sides(sides)) for second, *sides in _TIMED_BOX.findall(text)]
+    found = _TIMED_BOX.findall(text)
+    return [(float(second), _scale_sides(sides) if sides[0] else None) for second, *sides in found]
 
 
 def read_written_labels(row: TaskRow, answer: TaskPreferenceAnswer) -> TaskPreferenceAnswer:
     """Reads from the words of an answer what the heads would have given.
 
     What was written decides what it is, not what was asked: timed boxes are masks, a box is a box, spans are a moment.
+    It is a label where it is the whole answer, or, in temporal reasoning, all of it before the words.
 
     Args:
         row (`TaskRow`): tells the size of its frames; where it does not, boxes and masks are left out.
         answer (`TaskPreferenceAnswer`): of a model that writes its labels out.
 
     Returns:
-        `TaskPreferenceAnswer`: with the labels that were found, and of the text what is left without them.
+        `TaskPreferenceAnswer`: with the labels that were found, and of the text what is left without them; to dialogue
+            the text stays whole.
     """
-    text = answer.text
-    boxes, box, spans = read_masks_text(text), read_box(text), read_spans(text)
+    text, words = answer.text, ""
+    if row.task == "moment" and row.answer is not None:
+        text, _, words = text.partition(". ")
+    elif row.task == "dialogue":
+        words = text
+    parts = [part.strip() for part in text.strip(" .;\n").split(";")]
     size = None if row.width_px is None or row.height_px is None else (row.width_px, row.height_px)
-    if boxes or text.strip().startswith(_NOT_SEEN):
-        answer = replace(answer, tasks=("mask",), text=_TIMED_BOX.sub("", text))
-        return answer if size is None else _fill_masks(answer, boxes, size)
-    if box is not None:
-        found = None if size is None else torch.tensor([box], dtype=torch.float32) * torch.tensor([*size, *size])
-        return replace(answer, tasks=("box",), text=_BOX.sub("", text), boxes=found)
-    if spans:
-        found, scores = torch.tensor(spans, dtype=torch.float32), torch.ones(len(spans))
-        return replace(answer, tasks=("moment",), text=_SPAN.sub("", text).strip(" .;"), spans=found, scores=scores)
+    if all(map(_TIMED_BOX.fullmatch, parts)):
+        answer = replace(answer, tasks=("mask",), text=words)
+        return answer if size is None else _fill_masks(answer, read_masks_text(text), size)
+    if _BOX.fullmatch(parts[0]) and len(parts) == 1:
+        found = None if size is None else torch.tensor([read_box(text)]) * torch.tensor([*size, *size])
+        return replace(answer, tasks=("box",), text=words, boxes=found)
+    if all(map(_SPAN.fullmatch, parts)) and (spans := read_spans(text)):
+        return replace(answer, tasks=("moment",), text=words, spans=torch.tensor(spans), scores=torch.ones(len(spans)))
     return answer
 
 
 def _fill_masks(
-    answer: TaskPreferenceAnswer, boxes: Sequence[tuple[float, Sides]], size: tuple[int, int]
+    answer: TaskPreferenceAnswer, boxes: Sequence[tuple[float, Sides | None]], size: tuple[int, int]
 ) -> TaskPreferenceAnswer:
     width, height = size
-    masks = torch.zeros(1, max(len(boxes), 1), height, width, dtype=torch.bool)
-    for place, (_, (left, top, right, bottom)) in enumerate(boxes):
-        rows, columns = slice(*_round_sides(top, bottom, height)), slice(*_round_sides(left, right, width))
-        masks[0, place, rows, columns] = True
-    seconds = torch.tensor([second for second, _ in boxes] or [0.0])
-    return replace(answer, masks=masks, mask_seconds=seconds)
+    masks = torch.zeros(1, len(boxes), height, width, dtype=torch.bool)
+    for place, (_, box) in enumerate(boxes):
+        if box is not None:
+            left, top, right, bottom = box
+            rows, columns = slice(*_round_sides(top, bottom, height)), slice(*_round_sides(left, right, width))
+            masks[0, place, rows, columns] = True
+    return replace(answer, masks=masks, mask_seconds=torch.tensor([second for second, _ in boxes]))
 
 
 def _round_sides(near: float, far: float, length: int) -> tuple[int, int]:

@@ -40,7 +40,6 @@ class Targets:
         masks (`list` of Nk `bool[T, h, w]`): of the annotated frames that are near a shown one, in the size they were
             annotated in; nothing is set in a frame without the object.
         mask_seconds (`list` of Nk `float32[T]`): when each of these frames is shown; an image has 0.
-        is_present (`list` of Nk `bool[T]`): whether the object is to be seen in the frame.
 
     Raises:
         `ValueError`: when the lists do not go with their rows.
@@ -60,7 +59,6 @@ class Targets:
     mask_rows: Tensor = field(default_factory=_make_rows)
     masks: list[Tensor] = field(default_factory=list)
     mask_seconds: list[Tensor] = field(default_factory=list)
-    is_present: list[Tensor] = field(default_factory=list)
 
     def __post_init__(self) -> None:
         for rows, names in _GROUPS.items():
@@ -96,7 +94,7 @@ class Targets:
 _GROUPS: Mapping[str, tuple[str, ...]] = {
     "moment_rows": ("spans", "saliency", "saliency_seconds"),
     "box_rows": ("boxes",),
-    "mask_rows": ("masks", "mask_seconds", "is_present"),
+    "mask_rows": ("masks", "mask_seconds"),
 }
 
 

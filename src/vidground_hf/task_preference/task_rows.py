@@ -13,6 +13,7 @@ from dataclasses import dataclass, field, fields, replace
 from pathlib import Path
 from typing import Any, NoReturn
 
+from vidground_hf.schema import LETTERS
 from vidground_hf.task_preference.row_masks import measure_mask
 
 ROW_TASKS = ("dialogue", "moment", "box", "mask")
@@ -37,26 +38,30 @@ class BadRowError(ValueError):
     """
 
     def __init__(self, row_id: str, reason: str) -> None:
-        super().__init__(f"row {row_id!r}: {reason}")
+        super().__init__(row_id, reason)  # as given, or what a worker process raises could not be unpickled
         self.row_id, self.reason = row_id, reason
+
+    def __str__(self) -> str:
+        return f"row {self.row_id!r}: {self.reason}"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class TaskRow:
     """What is asked about a video, an image or nothing, and what is right.
 
-    A row is checked when it is made, so that one that exists can be trained on. It is a plain record:
-    `Dataset.from_list([asdict(row) for row in rows])` keeps it, and `TaskRow.from_columns` reads it back.
+    A row is checked when it is made, as far as nothing must be decoded for it: masks are decoded by `read_rows`, media
+    by the collator. It is a plain record: `Dataset.from_list([asdict(row) for row in rows])` keeps it, and
+    `TaskRow.from_columns` reads it back.
 
     Attributes:
         id (`str`): names it in messages; not empty.
         task (`str`): one of `ROW_TASKS`.
         question (`str`): of dialogue and of a moment with an answer the question; else what is looked for, in words.
-        options (`tuple[str, ...]`): of the question, where it has some.
+        options (`tuple[str, ...]`): of the question, where it has some; at most 26, no two alike.
         answer (`str`, *optional*): of the question; with options one of them. A moment row with an answer is temporal
             reasoning: the span that shows it, then the answer.
-        video (path, URL, bytes or cell of a `datasets.Video` column, *optional*), image (PIL image or path,
-            *optional*): what is shown; one of the two, or none for dialogue.
+        video (path, URL, bytes or cell of a `datasets.Video` column, *optional*), image (PIL image, path or cell of a
+            `datasets.Image` column, *optional*): what is shown; one of the two, or none for dialogue.
         start_seconds (`float`, *optional*), end_seconds (`float`, *optional*): the half-open part of the video that is
             shown; the times below count from its start.
         frame_rate (`float`, *optional*): images a second, where the video is a folder of images.
@@ -106,14 +111,16 @@ class TaskRow:
     feature_seconds: tuple[float, ...] = field(default=(), repr=False)
 
     def __post_init__(self) -> None:
+        if not isinstance(self.id, str) or not self.id.strip():
+            self.reject("its id is no text, or empty")
         if self.task not in ROW_TASKS:
             self.reject(f"the task {self.task!r} is not one of {', '.join(ROW_TASKS)}")
         if not self.question.strip():
             self.reject("the question is empty")
         if self.video is not None and self.image is not None:
             self.reject("it has a video and an image; one of them must go")
-        if self.options and self.answer not in self.options:
-            self.reject(f"the answer {self.answer!r} is not among the {len(self.options)} options")
+        if self.options:
+            _check_options(self)
         {"dialogue": _check_dialogue, "moment": _check_moment, "box": _check_box, "mask": _check_mask}[self.task](self)
 
     @classmethod
@@ -155,6 +162,7 @@ def read_rows(
     read_row: Callable[[Any], Iterable[TaskRow]] = lambda columns: [TaskRow.from_columns(columns)],
     *,
     media_root: str | os.PathLike[str] | None = None,
+    processor: Any = None,
 ) -> ReadRows:
     """Reads a set, and keeps apart what cannot be trained on.
 
@@ -163,10 +171,14 @@ def read_rows(
         read_row (`Callable`, *optional*): one of the functions of `row_moments` and `row_objects`, with what else it
             needs bound by `functools.partial`; by default rows are in this package's own columns.
         media_root (`str` or `Path`, *optional*): folder that relative paths of media and masks start from.
+        processor (`ProcessorMixin` or `PreTrainedTokenizerBase`, *optional*): of the model, with its task tokens;
+            rejects rows whose words hold one of its control tokens, which would otherwise stop a training when their
+            turn comes.
 
     Returns:
         `ReadRows`: rows with at least one mask that shows something, spans inside their clip, boxes inside their
-        frame; and the others with their reasons. A source row that makes several rows is kept or rejected whole.
+        frame; and the others with their reasons. A source row that makes several rows is kept or rejected whole. One
+        that cannot even be read goes by its place, `"#0"` the first.
 
     Example:
         >>> found = read_rows([{"id": "1", "task": "dialogue", "question": "Who?", "answer": " "}])
@@ -175,14 +187,41 @@ def read_rows(
     """
     rows: list[TaskRow] = []
     rejected: list[BadRowError] = []
-    for one in source:
+    control_words = [] if processor is None else list_control_words(getattr(processor, "tokenizer", processor))
+    for place, one in enumerate(source):
         try:
             made = [_measure_masks(_root_media(row, media_root)) for row in read_row(one)]
+            for row in made:
+                check_words(row, control_words)
         except BadRowError as error:
             rejected.append(error)
+        except (ValueError, TypeError, LookupError, AttributeError) as error:  # what a malformed row makes of a reader
+            rejected.append(BadRowError(f"#{place}", f"it cannot be read, {type(error).__name__}: {error}"))
         else:
             rows.extend(made)
     return ReadRows(rows, rejected)
+
+
+def list_control_words(tokenizer: Any) -> list[str]:
+    """The control tokens of a model, which no row may hold in its words (`list[str]`)."""
+    return [str(token) for token in tokenizer.added_tokens_decoder.values()]
+
+
+def check_words(row: TaskRow, control_words: Iterable[str]) -> None:
+    """Rejects a row whose words hold a control token: a trigger in a question, say, would call a head."""
+    said = (row.question, *row.options, row.answer or "")
+    for word in control_words:
+        if any(word in part for part in said):
+            row.reject(f"its words hold {word!r}, which is a control token of the model")
+
+
+def _check_options(row: TaskRow) -> None:
+    if len(row.options) > len(LETTERS):
+        row.reject(f"it has {len(row.options)} options; there are letters for {len(LETTERS)}")
+    if len(set(row.options)) < len(row.options):
+        row.reject(f"two of its options are alike: {list(row.options)}")
+    if row.answer not in row.options:
+        row.reject(f"the answer {row.answer!r} is not among the {len(row.options)} options")
 
 
 def _check_dialogue(row: TaskRow) -> None:
@@ -233,8 +272,10 @@ def check_box(row: TaskRow, box: Sequence[float]) -> None:
         row.reject(f"the box {list(box)} is not finite")
     if right <= left or bottom <= top:
         row.reject(f"the box {list(box)} has no area; it is left, top, right, bottom")
-    width, height = (math.inf if side is None else side + BOX_SLACK_PX for side in (row.width_px, row.height_px))
-    if min(left, top) < -BOX_SLACK_PX or right > width or bottom > height:
+    width, height = (math.inf if side is None else side for side in (row.width_px, row.height_px))
+    reaches_over = max(-left, -top, right - width, bottom - height)
+    is_beside = right <= 0 or bottom <= 0 or left >= width or top >= height
+    if reaches_over > BOX_SLACK_PX or is_beside:
         row.reject(f"the box {list(box)} is not inside the frame of {row.width_px} x {row.height_px} px")
 
 

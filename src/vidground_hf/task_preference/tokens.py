@@ -82,7 +82,9 @@ def fit_embeddings(vlm: Any, vocabulary_size: int, ids: Sequence[int]) -> None:
     """Makes room for new tokens and starts their rows, of inputs and outputs, near the mean of all others.
 
     Spare rows of published checkpoints were never trained, and `resize_token_embeddings` draws its own; so both are
-    overwritten. All rows get the same draws each time. Where the vocabulary has room it is not resized.
+    overwritten. All rows get the same draws each time. Where the vocabulary has room it is not resized. The config of
+    the model keeps which rows were started (`task_token_rows`): another time they stay as they are, for they may have
+    been trained. (A tokenizer cannot tell: it may have got the tokens before the model did.)
 
     Args:
         vlm (`PreTrainedModel`): with a language modeling head; it is changed.
@@ -94,11 +96,14 @@ def fit_embeddings(vlm: Any, vocabulary_size: int, ids: Sequence[int]) -> None:
         vlm.resize_token_embeddings(vocabulary_size, mean_resizing=False)
     known = torch.ones(min(num_rows, vlm.get_input_embeddings().weight.shape[0]), dtype=torch.bool)
     known[[index for index in ids if index < len(known)]] = False
+    started = getattr(vlm.config, "task_token_rows", [])
+    fresh = [place for place, index in enumerate(ids) if index not in started]
     for weight in _list_embeddings(vlm):
         old = weight[: len(known)][known.to(weight.device)].float()
         draws = torch.randn(len(ids), weight.shape[1], generator=torch.Generator().manual_seed(0))
         rows = old.mean(0) + _NOISE * old.std(0) * draws.to(old.device)
-        weight[torch.as_tensor(ids, device=weight.device)] = rows.to(weight.dtype)
+        weight[[ids[place] for place in fresh]] = rows[fresh].to(weight.dtype)
+    vlm.config.task_token_rows = sorted({*started, *ids})
 
 
 def _list_embeddings(vlm: Any) -> list[Tensor]:
@@ -122,8 +127,11 @@ def find_states(ids: Tensor, task_token_ids: Mapping[str, int]) -> dict[str, tup
         >>> rows.tolist(), columns.tolist()
         ([0, 1, 1], [1, 0, 2])
     """
-    places = {task: (ids == index).nonzero(as_tuple=True) for task, index in task_token_ids.items()}
-    return {task: (rows, columns) for task, (rows, columns) in places.items()}
+    return {
+        task: (rows, columns)
+        for task, index in task_token_ids.items()
+        for rows, columns in [(ids == index).nonzero(as_tuple=True)]
+    }
 
 
 class TaskTokenProcessor(LogitsProcessor):

@@ -14,7 +14,6 @@ from torch import Tensor, nn
 from transformers import Trainer, TrainerCallback, TrainingArguments
 
 from vidground_hf.task_preference.collating import Answers, TaskPreferenceCollator
-from vidground_hf.task_preference.losses import WEIGHTS
 from vidground_hf.task_preference.sampling import TaskBalancedSampler
 from vidground_hf.task_preference.task_rows import TaskRow
 from vidground_hf.task_preference.trainer_parts import (
@@ -25,7 +24,7 @@ from vidground_hf.task_preference.trainer_parts import (
     free_parts,
     make_groups,
 )
-from vidground_hf.task_preference.trainer_stages import STAGES, TrainingStage
+from vidground_hf.task_preference.trainer_stages import TrainingStage, choose_stage
 
 COUNTED = ("dialogue", "moment", "box", "mask")
 """What a step is counted in: labelled tokens for the words of all rows, rows for each task."""
@@ -49,18 +48,21 @@ class TaskPreferenceTrainer(Trainer):
         model (`TaskPreferenceModel`): which parts of it move is set by the stage.
         args (`TrainingArguments`): `learning_rate` is not used, the stage has the rates; `remove_unused_columns` is
             turned off.
-        stage (`int` or `TrainingStage`, *optional*, defaults to 2): one of `STAGES`, or one's own.
+        stage (`int` or `TrainingStage`, *optional*, defaults to 2): one of `STAGES`, of which parts that the model
+            lacks are left out, or one's own, all parts of which the model must have.
         train_dataset (`Sequence[TaskRow]` or `Dataset` of their columns, *optional*): rows of any tasks.
         eval_dataset: the same; evaluation gives the loss and its terms.
         processing_class (`ProcessorMixin`): of the model, with the task tokens.
-        data_collator (`Callable`, *optional*): a `TaskPreferenceCollator` is made when left out.
+        data_collator (`Callable`, *optional*): a `TaskPreferenceCollator` is made when left out; a model whose masks a
+            SAM draws needs one with `sam_processor`.
         answers (`str`, *optional*, defaults to `"heads"`): `"text"` trains the same rows with their labels written
             out; the heads then stay as they are. Goes to the collator that is made here.
         num_samples (`int`, *optional*): drawn in an epoch; as many as there are rows when left out.
         settings: what else `Trainer` takes.
 
     Raises:
-        `ValueError`: for an unknown stage, and `answers` beside a collator that says otherwise.
+        `ValueError`: for an unknown stage, a stage with parts that the model lacks, `answers` beside a collator that
+            says otherwise, and a collator without the `sam_processor` that the model needs.
 
     Example:
         >>> trainer = TaskPreferenceTrainer(  # doctest: +SKIP
@@ -71,7 +73,7 @@ class TaskPreferenceTrainer(Trainer):
 
     def __init__(
         self,
-        model: nn.Module,
+        model: Any,
         args: TrainingArguments,
         *,
         stage: int | TrainingStage = 2,
@@ -83,17 +85,13 @@ class TaskPreferenceTrainer(Trainer):
         num_samples: int | None = None,
         **settings: Any,
     ) -> None:
-        if not isinstance(stage, TrainingStage) and stage not in STAGES:
-            raise ValueError(f"{stage = } is not known; pass one of {', '.join(map(str, STAGES))}, or a TrainingStage")
-        self.stage = stage if isinstance(stage, TrainingStage) else STAGES[stage]
+        self.parts = find_parts(model)
+        self.stage = choose_stage(stage, self.parts)
         if data_collator is None:
             data_collator = TaskPreferenceCollator(processing_class, answers=answers)
-        elif getattr(data_collator, "answers", answers) != answers:
-            raise ValueError(
-                f"answers = {answers!r} and the collator writes {data_collator.answers!r}; give both the same"
-            )
+        needs_sam = self.stage.grades_heads and model.config.sam_config is not None
+        _check_collator(data_collator, answers, needs_sam=needs_sam)
         free_parts(model, self.stage.rates)
-        self.parts = find_parts(model)
         self.num_samples = num_samples
         self._sampler: TaskBalancedSampler | None = None
         self._step_counts: Tensor | None = None
@@ -143,12 +141,6 @@ class TaskPreferenceTrainer(Trainer):
         self._step_counts = self.accelerator.reduce(counts.to(device), reduction="sum")
         return batches, num_items
 
-    def _prepare_inputs(self, inputs: dict[str, Any]) -> dict[str, Any]:
-        inputs = super()._prepare_inputs(inputs)
-        if inputs.get("features") is not None:
-            inputs["features"] = inputs["features"].to(self.args.device)
-        return inputs
-
     def compute_loss(
         self,
         model: nn.Module,
@@ -162,15 +154,21 @@ class TaskPreferenceTrainer(Trainer):
         outputs = model(**inputs)
         loss, counts = outputs.loss, count_labels(inputs)
         kept = self._terms["train" if model.training else "eval"]
-        weights = {"dialogue": 1.0, **WEIGHTS, **(self.model.config.loss_weights or {})}
         for name, term in outputs.losses.items():
             place = COUNTED.index(name_task(name))
             count = counts[place].to(term.device)
             kept.setdefault(name, []).append(torch.stack([term.detach().float() * count, count]))
             if model.training and self._step_counts is not None:
                 share = count * self.accelerator.num_processes / self._step_counts[place].clamp(min=1)
-                loss = loss + (share - 1) * weights[name] * term
+                loss = loss + (share - 1) * self.model.loss_weights[name] * term
         return (loss, outputs) if return_outputs else loss
+
+    def evaluation_loop(self, dataloader: Any, *args: Any, metric_key_prefix: str = "eval", **settings: Any) -> Any:
+        """Adds the terms of this loop's rows, and of no others', to its metrics."""
+        self._terms["eval"].clear()
+        output = super().evaluation_loop(dataloader, *args, metric_key_prefix=metric_key_prefix, **settings)
+        output.metrics.update(self._take_terms("eval", f"{metric_key_prefix}_"))
+        return output
 
     def prediction_step(
         self, model: nn.Module, inputs: dict[str, Any], prediction_loss_only: bool, ignore_keys: Any = None
@@ -184,8 +182,6 @@ class TaskPreferenceTrainer(Trainer):
             logs |= self._take_terms("train", "")
             logs |= {f"grad_norm_{name}": float(norm) for name, norm in self._norms.items()}
             logs |= {f"rate_{group['part']}": group["lr"] for group in self.optimizer.param_groups}
-        for name in [name for name in logs if name.startswith("eval_") and name.endswith("_loss")]:
-            logs |= self._take_terms("eval", name.removesuffix("loss"))
         super().log(logs, start_time)
 
     def _take_terms(self, kind: str, prefix: str) -> dict[str, float]:
@@ -226,6 +222,16 @@ class _StepKeeper(TrainerCallback):
 
     def on_pre_optimizer_step(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
         self.trainer.skip_unused_heads()
+
+
+def _check_collator(collator: Any, answers: Answers, *, needs_sam: bool) -> None:
+    if getattr(collator, "answers", answers) != answers:
+        raise ValueError(f"answers = {answers!r} and the collator writes {collator.answers!r}; give both the same")
+    if needs_sam and answers == "heads" and getattr(collator, "sam_processor", collator) is None:
+        raise ValueError(
+            "a SAM draws the masks of the model, and the collator prepares no pixels for it; pass data_collator="
+            "TaskPreferenceCollator(processor, sam_processor=...) with the image processor of that SAM"
+        )
 
 
 def list_tasks(rows: Any) -> list[str]:

@@ -90,12 +90,22 @@ def free_parts(model: nn.Module, trained: Collection[str]) -> None:
 
     Args:
         model (`TaskPreferenceModel`): is changed.
-        trained (`Collection[str]`): some of `PARTS`; those that the model lacks are passed over.
+        trained (`Collection[str]`): some of `PARTS`, of those that the model has.
+
+    Raises:
+        `ValueError`: for a part that the model lacks.
 
     Example:
         >>> free_parts(model, ["box_head"])  # doctest: +SKIP
     """
-    for part, named in find_parts(model).items():
+    parts = find_parts(model)
+    if lacking := [part for part in trained if part not in parts or part == FROZEN]:
+        raise ValueError(
+            f"the model has no part {lacking[0]!r} to train; it has "
+            f"{', '.join(part for part in PARTS if part in parts)} ('tokens' only with a LoRA: call add_lora first); "
+            "leave the others out"
+        )
+    for part, named in parts.items():
         for _, parameter in named:
             parameter.requires_grad_(part in trained)
 

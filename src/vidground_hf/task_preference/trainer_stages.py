@@ -6,9 +6,10 @@ says otherwise than its table, the table is followed.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from dataclasses import dataclass, field
-from typing import Any
+from collections.abc import Collection, Mapping
+from dataclasses import dataclass, field, replace
+
+from vidground_hf.task_preference.trainer_parts import PARTS
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -26,7 +27,7 @@ class TrainingStage:
         shares (`Mapping[str, float]`, *optional*): of the tasks in every step; equal where left out.
 
     Raises:
-        `ValueError`: for no rates, and rates that are not above 0.
+        `ValueError`: for no rates, rates that are not above 0, and parts that there are not.
 
     Example:
         >>> from dataclasses import replace
@@ -45,6 +46,8 @@ class TrainingStage:
                 f"the rates of stage {self.name!r} are {dict(self.rates)}; give at least one part a rate above 0, and "
                 "leave out parts that are held"
             )
+        if unknown := [part for part in self.rates if part not in PARTS]:
+            raise ValueError(f"the rates of stage {self.name!r} have {unknown[0]!r}; name some of {', '.join(PARTS)}")
 
 
 STAGES: dict[int, TrainingStage] = {
@@ -77,23 +80,24 @@ STAGES: dict[int, TrainingStage] = {
 }
 """The paper's stages, by number."""
 
-PAPER_ARGUMENTS: dict[int, dict[str, Any]] = {
-    # Batches over all devices; the text gives 128 for stage 3. Epochs of stage 2 are 25 for the temporal head, 3 for
-    # masks and 1 for boxes, and of stage 3 are 1 without dialogue and 3 with.
-    1: {"num_train_epochs": 1, "total_batch_size": 128},
-    2: {"num_train_epochs": 25, "total_batch_size": 64},
-    3: {"num_train_epochs": 3, "total_batch_size": 256},
-}
-"""What the paper's stages differ in besides, with `COMMON_ARGUMENTS`; kept for whoever repeats it."""
 
-COMMON_ARGUMENTS: dict[str, Any] = {
-    "optim": "adamw_torch",
-    "lr_scheduler_type": "cosine",
-    "weight_decay": 0.02,
-    "warmup_steps": 0.2,
-    "bf16": True,
-    # Of the published run's saved settings; the paper does not say.
-    "max_grad_norm": 1.0,
-    "adam_epsilon": 1e-5,
-}
-"""Arguments of `TrainingArguments` for all stages; `warmup_steps` below 1 is a share of them."""
+def choose_stage(stage: int | TrainingStage, parts: Collection[str]) -> TrainingStage:
+    """The stage of a number, without the parts that a model lacks; one's own stage as it is.
+
+    Args:
+        stage (`int` or `TrainingStage`): one of `STAGES`, or one's own.
+        parts (`Collection[str]`): that the model has: a box head alone, say, or no token rows apart without a LoRA.
+
+    Raises:
+        `ValueError`: for another number.
+
+    Example:
+        >>> choose_stage(1, ["language", "vision"]).rates
+        {'language': 2e-05}
+    """
+    if isinstance(stage, TrainingStage):
+        return stage
+    if stage not in STAGES:
+        raise ValueError(f"{stage = } is not known; pass one of {', '.join(map(str, STAGES))}, or a TrainingStage")
+    known = STAGES[stage]
+    return replace(known, rates={part: rate for part, rate in known.rates.items() if part in parts})
