@@ -25,6 +25,7 @@ from vidground_hf.toy_world import CELL_NAMES, COLOURS, GRID_CELLS, NUM_PHASES, 
 PLACE_LAYER, PHASE_LAYER, REFERENCE_LAYER = 1, 2, 3
 ANSWER_LAYERS = (2, 3)
 NUM_REFERENCE_TOKENS = 3  # the last ones of a prompt say what it refers to
+NUM_TOLD_TOKENS = 2  # and so do the first ones behind it, whatever they are
 TRAITS = (("", *PLACES), COLOURS, SHAPES, TASKS)
 UNKNOWN = -100  # as PyTorch's cross entropy leaves a target out
 
@@ -53,13 +54,13 @@ class Asked(NamedTuple):
 
     Attributes:
         question (`str`): as it is worded.
-        answer (`str`, *optional*): of dialogue.
+        answer (`str`): of dialogue; words of no meaning where traits are known: they are not learned.
         traits (`tuple[int, ...]`): place, colour and shape that the words refer to, and the task that asks so,
-            positions in `TRAITS`, where no answer is learned; else `UNKNOWN`.
+            positions in `TRAITS`; of dialogue `UNKNOWN`.
     """
 
     question: str
-    answer: str | None
+    answer: str
     traits: tuple[int, ...] = (UNKNOWN,) * len(TRAITS)
 
 
@@ -89,7 +90,9 @@ class Learner(nn.Module):
         self.offset = nn.Linear(WIDTH, 2 * len(OFFSETS_PX))
         self.place = nn.Linear(WIDTH, 2 * GRID_CELLS + NUM_SHOWN)
         self.phase = nn.Linear(WIDTH, NUM_PHASES)
-        self.traits = nn.ModuleList(nn.Linear(WIDTH, len(names)) for names in TRAITS)
+        self.traits, self.told_traits = (
+            nn.ModuleList(nn.Linear(WIDTH, len(names)) for names in TRAITS) for _ in range(2)
+        )
         text = processor.apply_chat_template(
             [{"role": "user", "content": [{"type": "video"}, {"type": "text", "text": "\0"}]}],
             tokenize=False,
@@ -160,14 +163,17 @@ class Learner(nn.Module):
         texts = (
             [one.question for one in asked],
             [one.question + self.behind for one in asked],
-            [one.question + self.behind + (f"{one.answer}<|im_end|>" if one.answer else "") for one in asked],
+            [one.question + self.behind + f"{one.answer}<|im_end|>" for one in asked],
         )
         questions, prompts, whole = (tokenizer(part, add_special_tokens=False)["input_ids"] for part in texts)
         length = max(map(len, whole))
         ids = torch.tensor([own + [tokenizer.pad_token_id] * (length - len(own)) for own in whole])
         labels = torch.full_like(ids, UNKNOWN)
-        for row, (prompt, own) in enumerate(zip(prompts, whole, strict=True)):
-            labels[row, len(prompt) : len(own)] = ids[row, len(prompt) : len(own)]
+        is_answered = torch.tensor([one.traits[0] == UNKNOWN for one in asked])
+        rows = is_answered.nonzero()[:, 0]
+        for row in rows.tolist():
+            answer = slice(len(prompts[row]), len(whole[row]))
+            labels[row, answer] = ids[row, answer]
         out = inner.language_model(
             inputs_embeds=inner.get_input_embeddings()(ids),
             position_ids=torch.arange(start, start + length).expand(3, len(ids), -1),
@@ -176,8 +182,6 @@ class Learner(nn.Module):
         )
         is_next = labels[:, 1:] != UNKNOWN
         logits = self.model.lm_head(out.last_hidden_state[:, :-1][is_next])
-        is_answered = torch.tensor([one.answer is not None for one in asked])
-        rows = is_answered.nonzero()[:, 0]
         firsts, ends = (
             torch.tensor([len(part) for part in parts])[rows] for parts in (prompts, questions)
         )  # first token behind each
@@ -189,15 +193,21 @@ class Learner(nn.Module):
             "early": cross_entropy(
                 self.model.lm_head(inner.language_model.norm(early)), wanted.repeat(len(ANSWER_LAYERS))
             ),
-            "reference": self._grade_references(out.hidden_states[REFERENCE_LAYER], prompts, asked),
         }
+        if not is_answered.all():
+            losses["reference"] = self._grade_references(out, prompts, asked)
         return losses, float((said == wanted).float().mean())
 
-    def _grade_references(self, states: Tensor, prompts: Sequence[list[int]], asked: Sequence[Asked]) -> Tensor:
-        ends = torch.tensor([len(prompt) for prompt in prompts])[:, None] - torch.arange(1, NUM_REFERENCE_TOKENS + 1)
-        read = states[torch.arange(len(asked))[:, None], ends]
-        wanted = torch.tensor([one.traits for one in asked])[:, None].expand(-1, NUM_REFERENCE_TOKENS, -1)
+    def _grade_references(self, out: Any, prompts: Sequence[list[int]], asked: Sequence[Asked]) -> Tensor:
+        """What is referred to, at the last tokens of the prompt and, in the last states, at any words behind it."""
+        ends = torch.tensor([len(prompt) for prompt in prompts])[:, None]
+        rows = torch.arange(len(asked))[:, None]
+        last = out.hidden_states[REFERENCE_LAYER][rows, ends - torch.arange(1, NUM_REFERENCE_TOKENS + 1)]
+        behind = out.last_hidden_state[rows, ends + torch.arange(NUM_TOLD_TOKENS)]
+        wanted = torch.tensor([one.traits for one in asked])[:, None]
         terms = [
-            cross_entropy(reader(read).flatten(0, 1), wanted[..., k].flatten()) for k, reader in enumerate(self.traits)
+            cross_entropy(reader(read).flatten(0, 1), wanted[..., k].expand(read.shape[:2]).flatten())
+            for readers, read in ((self.traits, last), (self.told_traits, behind))
+            for k, reader in enumerate(readers)
         ]
         return torch.stack(terms).sum()

@@ -68,7 +68,7 @@ def _list_texts() -> Iterator[str]:
     for wordings in (*TEMPLATES.values(), *HELD_OUT_TEMPLATES.values(), *DIALOGUE.values()):
         yield from (wording.replace("{media}", "video").replace("{query}", "") for wording in wordings)
     yield " ".join([*COLOURS, *SHAPES, *PLACES, *TURNS])
-    yield "[ ] , ; . : ? to seconds s: not to be seen"
+    yield "[ ] , ; . : ? to seconds s: none"
     yield " ".join(f"{tenths / 10:.1f}" for tenths in range(10 * NUM_FRAMES // FPS + 1))
     yield " ".join(map(str, sorted(_SIDES)))
 

@@ -14,7 +14,7 @@ from pathlib import Path
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from task_preference_lab_learner import TRAITS, UNKNOWN, Asked, Learner, Lessons, View
+from task_preference_lab_learner import NUM_TOLD_TOKENS, TRAITS, UNKNOWN, Asked, Learner, Lessons, View
 from task_preference_lab_model import make_lab_model, make_lab_processor, save
 from task_preference_lab_world import CELL_PX, NUM_SHOWN, OFFSETS_PX, SHOWN, make_rows, write_clips
 from torch import Tensor, nn
@@ -31,6 +31,7 @@ DECAY_SHARE = 0.4  # of the steps, the last ones, in which the learning rate fal
 LOOKING_CLIPS, FRAME_CLIPS, TALKING_CLIPS = 16, 24, 8  # of a step
 NUM_QUESTIONS, NUM_REFERENCES = 5, 1  # of a clip
 KEPT_STEPS = REPORT_STEPS = 100
+WORDS = sorted({word for own in TEMPLATES.values() for text in own for word in text.split() if word.isalpha()})
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -95,7 +96,8 @@ def _draw_reference(rng: random.Random) -> Asked:
     traits = tuple(rng.randrange(len(names)) for names in TRAITS)
     *words, task = (names[k] for names, k in zip(TRAITS, traits, strict=True))
     template = rng.choice(TEMPLATES[task])
-    return Asked(template.format(media="video", query=" ".join(filter(None, words))), None, traits)
+    question = template.format(media="video", query=" ".join(filter(None, words)))
+    return Asked(question, " ".join(rng.choices(WORDS, k=NUM_TOLD_TOKENS)), traits)
 
 
 def warm_up(output: Path, clips_folder: Path, sizes: WarmUpSizes, *, seed: int) -> None:
