@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from task_preference_lab_scores import make_collator
+from task_preference_lab_scores import LabCollator
 from transformers import AutoModelForImageTextToText, AutoProcessor, TrainingArguments
 from transformers.trainer_utils import get_last_checkpoint
 
@@ -30,8 +30,9 @@ HEAD_SETTINGS: dict[str, Any] = {"mask_head": {"width": 32, "upsampling": 8}}  #
 # A model made from nothing takes higher rates than the paper's; found by trying.
 _HEADS = ("moment_head", "box_head", "mask_head")
 STAGES: dict[int, TrainingStage] = {
-    1: TrainingStage(name="task assignment", rates={"language": 3e-3}, grades_heads=False),
-    2: TrainingStage(name="heads and tokens", rates={"language": 1e-3, **dict.fromkeys(_HEADS, 2e-3)}),
+    # Heads are held and graded: without them task states soon say no more than that a task is asked for.
+    1: TrainingStage(name="task assignment", rates={"language": 1e-3}),
+    2: TrainingStage(name="heads and tokens", rates={"language": 1e-3, **dict.fromkeys(_HEADS, 1e-3)}),
     3: TrainingStage(
         name="all together",
         rates={"language": 5e-4, "vision": 1e-4, "connector": 1e-4, **dict.fromkeys(_HEADS, 1e-3)},
@@ -56,6 +57,11 @@ class Arm:
     num_rows: int = ROWS_PER_STEP
     heads: Mapping[str, Any] = field(default_factory=dict)
     shares: Mapping[int, Mapping[str, float]] = field(default_factory=dict)
+
+    @property
+    def has_heads(self) -> bool:
+        """Whether it trains them."""
+        return self.answers == "heads" and len(self.tasks) > 1
 
 
 ALL_TASKS = ("dialogue", "moment", "box", "mask")
@@ -91,18 +97,14 @@ def train_stage(
     Args:
         arm (`Arm`): what is learned.
         number (`int`): of the stage.
-        before (`Path`): folder of the base model for stage 1, of the stage before for others.
+        before (`Path`): folder of the model that the arm starts from for stage 1, of the stage before for others.
         output (`Path`): gets the model, the processor and `log.json`, the trainer's figures.
         rows (`Sequence[TaskRow]`): of all tasks.
         num_steps (`int`), seed (`int`): of the stage.
     """
     if (output / "log.json").exists():
         return
-    if number == 1:
-        vlm, processor = load_base(before)
-        model = make_fresh(vlm, processor, seed, arm.heads)
-    else:
-        model, processor = load_trained(before)
+    model, processor = load_trained(before)
     stage = STAGES[number]
     if number in arm.shares:
         stage = replace(stage, shares=arm.shares[number])
@@ -113,7 +115,7 @@ def train_stage(
         stage=stage,
         train_dataset=[row for row in rows if row.task in arm.tasks],
         processing_class=processor,
-        data_collator=make_collator(processor, arm.answers),
+        data_collator=LabCollator(processor, arm.answers),
         answers=arm.answers,
     )
     trainer.train(resume_from_checkpoint=get_last_checkpoint(str(kept)) if kept.exists() else None)

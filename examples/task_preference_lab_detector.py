@@ -1,102 +1,102 @@
-"""The heads of the task preference lab alone: an oracle query in place of the task state, on features that stay.
+"""The heads of the task preference lab alone: taught on what the warmed-up model gives for task rows, which stays.
 
-What they do not find, no arm can.
+So each row is read once, and a step costs no pass of the language model.
 """
 
 from __future__ import annotations
 
+import json
 import random
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import torch
-from task_preference_lab_arms import load_base, make_fresh
-from task_preference_lab_scores import BATCH_SIZE, make_collator, read_trait, score
+from task_preference_lab_arms import Arm, load_base, make_fresh
+from task_preference_lab_scores import BATCH_SIZE, LabCollator, score
 from torch import Tensor, nn
 from torch.nn.functional import interpolate
 
 from vidground_hf.task_preference.features import VisionFeatures
 from vidground_hf.task_preference.generation import TaskPreferenceAnswer
 from vidground_hf.task_preference.grading import grade_heads
-from vidground_hf.task_preference.losses import WEIGHTS
 from vidground_hf.task_preference.media_facts import MediaFacts
 from vidground_hf.task_preference.modeling import TaskPreferenceOutput
 from vidground_hf.task_preference.targets import Targets
 from vidground_hf.task_preference.task_rows import TaskRow
 from vidground_hf.task_preference.vision import lay_out, look
-from vidground_hf.toy_world import COLOURS, PLACES, SHAPES
 
-TRAITS = {"colour": COLOURS, "shape": SHAPES, "place": ("", *PLACES)}
-LEARNING_RATE = 1e-3
+LEARNING_RATE, NUM_RISING_STEPS = 1.5e-3, 20
+REPORT_STEPS = 50
 
 
 class Seen(NamedTuple):
-    """A batch of task rows, looked at once.
+    """A batch of task rows, read once.
 
     Attributes:
-        traits (`int64[B, 3]`): colour, shape and place of the references.
+        states (`dict[str, float[N, C]]`): of each task, at its task tokens.
         rows (`dict[str, int64[N]]`): of each task its rows.
         vision (`VisionFeatures`): B rows.
         media (`list[MediaFacts]`): B.
         targets (`Targets`): of the batch.
     """
 
-    traits: Tensor
+    states: dict[str, Tensor]
     rows: dict[str, Tensor]
     vision: VisionFeatures
     media: list[MediaFacts]
     targets: Targets
 
 
-class OracleQuery(nn.Module):
-    """A vector for each reference, learned: the sum of one for its colour, one for its shape and one for its place."""
-
-    def __init__(self, width: int) -> None:
-        super().__init__()
-        self.vectors = nn.ModuleList(nn.Embedding(len(names), width) for names in TRAITS.values())
-
-    def forward(self, traits: Tensor) -> Tensor:
-        return torch.stack([own(traits[:, k]) for k, own in enumerate(self.vectors)]).sum(0)
-
-
-def train_detector(
-    base: Path, train: Sequence[TaskRow], rows: Sequence[TaskRow], *, num_steps: int, seed: int
-) -> dict[str, Any]:
-    """Trains all heads side by side and scores them on other rows.
+def start_arm(arm: Arm, base: Path, output: Path, rows: Sequence[TaskRow], *, num_steps: int, seed: int) -> None:
+    """Makes the model that an arm starts from, unless it is there: fresh tokens, and heads that were taught alone.
 
     Args:
+        arm (`Arm`): what is learned; the heads of one that does not train them stay fresh.
         base (`Path`): of the warmed-up model.
-        train (`Sequence[TaskRow]`), rows (`Sequence[TaskRow]`): of the three tasks; those of dialogue are left out.
-        num_steps (`int`), seed (`int`): of the training.
+        output (`Path`): gets the model, the processor and `log.json`.
+        rows (`Sequence[TaskRow]`): for the heads.
+        num_steps (`int`), seed (`int`): of their training.
+    """
+    if (output / "log.json").exists():
+        return
+    vlm, processor = load_base(base)
+    model = make_fresh(vlm, processor, seed, arm.heads)
+    log = teach_heads(model, processor, rows, num_steps=num_steps, seed=seed) if arm.has_heads else []
+    model.save_pretrained(output)
+    processor.save_pretrained(output)
+    (output / "log.json").write_text(json.dumps(log, indent=1), encoding="utf-8")
+
+
+def teach_heads(
+    model: Any, processor: Any, rows: Sequence[TaskRow], *, num_steps: int, seed: int
+) -> list[dict[str, float]]:
+    """Trains all heads side by side, and nothing else.
 
     Returns:
-        `dict`: see `task_preference_lab_scores.score`.
+        `list[dict[str, float]]`: the terms of every fiftieth step.
     """
-    vlm, processor = load_base(base)
-    model = make_fresh(vlm, processor, seed)
-    oracle = OracleQuery(model.config.vlm_config.get_text_config().hidden_size)
+    model.eval()
     rng = random.Random(seed)
-    drawn = [row for row in train if row.task != "dialogue"]
-    rng.shuffle(drawn)
-    seen = [look_once(model, processor, own) for own in cut(drawn)]
-    parts = [*model.heads.values(), oracle]
-    optimizer = torch.optim.AdamW([p for part in parts for p in part.parameters()], lr=LEARNING_RATE, weight_decay=0.0)
+    seen = [read_once(model, processor, own) for own in cut(rng.sample(rows, len(rows)))]
+    optimizer = torch.optim.AdamW(model.heads.parameters(), lr=LEARNING_RATE, betas=(0.9, 0.98), weight_decay=0.0)
+    log = []
     for step in range(num_steps):
         for group in optimizer.param_groups:
-            group["lr"] = LEARNING_RATE * min((step + 1) / 20, 2 * (1 - step / num_steps), 1.0)
+            group["lr"] = LEARNING_RATE * min((step + 1) / NUM_RISING_STEPS, 2 * (1 - step / num_steps), 1.0)
         batch = rng.choice(seen)
-        output = find(model, oracle, batch)
         shown = model.choose_features(batch.vision, None)
-        terms = grade_heads(model.heads, model.config.mask_loss, output, batch.targets, shown)
+        terms = grade_heads(
+            model.heads, model.config.mask_loss, find(model, batch), batch.targets, shown, batch.media
+        )
         optimizer.zero_grad()
-        torch.stack([WEIGHTS[name] * term for name, term in terms.items()]).sum().backward()
-        for part in parts:
-            nn.utils.clip_grad_norm_(part.parameters(), 1.0)
+        torch.stack([model.loss_weights[name] * term for name, term in terms.items()]).sum().backward()
+        for head in model.heads.values():
+            nn.utils.clip_grad_norm_(head.parameters(), 1.0)
         optimizer.step()
-    held_out = [row for row in rows if row.task != "dialogue"]
-    answers = [answer for own in cut(held_out) for answer in _answer(model, oracle, look_once(model, processor, own))]
-    return score(held_out, answers)
+        if step % REPORT_STEPS == 0:
+            log.append({"step": step, **{name: float(term.detach()) for name, term in terms.items()}})
+    return log
 
 
 def cut(rows: Sequence[TaskRow]) -> list[Sequence[TaskRow]]:
@@ -104,27 +104,33 @@ def cut(rows: Sequence[TaskRow]) -> list[Sequence[TaskRow]]:
 
 
 @torch.no_grad()
-def look_once(model: Any, processor: Any, rows: Sequence[TaskRow]) -> Seen:
-    """Runs the vision tower over rows."""
-    batch = make_collator(processor, "heads")(rows)
-    targets, media = batch["targets"], batch["media"]
+def read_once(model: Any, processor: Any, rows: Sequence[TaskRow]) -> Seen:
+    """Runs the model over task rows as training has them, task tokens included."""
+    batch = LabCollator(processor, "heads")(rows)
+    targets, media = batch.pop("targets"), batch["media"]
+    output = model(**batch)  # with labels alone the heads rest
     inputs = {name: value for name, value in batch.items() if isinstance(value, Tensor)}
     vision = lay_out(model.config.vlm_config, inputs, look(model.vlm, inputs)[0], media)
-    traits = [[names.index(read_trait(row, name)) for name, names in TRAITS.items()] for row in rows]
-    own = {"moment": targets.moment_rows, "box": targets.box_rows, "mask": targets.mask_rows}
-    return Seen(torch.tensor(traits), {task: at for task, at in own.items() if len(at)}, vision, media, targets)
+    asked = {task: places for task, places in output.rows.items() if len(places)}
+    return Seen({task: output.states[task] for task in asked}, asked, vision, media, targets)
 
 
-def find(model: Any, oracle: OracleQuery, batch: Seen) -> TaskPreferenceOutput:
-    """What the heads find for the oracle's queries."""
-    states = {task: oracle(batch.traits[rows]) for task, rows in batch.rows.items()}
-    found = model.run_heads(states, batch.rows, model.choose_features(batch.vision, None))
-    return TaskPreferenceOutput(states=states, rows=batch.rows, **found)
+def find(model: Any, batch: Seen) -> TaskPreferenceOutput:
+    """What the heads find."""
+    found = model.run_heads(batch.states, batch.rows, model.choose_features(batch.vision, None))
+    return TaskPreferenceOutput(states=batch.states, rows=batch.rows, **found)
+
+
+def score_heads(model: Any, processor: Any, rows: Sequence[TaskRow]) -> dict[str, Any]:
+    """Scores heads where the task tokens are given; rows of dialogue are left out (see `task_preference_lab_scores`)."""
+    asked = [row for row in rows if row.task != "dialogue"]
+    model.eval()
+    return score(asked, [one for own in cut(asked) for one in _answer(model, read_once(model, processor, own))])
 
 
 @torch.no_grad()
-def _answer(model: Any, oracle: OracleQuery, batch: Seen) -> list[TaskPreferenceAnswer]:
-    output = find(model, oracle, batch)
+def _answer(model: Any, batch: Seen) -> list[TaskPreferenceAnswer]:
+    output = find(model, batch)
     answers: dict[int, TaskPreferenceAnswer] = {}
     for task, rows in batch.rows.items():
         for k, row in enumerate(rows.tolist()):

@@ -23,6 +23,7 @@ from vidground_hf.task_preference.configuration import TASKS
 from vidground_hf.task_preference.evaluation import answer_rows, score_answers
 from vidground_hf.task_preference.evaluation_scores import is_right
 from vidground_hf.task_preference.generation import TaskPreferenceAnswer
+from vidground_hf.task_preference.row_media import ShownMedia
 from vidground_hf.task_preference.task_rows import TaskRow
 
 Rows = Sequence[TaskRow]
@@ -37,9 +38,17 @@ BATCH_SIZE = 32
 MAX_NEW_TOKENS = {"heads": 6, "text": 110}  # masks of eight frames in words
 
 
-def make_collator(processor: Any, answers: Answers, **settings: Any) -> TaskPreferenceCollator:
-    """The library's collator, for the lab's frames."""
-    return TaskPreferenceCollator(processor, budget=BUDGET, answers=answers, **settings)
+class LabCollator(TaskPreferenceCollator):
+    """The library's collator, for the lab's frames; it reads each of the small clips once."""
+
+    def __init__(self, processor: Any, answers: Answers, **settings: Any) -> None:
+        super().__init__(processor, budget=BUDGET, answers=answers, **settings)
+        self.shown: dict[Any, ShownMedia | None] = {}
+
+    def _read_media(self, row: TaskRow) -> ShownMedia | None:
+        if row.video not in self.shown:
+            self.shown[row.video] = super()._read_media(row)
+        return self.shown[row.video]
 
 
 def ask(model: Any, processor: Any, rows: Rows, answers: Answers, **settings: Any) -> list[TaskPreferenceAnswer]:
@@ -54,7 +63,7 @@ def ask(model: Any, processor: Any, rows: Rows, answers: Answers, **settings: An
     Returns:
         `list[TaskPreferenceAnswer]`: N.
     """
-    collator = make_collator(processor, answers, **settings)
+    collator = LabCollator(processor, answers, **settings)
     order = sorted(range(len(rows)), key=lambda k: rows[k].task)
     found = answer_rows(
         model,
@@ -105,7 +114,7 @@ def score(rows: Rows, answers: Sequence[TaskPreferenceAnswer | None]) -> dict[st
 @torch.no_grad()
 def read_states(model: Any, processor: Any, rows: Rows) -> dict[str, NDArray[np.float32]]:
     """The task states of task rows as training has them, of each task `float32[N, C]` in the order of its rows."""
-    collator = make_collator(processor, "heads")
+    collator = LabCollator(processor, "heads")
     found: dict[str, list[NDArray[np.float32]]] = {}
     model.eval()
     for task in TASKS:
@@ -140,4 +149,4 @@ def read_trait(row: TaskRow, name: str) -> str:
     return {"colour": colour, "shape": shape, "place": read_cue(row)}[name]
 
 
-__all__ = ["FIGURES", "ask", "find_clip", "make_collator", "probe_states", "read_trait", "score", "swap_clips"]
+__all__ = ["FIGURES", "ask", "LabCollator", "find_clip", "probe_states", "read_trait", "score", "swap_clips"]
