@@ -24,7 +24,7 @@ import numpy as np
 import torch
 from task_preference_lab_arms import ARMS, STANDARD_ARMS, load_trained, train_stage
 from task_preference_lab_baselines import list_baselines
-from task_preference_lab_detector import train_detector
+from task_preference_lab_detector import score_heads, start_arm
 from task_preference_lab_scores import ask, probe_states, score, swap_clips
 from task_preference_lab_table import (
     compare,
@@ -46,7 +46,6 @@ from vidground_hf.toy_world import Clip
 
 TRAINING_SEED, HELD_OUT_SEED = 2000, 3000  # of clips; those of the warm-up are from 1000 on
 HELD_OUT_COUNTS = {"moment": 2, "box": 2, "mask": 2, "dialogue": 4}  # rows of a clip
-DETECTOR = "detector"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -60,8 +59,8 @@ class LabSizes:
         num_clips (`int`): of the arms.
         num_held_out_clips (`int`): with ten rows each.
         num_stage_steps (`tuple[int, int, int]`): of the stages.
+        num_head_rows (`int`), num_head_steps (`int`): of the heads alone, before the stages; rows of each task.
         num_probe_rows (`int`): of each task, to fit what reads the task states; at most as many are read.
-        num_detector_rows (`int`), num_detector_steps (`int`): of the heads alone.
     """
 
     arms: tuple[str, ...]
@@ -70,9 +69,9 @@ class LabSizes:
     num_clips: int
     num_held_out_clips: int
     num_stage_steps: tuple[int, int, int]
+    num_head_rows: int
+    num_head_steps: int
     num_probe_rows: int
-    num_detector_rows: int
-    num_detector_steps: int
 
 
 STANDARD = LabSizes(
@@ -82,9 +81,9 @@ STANDARD = LabSizes(
     num_clips=400,
     num_held_out_clips=100,
     num_stage_steps=(60, 300, 200),
+    num_head_rows=600,
+    num_head_steps=600,
     num_probe_rows=250,
-    num_detector_rows=1600,
-    num_detector_steps=800,
 )
 QUICK = LabSizes(
     arms=tuple(ARMS),
@@ -93,9 +92,9 @@ QUICK = LabSizes(
     num_clips=12,
     num_held_out_clips=6,
     num_stage_steps=(2, 2, 2),
+    num_head_rows=12,
+    num_head_steps=4,
     num_probe_rows=12,
-    num_detector_rows=64,
-    num_detector_steps=4,
 )
 FULL = LabSizes(
     arms=tuple(ARMS),
@@ -104,9 +103,9 @@ FULL = LabSizes(
     num_clips=1000,
     num_held_out_clips=200,
     num_stage_steps=(100, 500, 400),
+    num_head_rows=1600,
+    num_head_steps=1600,
     num_probe_rows=1000,
-    num_detector_rows=3200,
-    num_detector_steps=1600,
 )
 
 
@@ -159,7 +158,7 @@ def make_sets(folder: Path, sizes: LabSizes) -> LabSets:
     )
 
 
-Job = tuple[Path, LabSizes, str, int]  # what is run: "base", DETECTOR or an arm, and its seed
+Job = tuple[Path, LabSizes, str, int]  # what is run: "base" or an arm, and its seed
 
 
 def plan(folder: Path, sizes: LabSizes) -> dict[str, list[Job]]:
@@ -172,7 +171,7 @@ def plan(folder: Path, sizes: LabSizes) -> dict[str, list[Job]]:
     runs: list[Job] = [
         (folder, sizes, name, seed)
         for seed in range(sizes.num_seeds)
-        for name in (*sizes.arms, DETECTOR)
+        for name in sizes.arms
         if not find_result(folder, name, seed).exists()
     ]
     return {"bases": bases, "runs": runs}
@@ -185,19 +184,10 @@ def run_job(job: Job, num_threads: int = 1) -> None:
     logging.set_verbosity_error()
     logging.disable_progress_bar()
     start = time.perf_counter()
-    base = find_base(folder, seed)
     if name == "base":
-        warm_up(base, folder / f"warmup_{seed}", sizes.warm_up, seed=seed)
+        warm_up(find_base(folder, seed), folder / f"warmup_{seed}", sizes.warm_up, seed=seed)
         return
-    sets = make_sets(folder, sizes)
-    if name == DETECTOR:
-        rng = np.random.default_rng(seed)
-        places = rng.permutation(len(sets.train))[: 2 * sizes.num_detector_rows]  # about half of them is dialogue
-        train = [sets.train[k] for k in places if sets.train[k].task != "dialogue"][: sizes.num_detector_rows]
-        scored = train_detector(base, train, sets.held_out, num_steps=sizes.num_detector_steps, seed=seed)
-        result: dict[str, Any] = {"scores": {DETECTOR: scored}, "probes": {}}
-    else:
-        result = run_arm(folder, sizes, sets, name, seed)
+    result = run_arm(folder, sizes, make_sets(folder, sizes), name, seed)
     result["seconds"] = round(time.perf_counter() - start, 1)
     write_json(find_result(folder, name, seed), result)
 
@@ -206,17 +196,23 @@ def run_arm(folder: Path, sizes: LabSizes, sets: LabSets, name: str, seed: int) 
     """Trains an arm through its stages and measures it; with heads, what its states carry behind each stage."""
     arm = ARMS[name]
     home = find_result(folder, name, seed).with_suffix("")
-    before = find_base(folder, seed)
-    probes = {}
+    before = home / "start"
+    rng = np.random.default_rng(seed)
+    taught = sample_rows(sets.train, dict.fromkeys(TASKS, sizes.num_head_rows), rng)
+    start_arm(arm, find_base(folder, seed), before, taught, num_steps=sizes.num_head_steps, seed=seed)
+    probed = [
+        sample_rows(rows, dict.fromkeys(TASKS, sizes.num_probe_rows), rng) for rows in (sets.train, sets.held_out)
+    ]
+    probes: dict[str, Any] = {}
     scores: dict[str, Any] = {}
-    has_heads = arm.answers == "heads" and len(arm.tasks) > 1
+    if name == "heads":
+        scores["heads alone"] = score_heads(*load_trained(before), sets.held_out)
     for number, num_steps in enumerate(sizes.num_stage_steps, 1):
+        if arm.has_heads:
+            probes[f"{name}, before stage {number}"] = probe_states(*load_trained(before), *probed)
         output = home / f"stage_{number}"
         train_stage(arm, number, before, output, sets.train, num_steps=num_steps, seed=seed)
         before = output
-        if has_heads:
-            model, processor = load_trained(output)
-            probes[f"{name}, stage {number}"] = probe_states(model, processor, *sample_probe_rows(sets, sizes, seed))
     model, processor = load_trained(before)
     rows = [row for row in sets.held_out if row.task in arm.tasks]
     scores[name] = score(rows, ask(model, processor, rows, arm.answers))
@@ -225,14 +221,9 @@ def run_arm(folder: Path, sizes: LabSizes, sets: LabSets, name: str, seed: int) 
         scores["blind"] = score(some, ask(model, processor, some, arm.answers, is_blind=True))
         scores["other clip"] = score(some, ask(model, processor, swap_clips(some), arm.answers))
         scores["new wordings"] = score(some, ask(model, processor, some, arm.answers, wording="held_out"))
+    if arm.has_heads:
+        probes[f"{name}, in the end"] = probe_states(model, processor, *probed)
     return {"scores": scores, "probes": probes}
-
-
-def sample_probe_rows(sets: LabSets, sizes: LabSizes, seed: int) -> list[list[TaskRow]]:
-    """Rows to fit what reads the task states, and rows to read."""
-    rng = np.random.default_rng(seed)
-    counts = dict.fromkeys(TASKS, sizes.num_probe_rows)
-    return [sample_rows(rows, counts, rng) for rows in (sets.train, sets.held_out)]
 
 
 def summarize(folder: Path, sizes: LabSizes, seconds: float) -> str:
@@ -241,7 +232,7 @@ def summarize(folder: Path, sizes: LabSizes, seconds: float) -> str:
     scores: dict[str, dict[int, Any]] = {}
     probes: dict[str, dict[int, Any]] = {}
     run_seconds: dict[str, float] = {}
-    for name in (*sizes.arms, DETECTOR):
+    for name in sizes.arms:
         for seed in range(sizes.num_seeds):
             run = json.loads(find_result(folder, name, seed).read_text(encoding="utf-8"))
             run_seconds[f"{name} {seed}"] = run["seconds"]

@@ -18,6 +18,7 @@ from transformers import AutoModelForImageTextToText, AutoProcessor, TrainingArg
 from transformers.trainer_utils import get_last_checkpoint
 
 from vidground_hf.task_preference.collating import Answers
+from vidground_hf.task_preference.losses import WEIGHTS
 from vidground_hf.task_preference.modeling import TaskPreferenceModel
 from vidground_hf.task_preference.task_rows import TaskRow
 from vidground_hf.task_preference.trainer import TaskPreferenceTrainer
@@ -25,13 +26,17 @@ from vidground_hf.task_preference.trainer_stages import TrainingStage
 
 ROWS_PER_STEP = 32
 KEPT_STEPS = 100  # after so many steps of a stage its state is kept, to go on from
-HEAD_SETTINGS: dict[str, Any] = {"mask_head": {"width": 32, "upsampling": 8}}  # 2 pixels of a clip to one of a mask
+HEADS_SHARE = 0.1  # of the heads' losses beside that of words, or words are learned late; heads go their own pace
+HEAD_SETTINGS: dict[str, Any] = {
+    "mask_head": {"width": 32, "upsampling": 8},  # 2 pixels of a clip to one of a mask
+    "loss_weights": {name: HEADS_SHARE * weight for name, weight in WEIGHTS.items()},
+}
 
 # A model made from nothing takes higher rates than the paper's; found by trying.
 _HEADS = ("moment_head", "box_head", "mask_head")
 STAGES: dict[int, TrainingStage] = {
     # Heads are held and graded: without them task states soon say no more than that a task is asked for.
-    1: TrainingStage(name="task assignment", rates={"language": 1e-3}),
+    1: TrainingStage(name="task assignment", rates={"language": 2e-3}),
     2: TrainingStage(name="heads and tokens", rates={"language": 1e-3, **dict.fromkeys(_HEADS, 1e-3)}),
     3: TrainingStage(
         name="all together",

@@ -86,9 +86,7 @@ def teach_heads(
             group["lr"] = LEARNING_RATE * min((step + 1) / NUM_RISING_STEPS, 2 * (1 - step / num_steps), 1.0)
         batch = rng.choice(seen)
         shown = model.choose_features(batch.vision, None)
-        terms = grade_heads(
-            model.heads, model.config.mask_loss, find(model, batch), batch.targets, shown, batch.media
-        )
+        terms = grade_heads(model.heads, model.config.mask_loss, find(model, batch), batch.targets, shown, batch.media)
         optimizer.zero_grad()
         torch.stack([model.loss_weights[name] * term for name, term in terms.items()]).sum().backward()
         for head in model.heads.values():
@@ -122,7 +120,7 @@ def find(model: Any, batch: Seen) -> TaskPreferenceOutput:
 
 
 def score_heads(model: Any, processor: Any, rows: Sequence[TaskRow]) -> dict[str, Any]:
-    """Scores heads where the task tokens are given; rows of dialogue are left out (see `task_preference_lab_scores`)."""
+    """Scores heads where the task tokens are given, as `task_preference_lab_scores.score` does; without dialogue."""
     asked = [row for row in rows if row.task != "dialogue"]
     model.eval()
     return score(asked, [one for own in cut(asked) for one in _answer(model, read_once(model, processor, own))])

@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 from task_preference_lab_model import WIDTH
 from task_preference_lab_world import NUM_SHOWN, OFFSETS_PX
 from torch import Tensor, nn
-from torch.nn.functional import cross_entropy
+from torch.nn.functional import cross_entropy, layer_norm
 
 from vidground_hf.task_preference.configuration import TASKS
 from vidground_hf.task_preference.task_rows import TaskRow
@@ -26,6 +26,7 @@ PLACE_LAYER, PHASE_LAYER, REFERENCE_LAYER = 1, 2, 3
 ANSWER_LAYERS = (2, 3)
 NUM_REFERENCE_TOKENS = 3  # the last ones of a prompt say what it refers to
 NUM_TOLD_TOKENS = 2  # and so do the first ones behind it, whatever they are
+NOISE = 1.0  # beside normed features
 TRAITS = (("", *PLACES), COLOURS, SHAPES, TASKS)
 UNKNOWN = -100  # as PyTorch's cross entropy leaves a target out
 
@@ -116,11 +117,13 @@ class Learner(nn.Module):
         tower = self.model.model.visual
         visual = tower(inputs["pixel_values_videos"], grid_thw=inputs["video_grid_thw"]).pooler_output
         cells = view.pick(lessons.cells).flatten()
-        found = self.offset(visual).unflatten(1, (2, -1))
+        # Through noise: what is to be read is then a large part of what the tower gives, and heads find it.
+        blurred = layer_norm(visual, visual.shape[1:]) + NOISE * torch.randn_like(visual)
+        found = self.offset(blurred).unflatten(1, (2, -1))
         seen, looks = visual[cells > 0], cells[cells > 0] - 1
         colours, shapes = self.model.get_input_embeddings()(self.word_ids).split([len(COLOURS), len(SHAPES)])
         losses = {
-            "content": cross_entropy(self.content(visual), cells),
+            "content": cross_entropy(self.content(blurred), cells),
             "offset": cross_entropy(found.flatten(0, 1), view.pick(lessons.offsets).flatten()),
             # A cell shall look like the words for its colour and shape.
             "colour": cross_entropy(seen @ colours.T, looks % len(COLOURS)),

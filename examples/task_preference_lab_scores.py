@@ -149,4 +149,4 @@ def read_trait(row: TaskRow, name: str) -> str:
     return {"colour": colour, "shape": shape, "place": read_cue(row)}[name]
 
 
-__all__ = ["FIGURES", "ask", "LabCollator", "find_clip", "probe_states", "read_trait", "score", "swap_clips"]
+__all__ = ["FIGURES", "LabCollator", "ask", "find_clip", "probe_states", "read_trait", "score", "swap_clips"]

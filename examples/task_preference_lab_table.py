@@ -36,7 +36,7 @@ COLUMNS = {
     "routing": ("routing", "accuracy"),
     "false trig.": ("routing", "false_triggers"),
 }
-NO_MODEL = ("constant", "words", "all objects", "its cell", "detector")  # nothing calls a head there
+NO_MODEL = ("constant", "words", "all objects", "its cell", "heads alone")  # nothing calls a head there
 
 
 def compare(scores: Scores, task: str, name: str, other: str) -> dict[str, Any]:

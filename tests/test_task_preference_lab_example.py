@@ -264,7 +264,7 @@ def test_arms_differ_in_what_they_are_said_to() -> None:
     assert equal.num_rows * len(heads.tasks) == heads.num_rows
     assert arms.ARMS["dialogue, equal steps"] == replace(equal, num_rows=heads.num_rows)
     assert "dialogue" not in arms.ARMS["no dialogue in stage 2"].shares[2]
-    assert not arms.STAGES[1].grades_heads
+    assert set(arms.STAGES[1].rates) == {"language"}
     assert "vision" not in arms.STAGES[2].rates
 
 
@@ -275,15 +275,27 @@ def test_a_row_is_about_another_clip_after_swapping(rows: Any) -> None:
         assert replace(other, video=row.video) == row
 
 
-def test_oracle_queries_tell_references_apart() -> None:
-    detector = load("detector")
+def test_heads_taught_alone_are_all_that_moves(tmp_path: Path) -> None:
+    world, model, detector, arms = load("world"), load("model"), load("detector"), load("arms")
+    clips = world.write_clips(tmp_path, seed=3, num_clips=2)
+    rows = [row for row in world.make_rows(clips[0], tmp_path) if row.task != "dialogue"]
+    processor = model.make_lab_processor()
     torch.manual_seed(0)
-    oracle = detector.OracleQuery(8)
-    traits = torch.tensor([[0, 0, 0], [1, 0, 0], [0, 1, 0], [0, 0, 1]])
-    states = oracle(traits)
-    assert torch.unique(states.round(decimals=4), dim=0).shape == (4, 8)
+    model.save(tmp_path / "base", model.make_lab_model(processor), processor)
+    for name, num_steps in (("fresh", 0), ("taught", 2)):
+        detector.start_arm(arms.ARMS["heads"], tmp_path / "base", tmp_path / name, rows, num_steps=num_steps, seed=0)
+    (fresh, processor), (taught, _) = (arms.load_trained(tmp_path / name) for name in ("fresh", "taught"))
+    for (name, before), after in zip(fresh.named_parameters(), taught.parameters(), strict=True):
+        assert torch.equal(before, after) != name.startswith("heads."), name
+    seen = detector.read_once(taught, processor, rows)
+    assert {task: len(states) for task, states in seen.states.items()} == {"moment": 8, "box": 9, "mask": 10}
+    assert set(detector.score_heads(taught, processor, rows)["values"]) == {"moment", "box", "mask"}
+
+
+def test_traits_are_read_from_references() -> None:
     row = SimpleNamespace(task="box", question="top left red circle")
-    assert [load("scores").read_trait(row, name) for name in detector.TRAITS] == ["red", "circle", "top left"]
+    found = [load("scores").read_trait(row, name) for name in ("colour", "shape", "place")]
+    assert found == ["red", "circle", "top left"]
 
 
 @pytest.mark.slow
@@ -294,7 +306,7 @@ def test_the_lab_runs_and_goes_on(tmp_path: Path) -> None:
     assert "differences in points" in done.stdout
     result = json.loads((tmp_path / "quick" / "result.json").read_text())
     arms = load("arms").ARMS
-    others = {"detector", "constant", "words", "all objects", "its cell", "blind", "other clip", "new wordings"}
+    others = {"heads alone", "constant", "words", "all objects", "its cell", "blind", "other clip", "new wordings"}
     assert set(result["scores"]) == {*arms, *others}
     assert (tmp_path / "quick" / "scores.png").stat().st_size > 0
     (tmp_path / "quick" / "runs" / "text-0.json").unlink()
