@@ -26,7 +26,7 @@ from vidground_hf.task_preference.targets import Targets
 from vidground_hf.task_preference.task_rows import TaskRow
 from vidground_hf.task_preference.vision import lay_out, look
 
-LEARNING_RATE, NUM_RISING_STEPS = 1.5e-3, 20
+LEARNING_RATE, NUM_RISING_STEPS = 2e-3, 20
 REPORT_STEPS = 50
 
 

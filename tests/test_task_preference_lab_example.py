@@ -238,6 +238,24 @@ def test_questions_behind_a_shared_clip_are_as_whole_prompts(tmp_path: Path) -> 
     torch.testing.assert_close(losses["answers"], whole, rtol=1e-4, atol=1e-4)
 
 
+def test_words_behind_a_request_are_read_and_not_learned(tmp_path: Path) -> None:
+    world, warmup, learner, model = load("world"), load("warmup"), load("learner"), load("model")
+    clips = world.write_clips(tmp_path, seed=3, num_clips=1)
+    lessons = warmup.read_lessons(tmp_path, clips)
+    processor = model.make_lab_processor()
+    torch.manual_seed(0)
+    taught = learner.Learner(model.make_lab_model(processor), processor).eval()
+    row = lessons.rows[0][0]
+    request = warmup.draw_questions(lessons, learner.View([0], range(8)), random.Random(0))[-1]
+    found = []
+    for words in ("Give the", "Over which"):
+        asked = [learner.Asked(row.question, row.answer), request._replace(answer=words)]
+        with torch.no_grad():
+            found.append(taught.talk(lessons, learner.View([0], range(8)), asked)[0])
+    assert found[0]["answers"] == found[1]["answers"]
+    assert found[0]["reference"] != found[1]["reference"]
+
+
 def test_differences_are_paired_by_row_or_by_seed() -> None:
     table = load("table")
 
