@@ -15,6 +15,7 @@ from typing import Any
 import torch
 from task_preference_lab_scores import LabCollator
 from transformers import AutoModelForImageTextToText, AutoProcessor, TrainingArguments
+from transformers.trainer_callback import PrinterCallback
 from transformers.trainer_utils import get_last_checkpoint
 
 from vidground_hf.task_preference.collating import Answers
@@ -123,6 +124,7 @@ def train_stage(
         data_collator=LabCollator(processor, arm.answers),
         answers=arm.answers,
     )
+    trainer.remove_callback(PrinterCallback)  # stdout is for the tables
     trainer.train(resume_from_checkpoint=get_last_checkpoint(str(kept)) if kept.exists() else None)
     model.save_pretrained(output)
     processor.save_pretrained(output)

@@ -99,8 +99,9 @@ def format_kinds(scores: Scores) -> str:
     lines = [f"{'dialogue, by kind':32}" + "".join(f"{kind:>10}" for kind in kinds)]
     for name, found in scores.items():
         if all(one["by_kind"] for one in found.values()):
-            means = (np.mean([one["by_kind"][kind] for one in found.values()]) for kind in kinds)
-            lines.append(f"{name:32}" + "".join(f"{100 * mean:>10.1f}" for mean in means))
+            values = ([one["by_kind"][kind] for one in found.values() if kind in one["by_kind"]] for kind in kinds)
+            cells = (f"{100 * np.mean(own):.1f}" if own else "-" for own in values)  # few clips may lack a kind
+            lines.append(f"{name:32}" + "".join(f"{cell:>10}" for cell in cells))
     return "\n".join(lines)
 
 
