@@ -348,14 +348,14 @@ def test_a_reach_is_counted_in_cells_and_ends_at_the_edge() -> None:
             parameter.zero_()
     states, features = make_rows([(1, 1, 1), (1, 2, 4)])
     share = torch.tensor(2.0).neg().exp() / 2  # half a picture of room, and a cell as large as the picture
-    torch.testing.assert_close(head(states, features)[0], torch.stack([share, share, 1 - share, 1 - share]))
+    torch.testing.assert_close(head(states, features).boxes[0], torch.stack([share, share, 1 - share, 1 - share]))
     middles = torch.tensor([0.125, 0.375, 0.625, 0.875])
     left = (middles * (-0.25 / middles).exp()).mean()
-    torch.testing.assert_close(head(states, features)[1, 0], left)
+    torch.testing.assert_close(head(states, features).boxes[1, 0], left)
     for reach in (-100.0, 100.0):
         with torch.no_grad():
             head.reach.bias.fill_(reach)
-        boxes = head(states, features)
+        boxes = head(states, features).boxes
         edges = [0.5] * 4 if reach < 0 else [0.0, 0.0, 1.0, 1.0]
         torch.testing.assert_close(boxes[0], torch.tensor(edges))
         boxes.sum().backward()

@@ -24,7 +24,8 @@ from vidground_hf.asking import CALLS, Asking
 from vidground_hf.cache import AnswerCache
 from vidground_hf.curation import Curation, curate
 from vidground_hf.facts import Facts
-from vidground_hf.ray_workers import Keeper, Piece, Worker, ray
+from vidground_hf.ray_keeper import Keeper, ray
+from vidground_hf.ray_workers import Piece, Worker
 from vidground_hf.reading import RowSource
 from vidground_hf.shard_asking import weigh_shard
 from vidground_hf.shards import ROWS_PER_SHARD, ShardFolder, count_shards, find_bounds

@@ -1,0 +1,82 @@
+"""The keeper: what workers of Ray need of the machine that started them, and the answer cache as they see it.
+
+Workers are in `ray_workers.py`.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from vidground_hf.answerers.base import Answer, ModelAnswerer
+from vidground_hf.cache import AnswerCache
+from vidground_hf.prompts import Prompt
+from vidground_hf.reading import RowSource
+from vidground_hf.schema import Example
+
+try:
+    import ray
+except ImportError as error:
+    raise ImportError("workers need Ray: pip install 'vidground-hf[ray]'") from error
+
+
+@ray.remote(num_cpus=0, max_concurrency=1)
+class Keeper:
+    """What workers need of the driver's machine: rows, the answer cache, and who died over what.
+
+    Args:
+        source (`RowSource`): the rows of the set.
+        num_before (`int64[N]`): see `shard_asking.ask_shard`.
+        cache_path (`Path`): of the answer cache.
+    """
+
+    def __init__(self, source: RowSource, num_before: NDArray[np.int64], cache_path: Path) -> None:
+        self._source, self._num_before = source, num_before
+        self._cache = AnswerCache(cache_path)
+        self._num_open: Counter[Any] = Counter()
+
+    def read(self, start: int, stop: int) -> tuple[list[Example], list[int]]:
+        """Rows, and for each what `ask_shard` calls `num_before`."""
+        return self._source.read(start, stop), self._num_before[start:stop].tolist()
+
+    def get_many(self, keys: Sequence[bytes]) -> dict[bytes, Answer]:
+        return self._cache.get_many(keys)
+
+    def put(self, key: bytes, answer: Answer, answerer_id: str) -> None:
+        self._cache.put(key, answer, answerer_id)
+
+    def begin(self, what: Any) -> int:
+        """Notes that something is being asked about; how often it was begun before and never ended (`int`)."""
+        self._num_open[what] += 1
+        return self._num_open[what] - 1
+
+    def end(self, what: Any) -> None:
+        """Notes that it was answered; its worker lives."""
+        del self._num_open[what]
+
+
+class RemoteCache:
+    """The keeper's cache, as `ask_trials` takes one.
+
+    Args:
+        keeper (`Keeper`): a handle.
+    """
+
+    def __init__(self, keeper: Any) -> None:
+        self._keeper = keeper
+
+    def make_keys(self, answerer: ModelAnswerer, prompts: Sequence[Prompt]) -> list[bytes]:
+        return AnswerCache.make_keys(self, answerer, prompts)  # type: ignore[arg-type]
+
+    def get_many(self, keys: Sequence[bytes]) -> dict[bytes, Answer]:
+        found: dict[bytes, Answer] = ray.get(self._keeper.get_many.remote(list(keys)))
+        return found
+
+    def put(self, key: bytes, answer: Answer, answerer_id: str) -> None:
+        """Keeps an answer; it is kept when this returns, so that no death of a worker costs it."""
+        ray.get(self._keeper.put.remote(key, answer, answerer_id))
