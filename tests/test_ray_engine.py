@@ -116,13 +116,16 @@ def test_a_row_that_kills_its_workers_is_left_undecided_and_one_that_killed_once
         if ", 150?" in question:
             os._exit(1)
 
-    done = ray_engine.curate_with_ray(make_rows(200), answerer=make_answerer(die), rule=single_shot(), num_workers=2)
+    with pytest.warns(UserWarning, match="1 rows killed their workers and are undecided"):
+        done = ray_engine.curate_with_ray(
+            make_rows(200), answerer=make_answerer(die), rule=single_shot(), num_workers=2
+        )
     (lost,) = done.splits["undecided"].to_list()
     assert (lost["question"], lost["drop_reason"]) == ("Which of them is it, 150?", "killed_worker")
     assert lost["blind_answers"] == [None]
     assert done.report["num_rows"] == 200
     counts = {question: asked.read_text().splitlines().count(question) for question in make_rows(200)["question"]}
-    assert counts.pop("Which of them is it, 150?") == 3  # once among others, twice alone
+    assert counts.pop("Which of them is it, 150?") == 4  # twice among others, twice alone
     assert counts.pop("Which of them is it, 17?") == 2
     assert set(counts.values()) == {1}, "a row was paid for twice because another one killed its worker"
 
@@ -149,7 +152,7 @@ def test_models_in_workers_differ_by_their_kernels_only(
 
 
 @pytest.mark.slow
-def test_what_breaks_in_a_worker_is_raised_as_it_is(
+def test_what_breaks_in_a_worker_is_told_in_a_line(
     cluster: None, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("VIDGROUND_CACHE", str(tmp_path / "cache"))
@@ -157,9 +160,22 @@ def test_what_breaks_in_a_worker_is_raised_as_it_is(
     def break_down(question: str) -> None:
         raise OSError("the model is gone")
 
-    with pytest.raises(OSError, match="the model is gone") as caught:
+    with pytest.raises(RuntimeError, match="a worker failed; OSError: the model is gone") as caught:
         ray_engine.curate_with_ray(make_rows(10), answerer=make_answerer(break_down), rule=single_shot())
     assert "Traceback" not in str(caught.value)
+
+
+@pytest.mark.slow
+def test_a_model_that_kills_every_worker_ends_the_run(
+    cluster: None, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("VIDGROUND_CACHE", str(tmp_path / "cache"))
+
+    def die(question: str) -> None:
+        os._exit(1)
+
+    with pytest.raises(RuntimeError, match="12 workers died one after the other and none came to an answer"):
+        ray_engine.curate_with_ray(make_rows(50), answerer=make_answerer(die), rule=single_shot(), num_workers=1)
 
 
 @pytest.mark.slow
@@ -183,7 +199,8 @@ def test_the_command_takes_an_engine(cluster: None, tmp_path: Path, monkeypatch:
     [
         (["--workers", "2"], "--workers and --ray-address go with --engine ray"),
         (["--ray-address", "auto"], "--workers and --ray-address go with --engine ray"),
-        (["--engine", "ray", "--ladder"], "--ladder asks in one process; leave --engine out"),
+        (["--engine", "ray", "--ladder"], "--ladder asks in one process; leave --engine, --workers"),
+        (["--workers", "2", "--ladder"], "--ladder asks in one process; leave --engine, --workers"),
     ],
 )
 def test_options_that_do_not_go_together_are_refused(options: list[str], message: str, tmp_path: Path) -> None:
@@ -195,6 +212,17 @@ def test_options_that_do_not_go_together_are_refused(options: list[str], message
 def test_numbers_that_do_not_go_with_workers_are_refused(cluster: None) -> None:
     with pytest.raises(ValueError, match=re.escape("num_workers = 0 is out of range; it is at least 1, or None")):
         ray_engine.curate_with_ray(make_rows(2), num_workers=0)
+    with pytest.raises(ValueError, match="shortcut_kinds asks in this process; leave it out"):
+        ray_engine.curate_with_ray(make_rows(2), answerer=make_answerer(), shortcut_kinds=True)
+    with pytest.raises(ValueError, match=re.escape("num_workers = 99 needs 99 CPUs, Ray has 2; take fewer")):
+        ray_engine.find_resources([make_answerer()], 99)
+    with (
+        pytest.raises(
+            ValueError, match="this process is connected to Ray already, got address = 'auto'; leave it out"
+        ),
+        ray_engine.connect("auto"),
+    ):
+        pass
     limited = make_answerer()
     limited.max_requests = 5  # type: ignore[attr-defined]
     with pytest.raises(ValueError, match=re.escape("max_requests of steady@1 is counted by one process; leave it")):

@@ -242,7 +242,7 @@ def test_other_settings_or_a_manifest_that_cannot_be_read_start_anew(tmp_path: P
 
 def test_a_work_folder_is_for_one_run_at_a_time(tmp_path: Path) -> None:
     first = WorkFolder(tmp_path / "work")
-    with pytest.raises(RuntimeError, match=re.escape(f"another run is using '{tmp_path / 'work'}'; wait")):
+    with pytest.raises(RuntimeError, match=re.escape(f"is using '{tmp_path / 'work'}'; wait")):
         WorkFolder(tmp_path / "work")
     first.remove()
     assert not (tmp_path / "work").exists()
@@ -315,10 +315,46 @@ def test_the_command_keeps_its_work_beside_the_output_and_takes_it_away(tmp_path
     held = WorkFolder(work)
     refused = CliRunner().invoke(cli, arguments)
     assert isinstance(refused.exception, RuntimeError)
-    assert str(refused.exception).startswith(f"another run is using {str(work)!r}")
+    assert f"is using {str(work)!r}; wait until it ends" in str(refused.exception)
     assert not output.exists()
     held.release()
     made = CliRunner().invoke(cli, arguments)
     assert made.exit_code == 0
     assert (output / "report.json").is_file()
     assert not work.exists()
+
+
+def test_columns_with_other_roles_are_another_question(tmp_path: Path) -> None:
+    rows = [
+        {"q": f"Which is it, {k % 20}?", "o": ["this", "that"], "a": "AB"[k % 7 % 2], "g": f"{k % 9}"}
+        for k in range(60)
+    ]
+    dataset, roles = Dataset.from_list(rows), {"question": "q", "options": "o", "answer": "a"}
+    first = curate(dataset, columns={**roles, "category": "g"}, work_dir=tmp_path / "work")
+    first.work.release()
+    resumed = curate(dataset, columns={**roles, "group": "g"}, work_dir=tmp_path / "work")
+    fresh = curate(dataset, columns={**roles, "group": "g"})
+    assert {name: part.to_list() for name, part in resumed.splits.items()} == {
+        name: part.to_list() for name, part in fresh.splits.items()
+    }
+    assert resumed.report["blind_accuracy"] == fresh.report["blind_accuracy"] != first.report["blind_accuracy"]
+
+
+def test_a_folder_with_files_of_others_is_left_as_it_is(tmp_path: Path) -> None:
+    (tmp_path / "trials").mkdir()
+    (tmp_path / "trials" / "precious.txt").write_text("mine")
+    message = f"{str(tmp_path / 'trials')!r} holds 'precious.txt', which is not ours; name another work folder"
+    with pytest.raises(RuntimeError, match=re.escape(message)):
+        ShardFolder(tmp_path / "trials", {"seed": 0})
+    assert (tmp_path / "trials" / "precious.txt").read_text() == "mine"
+
+
+@pytest.mark.parametrize("shards", ['{"0": {"calls": {}}}', "[]", '{"0": 1}'])
+def test_a_damaged_manifest_is_begun_anew(shards: str, tmp_path: Path) -> None:
+    folder = ShardFolder(tmp_path, {"seed": 0})
+    folder.write(0, pack_trials([[Trial(score=1.0)]], [False]), {"asked": 1}, is_finished=True)
+    assert ShardFolder(tmp_path, {"seed": 0}).find_calls(0) == {"asked": 1}
+    manifest = tmp_path / "manifest.json"
+    state = json.loads(manifest.read_text())
+    manifest.write_text(json.dumps({**state, "shards": json.loads(shards)}))
+    assert ShardFolder(tmp_path, {"seed": 0}).find_calls(0) is None

@@ -6,7 +6,7 @@ What a row of each means is in `layouts.py`; files are opened in `loading.py`.
 from __future__ import annotations
 
 from collections.abc import Callable, Collection, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import partial
 
 from vidground_hf.layouts import ADAPTERS, Row, convert_generic
@@ -44,11 +44,13 @@ class Adapter:
         columns (`tuple[str, ...]`): the columns it reads; no other column of a dataset is ever touched.
         convert (`Callable`): takes a row (a mapping that holds `columns`) to an `Example`;
             never raises for a dirty row.
+        roles (`Mapping[str, tuple[str, ...]]`): of the generic layout, which columns hold what.
     """
 
     name: str
     columns: tuple[str, ...]
     convert: Callable[[Row], Example]
+    roles: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
 
 
 def find_adapter(
@@ -123,7 +125,7 @@ def _bind_generic(columns: Collection[str], mapping: Mapping[str, str]) -> Adapt
             "columns={'question': 'COLUMN', ...}), or name a layout: " + ", ".join(ADAPTERS)
         )
     read = tuple(dict.fromkeys(column for parts in named.values() for column in parts))
-    return Adapter("generic", read, partial(convert_generic, named=named))
+    return Adapter("generic", read, partial(convert_generic, named=named), named)
 
 
 def _list_columns(columns: Collection[str]) -> str:

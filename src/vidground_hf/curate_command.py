@@ -198,8 +198,8 @@ def _curate(
 def _climb(
     taken: dict[str, Any], on_error: Any, rule: str, alpha: float | None, media_root: str | None, **options: Any
 ) -> Any:
-    if options["engine"] != "local":
-        raise click.UsageError("--ladder asks in one process; leave --engine out")
+    if (options["engine"], options["workers"], options["ray_address"]) != ("local", None, None):
+        raise click.UsageError("--ladder asks in one process; leave --engine, --workers and --ray-address out")
     blind_only = ("samples", "shortcut_kinds", "dry_run", "view", "engine", "workers", "ray_address")
     rows, made, columns, source = _open(**{name: options[name] for name in options if name not in blind_only})
     with show_progress(f"{len(rows):,} questions, asking {', '.join(one.id for one in made)}"):

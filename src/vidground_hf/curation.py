@@ -162,9 +162,10 @@ def curate(
         source (`Mapping`, *optional*): `id` and `revision` of the data, and `config`, `split` and `data_files` where
             `load_curated` needs them to read it again; id and revision of a Hub dataset are found without.
         progress (`bool`, *optional*, defaults to `False`): show bars on stderr.
-        work_dir (`str` or `Path`, *optional*): where trials and verdicts are kept until `save`; a run that was
-            interrupted goes on at the first shard that this folder lacks. Left out, only answers of models outlast
-            the run, in `AnswerCache`.
+        work_dir (`str` or `Path`, *optional*): where trials and verdicts are kept, until you delete it or call
+            `work.remove()` of what is returned; a run that was interrupted goes on at the first shard that this folder
+            lacks. One curation at a time may have it. Left out, only answers of models outlast the run, in
+            `AnswerCache`.
         ask (`Callable`, *optional*, defaults to `shard_asking.ask_source`): who asks models about the shards;
             `ray_engine.curate_with_ray` passes another.
 

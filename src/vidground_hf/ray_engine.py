@@ -6,7 +6,7 @@ Reading, reducing and writing stay with the driver, as `curation.py` does them, 
 from __future__ import annotations
 
 import logging
-import pickle
+import warnings
 from collections import Counter, defaultdict
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -30,6 +30,7 @@ from vidground_hf.reading import RowSource
 from vidground_hf.shard_asking import weigh_shard
 from vidground_hf.shards import ROWS_PER_SHARD, ShardFolder, count_shards, find_bounds
 from vidground_hf.trial_tables import unpack_trials
+from vidground_hf.trials import KILLED_WORKER, Trial
 
 _PIECES_PER_WORKER = 4  # our guess: so many let the slowest worker end not long after the others
 _MIN_ROWS_PER_PIECE = 100
@@ -57,8 +58,9 @@ def curate_with_ray(
         `Curation`: what `curate` gives, where answers do not depend on the batch (servers, the cache, the probe).
 
     Raises:
-        `ValueError`: for `num_workers` below 1, and an answerer with `max_requests`, which no worker can count alone.
-        As `curate` raises besides.
+        `ValueError`: for `num_workers` below 1 or more than there is room for, an answerer with `max_requests`, which
+            no worker can count alone, and `shortcut_kinds`.
+        `RuntimeError`: when a worker failed, or workers do nothing but die. As `curate` raises besides.
 
     Example:
         >>> from vidground_hf import load_answerer, single_shot
@@ -69,14 +71,23 @@ def curate_with_ray(
     """
     if num_workers is not None and num_workers < 1:
         raise ValueError(f"{num_workers = } is out of range; it is at least 1, or None to choose by the cluster")
-    with connect(address):
-        return curate(dataset, ask=partial(ask_with_ray, num_workers=num_workers), **settings)
+    if settings.get("shortcut_kinds"):
+        raise ValueError(
+            "shortcut_kinds asks in this process; leave it out, or curate again without Ray: what was answered is kept"
+        )
+    return curate(dataset, ask=partial(ask_with_ray, num_workers=num_workers, address=address), **settings)
 
 
 @contextmanager
 def connect(address: str | None) -> Iterator[None]:
-    """Connects to a cluster, or starts Ray on this machine; one that the caller has connected to is used and left."""
+    """Connects to a cluster, or starts Ray on this machine; one that the caller has connected to is used and left.
+
+    Raises:
+        `ValueError`: for an address where there is a connection already.
+    """
     if ray.is_initialized():
+        if address is not None:
+            raise ValueError(f"this process is connected to Ray already, got {address = }; leave it out")
         yield
         return
     ray.init(address=address, include_dashboard=None if address else False, log_to_driver=False, logging_level="ERROR")
@@ -87,37 +98,70 @@ def connect(address: str | None) -> Iterator[None]:
 
 
 def ask_with_ray(
-    asking: Asking, source: RowSource, facts: Facts, folder: ShardFolder, *, progress: bool, num_workers: int | None
+    asking: Asking,
+    source: RowSource,
+    facts: Facts,
+    folder: ShardFolder,
+    *,
+    progress: bool,
+    num_workers: int | None,
+    address: str | None,
 ) -> dict[str, int]:
     """`shard_asking.ask_source`, with pieces of shards asked about by workers. Takes and gives the same."""
     shards = range(count_shards(len(source)))
     found = {shard: calls for shard in shards if (calls := folder.find_calls(shard)) is not None}
     missing = [shard for shard in shards if shard not in found]
     if missing:
-        num_workers, num_gpus = find_resources(asking.answerers, num_workers)
-        pieces = cut_pieces(missing, len(source), num_workers)
-        here = ray.util.scheduling_strategies.NodeAffinitySchedulingStrategy(
-            ray.get_runtime_context().get_node_id(), soft=False
-        )
-        with AnswerCache() as cache:
-            path = cache.path
-        keeper = Keeper.options(scheduling_strategy=here).remote(source, facts.num_before, path)  # type: ignore[attr-defined]
-        asked = run_pieces(share_out(asking, num_workers), keeper, pieces, num_workers, num_gpus, len(source))
-        with tqdm(total=sum(stop - start for start, stop in pieces), unit=" rows", disable=not progress) as bar:
-            for shard, tables, calls in gather_shards(asked, pieces, bar):
-                rows = [trials for table in tables for trials in unpack_trials(table)]
-                examples = source.read(*find_bounds(shard, len(source)))
-                folder.write(shard, weigh_shard(asking, examples, rows), calls, is_finished=not calls["failed"])
+        with connect(address), start_keeper(source, facts) as keeper:
+            asked = ask_missing(asking, source, missing, keeper, num_workers, progress=progress)
+            for shard, rows, calls in asked:
+                num_killed = sum(trials[0].error == KILLED_WORKER for trials in rows)
+                if num_killed:
+                    warnings.warn(f"{num_killed} rows killed their workers and are undecided", stacklevel=2)
+                table = weigh_shard(asking, source.read(*find_bounds(shard, len(source))), rows)
+                folder.write(shard, table, calls, is_finished=not (calls["failed"] or num_killed))
                 found[shard] = calls
-        ray.kill(keeper)
     return {name: sum(calls[name] for calls in found.values()) for name in CALLS}
+
+
+@contextmanager
+def start_keeper(source: RowSource, facts: Facts) -> Iterator[Any]:
+    """Starts a keeper on this machine; it goes at the end."""
+    with AnswerCache() as cache:
+        path = cache.path
+    node = ray.get_runtime_context().get_node_id()
+    here = ray.util.scheduling_strategies.NodeAffinitySchedulingStrategy(node, soft=False)
+    keeper = Keeper.options(scheduling_strategy=here).remote(source, facts.num_before, path)  # type: ignore[attr-defined]
+    try:
+        yield keeper
+    finally:
+        ray.kill(keeper)
+
+
+def ask_missing(
+    asking: Asking,
+    source: RowSource,
+    missing: Sequence[int],
+    keeper: Any,
+    num_workers: int | None,
+    *,
+    progress: bool,
+) -> Iterator[tuple[int, list[list[Trial]], dict[str, int]]]:
+    """Has the workers ask about shards; yields each as it is whole, with its trials and what they came to."""
+    num_workers, num_gpus = find_resources(asking.answerers, num_workers)
+    pieces = cut_pieces(missing, len(source), num_workers)
+    num_workers = min(num_workers, len(pieces))
+    asked = run_pieces(share_out(asking, num_workers), keeper, pieces, num_workers, num_gpus, len(source))
+    with tqdm(total=sum(stop - start for start, stop in pieces), unit=" rows", disable=not progress) as bar:
+        for shard, tables, calls in gather_shards(asked, pieces, bar):
+            yield shard, [trials for table in tables for trials in unpack_trials(table)], calls
 
 
 def find_resources(answerers: Sequence[Answerer], num_workers: int | None) -> tuple[int, int]:
     """How many workers there are, and how many GPUs each has.
 
     Raises:
-        `ValueError`: for an answerer with `max_requests`.
+        `ValueError`: for an answerer with `max_requests`, and more workers than there is room for.
     """
     limited = [answerer.id for answerer in answerers if getattr(answerer, "max_requests", None) is not None]
     if limited:
@@ -130,6 +174,11 @@ def find_resources(answerers: Sequence[Answerer], num_workers: int | None) -> tu
     if num_workers is None:
         free = there["GPU"] // num_gpus if num_gpus else 1 if wanted else there.get("CPU", 1) // 2
         num_workers = max(1, int(free))
+    name, needed = ("GPU", num_gpus) if num_gpus else ("CPU", 1)
+    if num_workers * needed > there.get(name, 0):
+        raise ValueError(
+            f"{num_workers = } needs {num_workers * needed} {name}s, Ray has {there.get(name, 0):.0f}; take fewer"
+        )
     return num_workers, num_gpus
 
 
@@ -161,27 +210,35 @@ def run_pieces(
     asking: Asking, keeper: Any, pieces: Sequence[Piece], num_workers: int, num_gpus: int, num_rows: int
 ) -> Iterator[Mapping[str, Any]]:
     """Has the workers ask about pieces, and yields what `Worker` says of each as it comes."""
-    context = ray.data.DataContext.get_current()
-    context.enable_progress_bars = False
-    logging.getLogger("ray.data").setLevel(logging.ERROR)
     items = [{"start": start, "stop": stop} for start, stop in pieces]
     rows = ray.data.from_items(items, override_num_blocks=len(items)).map_batches(
         Worker, fn_constructor_args=(asking, keeper, asking.find_followed_share(num_rows)), batch_size=1,
-        compute=ray.data.ActorPoolStrategy(size=min(num_workers, len(items))), num_cpus=0 if num_gpus else 1,
-        num_gpus=num_gpus,
+        compute=ray.data.ActorPoolStrategy(size=num_workers), num_cpus=0 if num_gpus else 1, num_gpus=num_gpus,
     )  # fmt: skip
-    return iter(rows.iter_rows())
+    context, logger = ray.data.DataContext.get_current(), logging.getLogger("ray.data")
+    before = context.enable_progress_bars, logger.level
+    context.enable_progress_bars = False
+    logger.setLevel(logging.ERROR)
+    try:
+        yield from rows.iter_rows()
+    finally:
+        context.enable_progress_bars = before[0]
+        logger.setLevel(before[1])
 
 
 def gather_shards(
     asked: Iterator[Mapping[str, Any]], pieces: Sequence[Piece], bar: Any
 ) -> Iterator[tuple[int, list[pa.Table], dict[str, int]]]:
-    """Yields each shard as soon as all of its pieces are there, with their tables in order."""
+    """Yields each shard as soon as all of its pieces are there, with their tables in order.
+
+    Raises:
+        `RuntimeError`: when a worker failed.
+    """
     wanted = Counter(start // ROWS_PER_SHARD for start, _ in pieces)
     held: dict[int, dict[int, Mapping[str, Any]]] = defaultdict(dict)
     for piece in asked:
         if piece["error"] is not None:
-            raise pickle.loads(piece["error"])  # noqa: S301  made by a worker of ours
+            raise RuntimeError(f"a worker failed; {piece['error']}")
         bar.update(piece["stop"] - piece["start"])
         shard = piece["start"] // ROWS_PER_SHARD
         held[shard][piece["start"]] = piece

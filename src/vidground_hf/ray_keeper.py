@@ -24,6 +24,8 @@ try:
 except ImportError as error:
     raise ImportError("workers need Ray: pip install 'vidground-hf[ray]'") from error
 
+_MAX_DEATHS_IN_A_ROW = 12  # our guess: five rows next to one another that each kill their workers are still found
+
 
 @ray.remote(num_cpus=0, max_concurrency=1)
 class Keeper:
@@ -39,6 +41,7 @@ class Keeper:
         self._source, self._num_before = source, num_before
         self._cache = AnswerCache(cache_path)
         self._num_open: Counter[Any] = Counter()
+        self._num_deaths = 0  # since something was last asked about to its end
 
     def read(self, start: int, stop: int) -> tuple[list[Example], list[int]]:
         """Rows, and for each what `ask_shard` calls `num_before`."""
@@ -51,12 +54,23 @@ class Keeper:
         self._cache.put(key, answer, answerer_id)
 
     def begin(self, what: Any) -> int:
-        """Notes that something is being asked about; how often it was begun before and never ended (`int`)."""
+        """Notes that something is being asked about; how often it was begun before and never ended (`int`).
+
+        Raises:
+            `RuntimeError`: when workers do nothing but die.
+        """
         self._num_open[what] += 1
+        self._num_deaths += isinstance(what, tuple) and self._num_open[what] > 1
+        if self._num_deaths >= _MAX_DEATHS_IN_A_ROW:
+            raise RuntimeError(
+                f"{self._num_deaths} workers died one after the other and none came to an answer; see whether the "
+                "model loads and fits into memory there, with engine='local' or fewer workers"
+            )
         return self._num_open[what] - 1
 
     def end(self, what: Any) -> None:
         """Notes that it was answered; its worker lives."""
+        self._num_deaths = 0
         del self._num_open[what]
 
 

@@ -19,7 +19,8 @@ from vidground_hf.shard_asking import draw_followed
 from vidground_hf.trial_tables import pack_trials
 from vidground_hf.trials import KILLED_WORKER, Trial
 
-_DEATHS_TO_QUARANTINE = 2
+_DEATHS_TO_ALONE = 2  # of workers with a piece, until its rows are asked about one by one
+_DEATHS_TO_QUARANTINE = 2  # of workers with that row alone
 Piece = tuple[int, int]
 """The first row of a piece and the one behind its last."""
 
@@ -41,15 +42,16 @@ class Worker:
         """Asks about one piece (`start`, `stop`).
 
         Returns:
-            `dict[str, list]`: one of `start`, `stop`, `error` (`bytes`, *optional*, a pickled exception), `trials`
-            (an Arrow stream) and each of `asking.CALLS`.
+            `dict[str, list]`: one of `start`, `stop`, `error` (`str`, *optional*), `trials` (an Arrow stream) and each
+            of `asking.CALLS`.
         """
         piece = int(batch["start"][0]), int(batch["stop"][0])
         trials, counts, error = b"", Counter[str](), None
         try:
             trials, counts = self._ask_piece(piece)
         except Exception as raised:  # noqa: BLE001  Ray would tell of it in a traceback and lose what it was
-            error = ray.cloudpickle.dumps(raised)
+            cause = raised.cause if isinstance(raised, ray.exceptions.RayTaskError) else raised
+            error = f"{type(cause).__name__}: {cause}"
         found = {"start": piece[0], "stop": piece[1], "error": error, "trials": trials}
         return {name: [value] for name, value in found.items()} | {name: [counts[name]] for name in CALLS}
 
@@ -57,10 +59,11 @@ class Worker:
         examples, num_before = ray.get(self._keeper.read.remote(*piece))
         is_drawn = draw_followed(self._asking, examples, num_before, self._followed_share)
         with AskingBar(total=0, show=False) as bar:
-            if ray.get(self._keeper.begin.remote(piece)):
-                rows = self._ask_one_by_one(piece[0], examples, is_drawn, bar)
-            else:
+            # What was answered before a death is in the cache; one alone may have been the machine's fault.
+            if ray.get(self._keeper.begin.remote(piece)) < _DEATHS_TO_ALONE:
                 rows = self._ask(examples, is_drawn, bar)
+            else:
+                rows = self._ask_one_by_one(piece[0], examples, is_drawn, bar)
         ray.get(self._keeper.end.remote(piece))
         sink = pa.BufferOutputStream()
         table = pack_trials(rows, [False] * len(rows))

@@ -161,7 +161,7 @@ def find_leaks(
     named = np.unique(codes[np.isin(question, leaked)])
     return {
         "num_questions": len(leaked),
-        "splits": sorted(splits.names[code] for code in named),
+        "splits": sorted(splits.names[code] for code in named if code >= 0),
         "examples": [examples[index].id for index in np.sort(rows[first[leaked]])[:10].tolist()],
     }
 

@@ -122,6 +122,7 @@ def describe_asking(asking: Asking, source: RowSource, facts: Facts, rule_name: 
         "num_rows": len(source),
         "adapter": source.adapter.name,
         "columns": list(source.adapter.columns),
+        "roles": dict(source.adapter.roles),
         "answerers": [describe_answerer_key(one) for one in asking.answerers],
         "rule": rule_name,
         "view": asking.view,
@@ -143,14 +144,10 @@ def find_errors(folder: ShardFolder, num_rows: int) -> list[str]:
 
 
 def keep_answers(answered: Iterable[tuple[Example, Answer]], num_rows: int, folder: ShardFolder) -> None:
-    """Keeps the answers of a probe as the trials of its set; one a row, in the order of the rows.
-
-    A shard that is there already has the same answers, as a probe gives the same ones in every run.
-    """
+    """Keeps the answers of a probe as the trials of its set; one a row, in the order of the rows."""
     remaining = iter(answered)
     for shard in range(count_shards(num_rows)):
         start, stop = find_bounds(shard, num_rows)
         own = list(islice(remaining, stop - start))
-        if folder.find_calls(shard) is None:
-            states = [answer.confidence is not None for _, answer in own]
-            folder.write(shard, pack_trials([[make_trial(*row)] for row in own], states), {}, is_finished=True)
+        states = [answer.confidence is not None for _, answer in own]
+        folder.write(shard, pack_trials([[make_trial(*row)] for row in own], states), {}, is_finished=True)

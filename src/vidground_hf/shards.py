@@ -59,6 +59,7 @@ class WorkFolder:
 
     Raises:
         `RuntimeError`: when another run is using the folder.
+        `OSError`: when it cannot be made.
     """
 
     def __init__(self, path: Path | None) -> None:
@@ -75,7 +76,8 @@ class WorkFolder:
             self._lock.acquire(timeout=0)
         except Timeout:
             raise RuntimeError(
-                f"another run is using {str(path)!r}; wait until it ends, or name another folder"
+                f"another run, or a curation of this process, is using {str(path)!r}; wait until it ends, call its "
+                "work.remove(), or name another folder"
             ) from None
 
     def remove(self) -> None:
@@ -92,11 +94,14 @@ class WorkFolder:
 class ShardFolder:
     """Trials of a set in a folder, one parquet file a shard.
 
-    A folder that was made for other settings, or by another version, is emptied first.
+    What was made for other settings, or by another version, is deleted first.
 
     Args:
         folder (`Path`): made when it is not there; for one run at a time.
         settings (`Mapping`): JSON; everything that the trials depend on.
+
+    Raises:
+        `RuntimeError`: when the folder holds anything else.
     """
 
     def __init__(self, folder: Path, settings: Mapping[str, Any]) -> None:
@@ -106,17 +111,30 @@ class ShardFolder:
         known = self._read_manifest()
         # What was read back has been through JSON, so what is compared goes through it, too.
         if known is None or known["asked"] != json.loads(json.dumps(asked)):
-            shutil.rmtree(folder, ignore_errors=True)
+            self._clear()
             known = {"asked": asked, "shards": {}}
         folder.mkdir(parents=True, exist_ok=True)
         self._state = known
+
+    def _clear(self) -> None:
+        found = list(self.folder.iterdir()) if self.folder.is_dir() else []
+        foreign = [path.name for path in found if not path.name.startswith(("trials-", "manifest."))]
+        if foreign:
+            raise RuntimeError(
+                f"{str(self.folder)!r} holds {foreign[0]!r}, which is not ours; name another work folder"
+            )
+        for path in found:
+            path.unlink()
 
     def _read_manifest(self) -> dict[str, Any] | None:
         try:
             state: dict[str, Any] = json.loads(self._manifest.read_text(encoding="utf-8"))
         except (OSError, ValueError):
             return None
-        return state if isinstance(state, dict) and {"asked", "shards"} <= state.keys() else None
+        if not isinstance(state, dict) or not isinstance(state.get("shards"), dict) or "asked" not in state:
+            return None
+        is_whole = all(isinstance(e, dict) and {"sha256", "calls"} <= e.keys() for e in state["shards"].values())
+        return state if is_whole else None
 
     def find_calls(self, shard: int) -> dict[str, int] | None:
         """What asking about a finished shard came to; `None` where it is missing, or not as it was written."""
