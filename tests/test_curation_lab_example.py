@@ -195,12 +195,11 @@ def test_a_quick_lab_ends_with_tables_and_goes_on_from_what_is_there(tmp_path: P
     assert (folder / "curves.png").stat().st_size > 10_000
     runs = sorted(folder.glob("cues_*/runs/*.json"))
     assert len(runs) == 2 * len(arms)
-    times = {path.name: path.stat().st_mtime for path in runs}
+    times = {path: path.stat().st_mtime for path in runs}
     lost = runs[3]
     before = {key: value for key, value in json.loads(lost.read_text()).items() if key != "seconds"}
     lost.unlink()
     subprocess.run(command, capture_output=True, text=True, check=True, timeout=900)
     again = {key: value for key, value in json.loads(lost.read_text()).items() if key != "seconds"}
     assert again == before
-    changed = [path.name for path in runs if path.stat().st_mtime != times[path.name]]
-    assert changed == [lost.name]
+    assert [path for path in runs if path.stat().st_mtime != times[path]] == [lost]
