@@ -331,6 +331,7 @@ def test_columns_with_other_roles_are_another_question(tmp_path: Path) -> None:
     ]
     dataset, roles = Dataset.from_list(rows), {"question": "q", "options": "o", "answer": "a"}
     first = curate(dataset, columns={**roles, "category": "g"}, work_dir=tmp_path / "work")
+    assert first.work is not None
     first.work.release()
     resumed = curate(dataset, columns={**roles, "group": "g"}, work_dir=tmp_path / "work")
     fresh = curate(dataset, columns={**roles, "group": "g"})
