@@ -159,8 +159,14 @@ def pick_graded_masks(targets: Targets, media: Sequence[MediaFacts | None], mask
 
     Returns:
         `list[Tensor | None]`: Nk times `bool[height, width]`, or `None` for a row that is not graded.
+
+    Raises:
+        `ValueError`: for a mask row without facts.
     """
-    shown = [facts for row in targets.mask_rows.tolist() if (facts := media[row])]
+    rows = targets.mask_rows.tolist()
+    shown = [facts for row in rows if (facts := media[row]) is not None]
+    if len(shown) < len(rows):
+        raise ValueError(f"rows {rows} have masks and nothing tells when their frames are; pass media for all of them")
     masks = pick_sam_masks(targets.masks, targets.mask_seconds, shown)
     if mask_loss != "prompts":
         return masks
