@@ -21,10 +21,7 @@ from tests.task_preference_models import (  # noqa: E402
 from tests.test_task_preference_sam import SIZE, make_sam  # noqa: E402
 from tests.tiny_vlms import FAMILIES  # noqa: E402
 from vidground_hf.task_preference.features import stack_features  # noqa: E402
-from vidground_hf.task_preference.grading import (
-    grade_text,
-    pick_graded_masks,
-)
+from vidground_hf.task_preference.grading import grade_text, pick_graded_masks  # noqa: E402
 from vidground_hf.task_preference.losses import WEIGHTS, grade_boxes, grade_masks, grade_spans  # noqa: E402
 from vidground_hf.task_preference.media_facts import MediaFacts  # noqa: E402
 from vidground_hf.task_preference.targets import Targets  # noqa: E402
