@@ -8,6 +8,7 @@ from __future__ import annotations
 import json
 import random
 from collections.abc import Sequence
+from dataclasses import fields
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -15,11 +16,12 @@ import torch
 from task_preference_lab_arms import Arm, load_base, make_fresh
 from task_preference_lab_scores import BATCH_SIZE, LabCollator, score
 from torch import Tensor, nn
-from torch.nn.functional import interpolate
 
+from vidground_hf.task_preference.answers import size_masks
 from vidground_hf.task_preference.features import VisionFeatures
 from vidground_hf.task_preference.generation import TaskPreferenceAnswer
 from vidground_hf.task_preference.grading import grade_heads
+from vidground_hf.task_preference.mask_conv import MaskOutput
 from vidground_hf.task_preference.media_facts import MediaFacts
 from vidground_hf.task_preference.modeling import TaskPreferenceOutput
 from vidground_hf.task_preference.targets import Targets
@@ -139,8 +141,7 @@ def _answer(model: Any, batch: Seen) -> list[TaskPreferenceAnswer]:
             elif task == "box":
                 found = {"boxes": output.box[k : k + 1] * torch.tensor([facts.width, facts.height] * 2)}
             else:
-                large = interpolate(output.mask.logits[k : k + 1], (facts.height, facts.width), mode="bilinear")
-                is_there = (output.mask.object_logits[k : k + 1] > 0)[..., None, None]
-                found = {"masks": (large > 0) & is_there, "mask_seconds": torch.tensor(facts.times_seconds)}
+                drawn = MaskOutput(*(getattr(output.mask, part.name)[k : k + 1] for part in fields(output.mask)))
+                found = size_masks(drawn, facts, is_sam=False) | {"mask_seconds": torch.tensor(facts.times_seconds)}
             answers[row] = TaskPreferenceAnswer(text="", tasks=(task,), **found)
     return [answers[row] for row in range(len(batch.media))]

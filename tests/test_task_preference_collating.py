@@ -20,8 +20,15 @@ from tests.task_preference_rows import BUDGET, make_collator, make_model, make_t
 from tests.tiny_vlms import FAMILIES  # noqa: E402
 from vidground_hf.media import FrameBudget  # noqa: E402
 from vidground_hf.task_preference.collating import TaskPreferenceCollator  # noqa: E402
+from vidground_hf.task_preference.heads_targets import pick_sam_masks  # noqa: E402
+from vidground_hf.task_preference.media_facts import MediaFacts  # noqa: E402
 from vidground_hf.task_preference.row_media import ShownMedia, read_row_media  # noqa: E402
-from vidground_hf.task_preference.row_targets import make_targets, normalize_spans, read_shown_masks  # noqa: E402
+from vidground_hf.task_preference.row_targets import (  # noqa: E402
+    draw_sam_frame,
+    make_targets,
+    normalize_spans,
+    read_shown_masks,
+)
 from vidground_hf.task_preference.task_rows import BadRowError, TaskRow  # noqa: E402
 from vidground_hf.task_preference.tokens import add_task_tokens  # noqa: E402
 
@@ -262,7 +269,7 @@ def test_a_task_without_a_head_is_rejected() -> None:
         collator(rows)
 
 
-def test_a_sam_gets_the_first_frame_where_masks_are_asked_for() -> None:
+def test_a_sam_gets_one_frame_where_masks_are_asked_for() -> None:
     from transformers import Sam2ImageProcessor
 
     sam = Sam2ImageProcessor(size={"height": 64, "width": 64}, mask_size={"height": 16, "width": 16})
@@ -271,16 +278,45 @@ def test_a_sam_gets_the_first_frame_where_masks_are_asked_for() -> None:
     assert batch["sam_pixel_values"].shape == (2, 3, 64, 64)
     media = read_row_media(rows[2], BUDGET)
     assert media is not None
-    wanted = sam(images=[media.data[0]], return_tensors="pt")["pixel_values"]
-    assert torch.equal(batch["sam_pixel_values"][:1], wanted)
+    assert batch["media"][1] is None
+    place = batch["media"][0].sam_frame
+    wanted = sam(images=[media.data[place], media.data[0]], return_tensors="pt")["pixel_values"]
+    assert torch.equal(batch["sam_pixel_values"][0], wanted[0])
     assert "sam_pixel_values" not in collator(rows[:2])
     prompts = collator.collate_prompts([rows[0], rows[-1]])  # any head may be called
+    assert torch.equal(prompts["sam_pixel_values"][0], wanted[1])  # the first one to answer with
+    assert prompts["media"][0].sam_frame == 0
     assert len(prompts["sam_pixel_values"]) == 2
     clip, none = prompts["sam_clips"]
     assert none is None
     assert np.array_equal(clip.frames, media.data)
     assert clip.times_seconds.tolist() == media.frame_seconds.tolist()
     assert "sam_clips" not in load_collator("internvl").collate_prompts(rows[:1])
+
+
+def test_the_frame_of_a_sam_is_any_that_is_annotated_and_the_same_again() -> None:
+    row = next(row for row in make_task_rows() if row.task == "mask")
+    seen = next(filter(None, row.masks))
+    media = make_media(4, 4.0)  # shown at 0.5, 1.5, 2.5 and 3.5 s
+    rows = [replace(row, id=str(k), masks=(seen,) * 3, mask_seconds=(1.4, 2.9, 3.5)) for k in range(60)]
+    drawn = [draw_sam_frame(one, media, 0) for one in rows]
+    assert set(drawn) == {1, 2, 3}
+    assert min(drawn.count(place) for place in (1, 2, 3)) >= 10
+    assert drawn == [draw_sam_frame(one, media, 0) for one in rows]
+    assert drawn != [draw_sam_frame(one, media, 1) for one in rows]
+    for one, place in zip(rows, drawn, strict=True):
+        masks, seconds = read_shown_masks(one, media)
+        facts = MediaFacts(times_seconds=tuple(media.frame_seconds), duration_seconds=4.0, height=4, width=6)
+        given = [torch.from_numpy(masks)], [torch.from_numpy(seconds).float()]
+        assert pick_sam_masks(*given, [replace(facts, sam_frame=place)]) != [None]
+        assert pick_sam_masks(*given, [facts]) == [None]
+    with pytest.raises(BadRowError, match=re.escape("row '0': none of its 1 annotated frames is near one of the 4")):
+        draw_sam_frame(replace(rows[0], masks=(seen,), mask_seconds=(9.0,), duration_seconds=None), media, 0)
+
+
+def test_a_frame_that_is_not_there_is_refused() -> None:
+    with pytest.raises(ValueError, match=re.escape("sam_frame = 2 is none of the 2 frames; pass the place of one")):
+        MediaFacts(times_seconds=(0.5, 1.5), duration_seconds=2.0, height=4, width=6, sam_frame=2)
 
 
 def test_clips_of_other_lengths_are_refused_where_the_model_takes_one() -> None:

@@ -8,11 +8,11 @@ torch = pytest.importorskip("torch", reason="task preference runs on torch; pip 
 
 from vidground_hf.task_preference.features import VisionFeatures, encode_waves, stack_features  # noqa: E402
 from vidground_hf.task_preference.heads_targets import (  # noqa: E402
-    fit_first_masks,
     fit_masks,
     fit_saliency,
+    fit_sam_masks,
     mark_spans,
-    pick_first_masks,
+    pick_sam_masks,
 )
 from vidground_hf.task_preference.media_facts import MediaFacts  # noqa: E402
 
@@ -153,14 +153,14 @@ def test_the_first_frame_has_the_label_near_it_or_none(
 ) -> None:
     facts = MediaFacts(times_seconds=times, duration_seconds=duration, height=2, width=2)
     masks = torch.arange(len(labels))[:, None, None].expand(-1, 2, 2)
-    (found,) = pick_first_masks([masks], [torch.tensor(labels)], [facts])
+    (found,) = pick_sam_masks([masks], [torch.tensor(labels)], [facts])
     assert (None if found is None else int(found[0, 0])) == picked
 
 
 def test_masks_of_first_frames_have_the_pixels_of_a_sam() -> None:
     picture = torch.tensor([[True, True, False, False], [True, False, False, False]])
     is_valid = torch.ones(3, 1, 1, 2, dtype=torch.bool)
-    fitted = fit_first_masks([picture, None, torch.zeros(5, 3, dtype=torch.bool)], is_valid)
+    fitted = fit_sam_masks([picture, None, torch.zeros(5, 3, dtype=torch.bool)], is_valid)
     assert fitted.targets[:, 0, 0].tolist() == [[0.75, 0.0], [0.0, 0.0], [0.0, 0.0]]
     assert fitted.has_object[:, 0].tolist() == [True, False, False]
     assert fitted.is_scored[:, 0].tolist() == [True, False, True]

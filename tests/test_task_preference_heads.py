@@ -18,6 +18,7 @@ from vidground_hf.task_preference.heads import (  # noqa: E402
     init_head_weights,
 )
 from vidground_hf.task_preference.heads_layers import Attention, OutputLinear  # noqa: E402
+from vidground_hf.task_preference.heads_region import _find_corners  # noqa: E402
 from vidground_hf.task_preference.heads_targets import mark_spans  # noqa: E402
 from vidground_hf.task_preference.losses import (  # noqa: E402
     WEIGHTS,
@@ -63,7 +64,7 @@ def test_outputs_have_their_shapes() -> None:
     assert (out.spans.shape, out.logits.shape, out.saliency.shape) == ((3, 8, 5, 2), (3, 8, 5), (8, 7))
     assert RegionHead(STATE, DEPTH, width=WIDTH)(states, features).boxes.shape == (8, 4)
     masks = ConvMaskHead(STATE, DEPTH, width=WIDTH, upsampling=2)(states, features)
-    assert (masks.logits.shape, masks.object_logits.shape, masks.iou.shape) == ((8, 7, 10, 10), (8, 7), (8, 7))
+    assert (masks.logits.shape, masks.object_logits.shape, masks.iou_logits.shape) == ((8, 7, 10, 10), (8, 7), (8, 7))
     assert torch.equal(masks.is_valid, features.is_valid.repeat_interleave(2, 2).repeat_interleave(2, 3))
 
 
@@ -154,11 +155,10 @@ def test_what_judges_a_box_does_not_bend_it() -> None:
     states, features = make_rows(SHAPES)
     head = seed_head("vision")
     found = head(states, features)
-    assert ((found.iou > 0) & (found.iou < 1)).all()
-    found.iou.sum().backward()
+    found.iou_logits.sum().backward()
     trained = {key.split(".")[0] for key, weight in head.named_parameters() if weight.grad is not None}
     assert trained == {"judge"}
-    assert seed_head("state")(states, features).iou is None
+    assert seed_head("state")(states, features).iou_logits is None
 
 
 @pytest.mark.parametrize("name", HEADS)
@@ -360,3 +360,66 @@ def test_a_reach_is_counted_in_cells_and_ends_at_the_edge() -> None:
         torch.testing.assert_close(boxes[0], torch.tensor(edges))
         boxes.sum().backward()
     assert all(torch.isfinite(p.grad).all() for p in head.parameters() if p.grad is not None)
+
+
+@pytest.mark.parametrize(
+    ("shape", "wanted"),
+    [
+        ((1, 1, 1), [0.0, 0.0, 1.0, 1.0]),
+        ((1, 1, 1), [0.49, 0.48, 0.52, 0.51]),
+        ((1, 1, 6), [0.0, 0.0, 1.0, 1.0]),
+        ((1, 1, 6), [0.9, 0.4, 1.0, 0.6]),
+        ((3, 4, 5), [0.0, 0.0, 1.0, 1.0]),
+        ((3, 4, 5), [0.0, 0.0, 0.2, 0.25]),
+        ((3, 4, 5), [0.8, 0.8, 1.0, 1.0]),
+        ((3, 4, 5), [0.0, 0.3, 1.0, 0.4]),
+        ((3, 4, 5), [0.48, 0.36, 0.52, 0.39]),
+    ],
+)
+def test_boxes_of_any_size_and_place_can_be_told(shape: tuple[int, int, int], wanted: list[float]) -> None:
+    """By the cell that is nearest to the middle of the box, and inside it."""
+    middle = torch.tensor([(wanted[0] + wanted[2]) / 2, (wanted[1] + wanted[3]) / 2])
+    features = make_rows([shape, (4, 7, 7)])[1].select(torch.tensor([0]))  # padded
+    places = features.positions()[..., :2].flatten(1, 3)
+    is_valid = features.is_valid.flatten(1)[0]
+    nearest = int((places[0] - middle).norm(dim=-1).masked_fill(~is_valid, 9.0).argmin())
+    place = places[:, [nearest]]
+    target = torch.tensor([wanted])
+    reach = torch.zeros(1, 1, 4, requires_grad=True)
+    optimizer = torch.optim.Adam([reach], lr=0.1)
+    for _ in range(300):
+        optimizer.zero_grad()
+        found = _find_corners(place, reach, features.is_valid)[:, 0]
+        sum(WEIGHTS[name] * term for name, term in grade_boxes(found, target).items()).backward()  # type: ignore[union-attr]
+        assert reach.grad is not None
+        assert reach.grad.isfinite().all()
+        optimizer.step()
+    assert box_iou(found.detach().numpy(), target.numpy())[0] > 0.95
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16, torch.float16])
+@pytest.mark.parametrize("value", [-1e4, -100.0, -20.0, 0.0, 5.9, 6.1, 100.0, 6e4])
+def test_corners_and_their_gradients_are_finite_whatever_the_reach(dtype: torch.dtype, value: float) -> None:
+    features = make_rows([(1, 1, 1), (3, 9, 2), (2, 1, 7)])[1]
+    reach = torch.full((*features.is_valid.flatten(1).shape, 4), value, dtype=dtype, requires_grad=True)
+    corners = _find_corners(features.positions()[..., :2].flatten(1, 3), reach.float(), features.is_valid)
+    assert corners.dtype == torch.float32
+    assert ((corners >= 0) & (corners <= 1)).all()
+    assert (corners[..., :2] <= corners[..., 2:]).all()
+    (corners * torch.randn(corners.shape)).sum().backward()
+    assert reach.grad is not None
+    assert reach.grad.isfinite().all()
+
+
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
+def test_gradients_of_a_region_head_in_half_precision_are_finite(dtype: torch.dtype) -> None:
+    states, features = make_rows(SHAPES)
+    head = seed_head("vision").to(dtype)
+    found = head(10 * states, features)
+    targets = torch.tensor(
+        [[0.0, 0.0, 1.0, 1.0], [0.0, 0.0, 0.1, 0.1], [0.9, 0.9, 1.0, 1.0], [0.4, 0.4, 0.5, 0.6]] * 2
+    )
+    sum(grade_boxes(found.boxes, targets, found.iou_logits).values()).backward()  # type: ignore[union-attr]
+    for key, weight in head.named_parameters():
+        assert weight.grad is not None, key
+        assert weight.grad.isfinite().all(), key

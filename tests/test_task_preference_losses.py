@@ -11,6 +11,7 @@ torch = pytest.importorskip("torch", reason="task preference runs on torch; pip 
 ops = pytest.importorskip("torchvision", reason="compares with it; pip install 'vidground-hf[models]'").ops
 
 from torch import Generator, Tensor  # noqa: E402
+from torch.distributions import Bernoulli, kl_divergence  # noqa: E402
 from torch.nn import functional  # noqa: E402
 
 from vidground_hf.task_preference.heads_temporal import TemporalOutput  # noqa: E402
@@ -28,6 +29,7 @@ from vidground_hf.task_preference.losses import (  # noqa: E402
     grade_saliency,
     grade_spans,
 )
+from vidground_hf.task_preference.losses_terms import find_surprise  # noqa: E402
 from vidground_hf.task_preference.mask_conv import MaskOutput  # noqa: E402
 
 SEEDS = st.integers(0, 10**6)
@@ -38,12 +40,12 @@ def draw_boxes(generator: Generator, count: int) -> Tensor:
     return torch.cat([sides[:, 0], sides[:, 1]], dim=1)
 
 
-def make_masks(logits: Tensor, *, object_logits: Tensor | None = None, iou: Tensor | None = None) -> MaskOutput:
+def make_masks(logits: Tensor, *, object_logits: Tensor | None = None, iou_logits: Tensor | None = None) -> MaskOutput:
     frames = torch.zeros(logits.shape[:2])
     return MaskOutput(
         logits,
         frames if object_logits is None else object_logits,
-        frames if iou is None else iou,
+        frames if iou_logits is None else iou_logits,
         torch.ones_like(logits, dtype=torch.bool),
     )
 
@@ -146,10 +148,11 @@ def test_mismatched_clips_are_pushed_down() -> None:
 def test_boxes_are_graded_as_torchvision_does(seed: int) -> None:
     generator = torch.Generator().manual_seed(seed)
     boxes, targets = draw_boxes(generator, 6), draw_boxes(generator, 6)
-    said = torch.rand(6, generator=generator)
+    said = torch.randn(6, generator=generator)
     terms = grade_boxes(boxes, targets, said)
-    errors = (said - ops.box_iou(boxes, targets).diagonal()).abs()
-    assert terms["box_iou"].item() == pytest.approx(errors.mean().item(), abs=1e-4)
+    iou = ops.box_iou(boxes, targets).diagonal()
+    surprise = kl_divergence(Bernoulli(probs=iou), Bernoulli(logits=said))
+    assert terms["box_iou"].item() == pytest.approx(surprise.mean().item(), abs=1e-4)
     wanted = ops.generalized_box_iou_loss(boxes, targets, reduction="mean")
     assert terms["box_giou"].item() == pytest.approx(wanted.item(), abs=1e-4)
     assert terms["box_l1"].item() == pytest.approx(functional.l1_loss(boxes, targets).item(), abs=1e-6)
@@ -188,7 +191,7 @@ def test_masks_are_graded_by_hand() -> None:
     logits = torch.tensor([[[[0.0, 2.0], [-1.0, 3.0]]]])
     targets = torch.tensor([[[[1.0, 1.0], [0.0, 0.0]]]])
     shown = torch.ones(1, 1, dtype=torch.bool)
-    output = make_masks(logits, object_logits=torch.tensor([[-1.0]]), iou=torch.tensor([[0.9]]))
+    output = make_masks(logits, object_logits=torch.tensor([[-1.0]]), iou_logits=torch.tensor([[0.9]]).logit())
     terms = grade_masks(output, targets, shown, shown)
     share = [1 / (1 + math.exp(-value)) for value in (0.0, 2.0, -1.0, 3.0)]
     entropy = -(math.log(share[0]) + math.log(share[1]) + math.log(1 - share[2]) + math.log(1 - share[3])) / 4
@@ -196,7 +199,8 @@ def test_masks_are_graded_by_hand() -> None:
     assert terms["mask_dice"].item() == pytest.approx(
         1 - (2 * (share[0] + share[1]) + 1) / (sum(share) + 2 + 1), rel=1e-5
     )
-    assert terms["mask_iou"].item() == pytest.approx(0.9 - 1 / 3, rel=1e-5)
+    surprise = math.log(1 / 3 / 0.9) / 3 + math.log(2 / 3 / 0.1) * 2 / 3
+    assert terms["mask_iou"].item() == pytest.approx(surprise, rel=1e-5)
     assert terms["mask_object"].item() == pytest.approx(math.log1p(math.exp(1.0)), rel=1e-5)
 
 
@@ -218,11 +222,11 @@ def test_padded_pixels_do_not_count(seed: int) -> None:
     logits = torch.randn(2, 3, 4, 5, generator=generator)
     targets = torch.rand(2, 3, 4, 5, generator=generator)
     everywhere = torch.ones(2, 3, dtype=torch.bool)
-    small = make_masks(logits, iou=torch.full((2, 3), 0.3))
+    small = make_masks(logits, iou_logits=torch.full((2, 3), 0.3))
     large = MaskOutput(
         functional.pad(logits, (0, 2, 0, 1), value=5.0),
         small.object_logits,
-        small.iou,
+        small.iou_logits,
         functional.pad(small.is_valid, (0, 2, 0, 1)),
     )
     wanted = grade_masks(small, targets, everywhere, everywhere)
@@ -233,8 +237,15 @@ def test_padded_pixels_do_not_count(seed: int) -> None:
 
 def test_an_empty_mask_of_an_empty_target_fits() -> None:
     shown = torch.ones(1, 1, dtype=torch.bool)
-    output = make_masks(-torch.ones(1, 1, 2, 2), iou=torch.ones(1, 1))
-    assert grade_masks(output, torch.zeros(1, 1, 2, 2), shown, shown)["mask_iou"].item() == 0
+    output = make_masks(-torch.ones(1, 1, 2, 2), iou_logits=torch.full((1, 1), 99.0))
+    assert grade_masks(output, torch.zeros(1, 1, 2, 2), shown, shown)["mask_iou"].item() == pytest.approx(0, abs=1e-9)
+
+
+def test_nothing_drawn_of_an_object_smaller_than_a_cell_does_not_fit() -> None:
+    shown = torch.ones(1, 1, dtype=torch.bool)
+    output = make_masks(-torch.ones(1, 1, 2, 2), iou_logits=torch.full((1, 1), -99.0))
+    targets = torch.tensor([[[[0.3, 0.0], [0.0, 0.0]]]])
+    assert grade_masks(output, targets, shown, shown)["mask_iou"].item() == pytest.approx(0, abs=1e-9)
 
 
 def test_prompts_are_graded_by_their_mean_distance() -> None:
@@ -247,6 +258,40 @@ def test_what_a_head_expects_of_a_box_does_not_move_it() -> None:
     grade_boxes(boxes, torch.tensor([[0.0, 0.0, 1.0, 1.0]] * 3), said)["box_iou"].backward()
     assert boxes.grad is None
     assert said.grad is not None
+
+
+@given(said=st.floats(-120, 120), iou=st.floats(0, 1))
+def test_the_slope_of_a_judgement_is_its_error(said: float, iou: float) -> None:
+    logit = torch.tensor(said, requires_grad=True)
+    surprise = find_surprise(logit, torch.tensor(iou))
+    surprise.backward()
+    share = 1 / (1 + math.exp(-said))
+    assert surprise.item() >= -1e-4
+    assert logit.grad is not None
+    assert logit.grad.item() == pytest.approx(share - iou, abs=1e-6)
+    costs = [max(x, 0.0) + math.log1p(math.exp(-abs(x))) for x in (-said, said)]  # of being 1, and of being 0
+    left = sum(part * math.log(part) for part in (iou, 1 - iou) if part > 0)
+    assert surprise.item() == pytest.approx(iou * costs[0] + (1 - iou) * costs[1] + left, rel=1e-4, abs=1e-4)
+
+
+def test_a_right_judgement_costs_nothing_and_a_ratio_above_1_is_1() -> None:
+    iou = torch.tensor([0.25, 0.5, 0.9])
+    torch.testing.assert_close(find_surprise(iou.logit(), iou), torch.zeros(3), atol=1e-6, rtol=0)
+    assert find_surprise(torch.tensor(30.0), torch.tensor(1.0 + 2**-20)).item() == pytest.approx(0, abs=1e-6)
+
+
+@pytest.mark.parametrize("start", [-20.0, 20.0])
+def test_a_head_that_is_sure_of_the_wrong_judgement_comes_back(start: float) -> None:
+    """L1 behind the sigmoid stays where it is: its slope is 2e-9 there."""
+    iou = torch.tensor([0.2, 0.6, 0.95])
+    learned, stuck = (torch.full((3,), start, requires_grad=True) for _ in range(2))
+    optimizer = torch.optim.Adam([learned, stuck], lr=0.3, eps=1e-3)
+    for _ in range(300):
+        optimizer.zero_grad()
+        (find_surprise(learned, iou).sum() + (stuck.sigmoid() - iou).abs().sum()).backward()
+        optimizer.step()
+    torch.testing.assert_close(learned.detach().sigmoid(), iou, atol=0.02, rtol=0)
+    assert (stuck.detach() - start).abs().max() < 1
 
 
 def test_everything_is_graded_in_full_precision() -> None:

@@ -21,7 +21,7 @@ from tests.task_preference_models import (  # noqa: E402
 from tests.test_task_preference_sam import SIZE, make_sam  # noqa: E402
 from tests.tiny_vlms import FAMILIES  # noqa: E402
 from vidground_hf.task_preference.features import stack_features  # noqa: E402
-from vidground_hf.task_preference.grading import grade_text  # noqa: E402
+from vidground_hf.task_preference.grading import grade_text, pick_graded_masks  # noqa: E402
 from vidground_hf.task_preference.losses import WEIGHTS, grade_boxes, grade_masks, grade_spans  # noqa: E402
 from vidground_hf.task_preference.media_facts import MediaFacts  # noqa: E402
 from vidground_hf.task_preference.targets import Targets  # noqa: E402
@@ -429,3 +429,5 @@ def test_times_of_a_sam_s_frame_must_be_known() -> None:
     for media in (None, [None]):
         with pytest.raises(ValueError, match=re.escape("rows [0] have targets and nothing tells when their frames")):
             model(**batch | {"media": media}, targets=targets)
+    with pytest.raises(ValueError, match=re.escape("rows [0] have masks and nothing tells when their frames are")):
+        pick_graded_masks(targets, [None], "bce")

@@ -224,7 +224,7 @@ def test_an_object_is_followed_from_its_key_frame_both_ways(monkeypatch: pytest.
     key_logits = torch.full_like(drawn.logits[:1], -3.0)
     key_logits[..., 4:12, 2:6] = 3.0
     logits = drawn.logits.index_copy(0, torch.tensor([2]), key_logits)
-    fixed = type(drawn)(logits, scores, drawn.iou, drawn.is_valid)
+    fixed = type(drawn)(logits, scores, drawn.iou_logits, drawn.is_valid)
     asked = []
 
     def answer(states: Tensor, shown: Tensor) -> Any:

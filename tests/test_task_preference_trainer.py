@@ -17,6 +17,7 @@ from transformers import TrainingArguments  # noqa: E402
 
 from tests.task_preference_rows import make_collator, make_model, make_task_rows  # noqa: E402
 from tests.tiny_vlms import FAMILIES  # noqa: E402
+from vidground_hf.task_preference import collating  # noqa: E402
 from vidground_hf.task_preference.adapters_lora import add_lora  # noqa: E402
 from vidground_hf.task_preference.trainer import (  # noqa: E402
     COUNTED,
@@ -330,7 +331,10 @@ def make_sam_trainer(folder: Path, mask_loss: str, **settings: Any) -> tuple[Any
 
 
 @pytest.mark.parametrize(("mask_loss", "term"), [("bce", "mask_bce"), ("prompts", "prompt_l1")])
-def test_a_row_that_a_sam_is_not_graded_on_does_not_count(mask_loss: str, term: str, tmp_path: Path) -> None:
+def test_a_row_that_a_sam_is_not_graded_on_does_not_count(
+    mask_loss: str, term: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(collating, "draw_sam_frame", lambda row, shown, seed: 0)
     trainer, rows = make_sam_trainer(tmp_path, mask_loss, per_device_train_batch_size=1, gradient_accumulation_steps=2)
     both = trainer.data_collator(rows)
     assert both["targets"].counts["mask"] == 2
@@ -342,6 +346,16 @@ def test_a_row_that_a_sam_is_not_graded_on_does_not_count(mask_loss: str, term: 
     trainer.train()
     assert trainer.state.log_history[0][f"loss_{term}"] == pytest.approx(alone, rel=1e-4)
     assert trainer._step_counts.tolist()[COUNTED.index("mask")] == 1
+
+
+@pytest.mark.parametrize("mask_loss", ["bce", "prompts"])
+def test_a_sam_is_graded_on_rows_whose_object_comes_late(mask_loss: str, tmp_path: Path) -> None:
+    trainer, rows = make_sam_trainer(tmp_path, mask_loss)
+    batch = trainer.data_collator(rows[1:])
+    assert count_labels(batch, mask_loss)[COUNTED.index("mask")] == 1
+    with torch.no_grad():
+        losses = trainer.model(**batch).losses
+    assert losses["prompt_l1" if mask_loss == "prompts" else "mask_dice"] > 0
 
 
 def test_wrong_shares_are_told_before_training(tmp_path: Path) -> None:

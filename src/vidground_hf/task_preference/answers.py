@@ -99,37 +99,54 @@ def read_box(
     """The boxes of one row; arguments as of `read_moment`."""
     size = torch.tensor([facts.width, facts.height] * 2, dtype=torch.float32)
     answer = {"boxes": outputs["box"][own].float().cpu().clamp(0, 1) * size}
-    scores = outputs["box_scores"]
-    return answer if scores is None else answer | {"box_scores": scores[own].float().cpu()}
+    logits = outputs["box_iou_logits"]
+    return answer if logits is None else answer | {"box_scores": logits[own].sigmoid().cpu()}
 
 
 def read_mask(
     outputs: Mapping[str, Any], own: Tensor, shown: VisionFeatures, facts: MediaFacts, row: int
 ) -> dict[str, Any]:
     """The masks of one row; arguments as of `read_moment`."""
-    found: MaskOutput = outputs["mask"]
-    parts = MaskOutput(found.logits[own], found.object_logits[own], found.iou[own], found.is_valid[own])
-    masks = size_masks(parts, facts)
+    masks = size_masks(_select_masks(outputs["mask"], own), facts, is_sam=False)
     return masks | {"mask_seconds": shown.times_seconds[row, : masks["masks"].shape[1]].float().cpu()}
 
 
-def read_first_mask(
+def read_sam_mask(
     outputs: Mapping[str, Any], own: Tensor, shown: VisionFeatures, facts: MediaFacts, row: int
 ) -> dict[str, Any]:
-    """The same of a SAM, which draws the first frame alone, whatever the model's own patches are of."""
-    return read_mask(outputs, own, shown, facts, row) | {"mask_seconds": torch.tensor(facts.times_seconds[:1])}
+    """The same of a SAM, which draws one frame alone, whatever the model's own patches are of."""
+    masks = size_masks(_select_masks(outputs["mask"], own), facts, is_sam=True)
+    return masks | {"mask_seconds": torch.tensor([facts.times_seconds[facts.sam_frame]])}
 
 
-def size_masks(found: MaskOutput, facts: MediaFacts) -> dict[str, Any]:
-    """The masks of the requests of one row in pixels, and what the head thinks of them."""
+def _select_masks(found: MaskOutput, own: Tensor) -> MaskOutput:
+    return MaskOutput(found.logits[own], found.object_logits[own], found.iou_logits[own], found.is_valid[own])
+
+
+def size_masks(found: MaskOutput, facts: MediaFacts, *, is_sam: bool) -> dict[str, Any]:
+    """The masks of the requests of one row in pixels, and what the head thinks of them.
+
+    The light head is taught how much of each cell is the object (`heads_targets.fit_masks`), and such shares are what
+    lies on a line between two cells; of logits, the surer cell would take pixels that are its neighbour's. A SAM was
+    trained on interpolated logits by its makers, and is read as they do.
+
+    Args:
+        found (`MaskOutput`): of the requests of one row.
+        facts (`MediaFacts`): of the row.
+        is_sam (`bool`): whether a SAM drew them.
+
+    Returns:
+        `dict[str, Tensor]`: attributes of `TaskPreferenceAnswer`, without times.
+    """
     is_valid = found.is_valid[0]
     frames = is_valid.flatten(1).any(1)
     height, width = int(is_valid.any(2).any(0).sum()), int(is_valid.any(1).any(0).sum())
     logits = found.logits[:, frames, :height, :width]
-    large = functional.interpolate(logits, (facts.height, facts.width), mode="bilinear")
+    drawn, least = (logits, 0.0) if is_sam else (logits.sigmoid(), 0.5)
+    large = functional.interpolate(drawn, (facts.height, facts.width), mode="bilinear", align_corners=False)
     objects = found.object_logits[:, frames]
     return {
-        "masks": ((large > 0) & (objects > 0)[..., None, None]).cpu(),
+        "masks": ((large > least) & (objects > 0)[..., None, None]).cpu(),
         "mask_scores": objects.sigmoid().float().cpu(),
         "mask_ious": found.iou[:, frames].float().cpu(),
     }

@@ -15,10 +15,17 @@ import torch
 from vidground_hf.media import FrameBudget
 from vidground_hf.task_preference.configuration import TASKS
 from vidground_hf.task_preference.mask_video import MaskClip
+from vidground_hf.task_preference.media_facts import MediaFacts
 from vidground_hf.task_preference.row_encoding import EncodedRow, encode_row, join_rows
 from vidground_hf.task_preference.row_features import read_features
 from vidground_hf.task_preference.row_media import ShownMedia, read_row_media
-from vidground_hf.task_preference.row_targets import make_targets, normalize_box, normalize_spans, read_shown_masks
+from vidground_hf.task_preference.row_targets import (
+    draw_sam_frame,
+    make_targets,
+    normalize_box,
+    normalize_spans,
+    read_shown_masks,
+)
 from vidground_hf.task_preference.row_text import write_box, write_masks, write_spans
 from vidground_hf.task_preference.task_rows import TaskRow
 from vidground_hf.task_preference.templates import Wording, ask_question, word_answer
@@ -44,8 +51,9 @@ class TaskPreferenceCollator:
         wording (`str`, *optional*, defaults to `"train"`): or `"held_out"`, for evaluation.
         seed (`int`, *optional*, defaults to 0): of the wordings.
         sam_processor (`BaseImageProcessor`, *optional*): of the SAM that draws masks, where the model has one; it gets
-            the first frame that is shown, as large as the budget has it. For generation all of them go along
-            (`sam_clips`), for a `MaskFollower`.
+            one frame of those that are shown, as large as the budget has it: in training one with an annotation, drawn
+            by seed and row, and for generation the first. There all of them go along (`sam_clips`), for a
+            `MaskFollower`.
         is_blind (`bool`, *optional*, defaults to `False`): shows grey frames in the place of all others, and zeros
             in that of precomputed features, for what a model answers that does not look.
 
@@ -107,7 +115,9 @@ class TaskPreferenceCollator:
         if self.answers == "text":
             return batch
         has_masks = any(row.task == "mask" for row in made)
-        return batch | {"targets": make_targets(made, media)} | self._prepare_for_heads(made, media, has_masks)
+        if self.sam_processor is not None and has_masks:
+            batch["media"] = [self._draw_sam_frame(*one) for one in zip(made, media, batch["media"], strict=True)]
+        return batch | {"targets": make_targets(made, media)} | self._prepare_for_heads(made, media, batch, has_masks)
 
     def collate_prompts(self, rows: Sequence[TaskRow | Mapping[str, Any]]) -> dict[str, Any]:
         """Makes a batch for generation: the questions alone, padded on the left.
@@ -126,7 +136,8 @@ class TaskPreferenceCollator:
         media = [self._read_media(row) for row in made]
         encoded = [self._encode(row, None, shown) for row, shown in zip(made, media, strict=True)]
         # Whatever is asked, the model may call any head.
-        batch = self._join(encoded, "left") | self._prepare_for_heads(made, media, has_masks=True)
+        batch = self._join(encoded, "left")
+        batch |= self._prepare_for_heads(made, media, batch, has_masks=True)
         if self.sam_processor is not None:
             batch["sam_clips"] = [
                 MaskClip(shown.data, shown.frame_seconds) if shown is not None and shown.is_video else None
@@ -149,8 +160,17 @@ class TaskPreferenceCollator:
         pad_id = tokenizer.eos_token_id if tokenizer.pad_token_id is None else tokenizer.pad_token_id
         return join_rows(encoded, pad_id=pad_id, padding_side=padding_side)
 
+    def _draw_sam_frame(self, row: TaskRow, shown: ShownMedia | None, facts: MediaFacts | None) -> MediaFacts | None:
+        if row.task != "mask" or shown is None or facts is None:
+            return facts
+        return replace(facts, sam_frame=draw_sam_frame(row, shown, self.seed))
+
     def _prepare_for_heads(
-        self, rows: Sequence[TaskRow], media: Sequence[ShownMedia | None], has_masks: bool
+        self,
+        rows: Sequence[TaskRow],
+        media: Sequence[ShownMedia | None],
+        batch: Mapping[str, Any],
+        has_masks: bool,
     ) -> dict[str, Any]:
         """What heads look at beside the model's own features."""
         found: dict[str, Any] = {}
@@ -160,7 +180,10 @@ class TaskPreferenceCollator:
             found["features"] = replace(features, grid=grid)
         if self.sam_processor is not None and has_masks:
             blank = np.zeros((1, 1, 3), np.uint8)  # of rows that show nothing
-            frames = [blank if shown is None else shown.data[0] for shown in media]
+            frames = [
+                blank if shown is None else shown.data[facts.sam_frame]
+                for shown, facts in zip(media, batch["media"], strict=True)
+            ]
             found["sam_pixel_values"] = self.sam_processor(images=frames, return_tensors="pt")["pixel_values"]
         return found
 

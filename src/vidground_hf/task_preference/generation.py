@@ -17,9 +17,9 @@ from transformers import LogitsProcessorList
 from vidground_hf.task_preference.answers import (
     TaskPreferenceAnswer,
     read_box,
-    read_first_mask,
     read_mask,
     read_moment,
+    read_sam_mask,
     size_masks,
 )
 from vidground_hf.task_preference.features import VisionFeatures
@@ -96,14 +96,16 @@ def write_answers(
         for row, columns in followed.items():
             head: Any = model.heads["mask"]
             found = mask_follower.follow(head, written.states[row, columns], clips[row])
-            masks = size_masks(found, facts[row]) | {"mask_seconds": torch.tensor(clips[row].times_seconds).float()}
+            masks = size_masks(found, facts[row], is_sam=True) | {
+                "mask_seconds": torch.tensor(clips[row].times_seconds).float()
+            }
             answers[row] = replace(answers[row], **masks)
     if config.sam_config is not None and sam_pixel_values is None:
         del places["mask"]
     rows = {task: place[0] for task, place in places.items()}
     states = {task: written.states[place] for task, place in places.items()}
     outputs = model.run_heads(states, rows, shown, sam_pixel_values)
-    readers = {"moment": read_moment, "box": read_box, "mask": read_first_mask if config.sam_config else read_mask}
+    readers = {"moment": read_moment, "box": read_box, "mask": read_sam_mask if config.sam_config else read_mask}
     for task, asked in rows.items():
         for row in asked.unique().tolist():
             own = (asked == row).nonzero()[:, 0]

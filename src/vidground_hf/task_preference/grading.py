@@ -16,11 +16,11 @@ from torch.nn import functional
 from vidground_hf.task_preference.features import VisionFeatures
 from vidground_hf.task_preference.heads_targets import (
     SaliencyTargets,
-    fit_first_masks,
     fit_masks,
     fit_saliency,
+    fit_sam_masks,
     mark_spans,
-    pick_first_masks,
+    pick_sam_masks,
 )
 from vidground_hf.task_preference.losses import (
     grade_boxes,
@@ -94,12 +94,12 @@ def grade_heads(
     if output.moment is not None:
         terms |= _grade_moments(heads["moment"], output, targets, _select(shown["moment"], targets.moment_rows))
     if output.box is not None:
-        terms |= grade_boxes(output.box, targets.boxes, output.box_scores)
+        terms |= grade_boxes(output.box, targets.boxes, output.box_iou_logits)
     if output.mask is not None:
         features = _select(shown["mask"], targets.mask_rows)
-        if hasattr(heads["mask"], "sam"):  # draws the first frame that is shown
+        if hasattr(heads["mask"], "sam"):  # draws one frame
             masks = pick_graded_masks(targets, media, mask_loss)
-            terms |= _grade_first_masks(heads["mask"], mask_loss, output, masks)
+            terms |= _grade_sam_masks(heads["mask"], mask_loss, output, masks)
         else:
             wanted = fit_masks(targets.masks, targets.mask_seconds, features, output.mask.is_valid)
             terms |= grade_masks(output.mask, *wanted, pixel_loss=mask_loss)  # type: ignore[arg-type]
@@ -137,11 +137,11 @@ def _fit_ratings(targets: Targets, rated: list[int], features: VisionFeatures) -
     return rows, fit_saliency(ratings, seconds, features.select(rows))  # type: ignore[arg-type]
 
 
-def _grade_first_masks(head: Any, mask_loss: str, output: Any, masks: Sequence[Tensor | None]) -> dict[str, Tensor]:
-    """Grades a SAM, which draws the first frame that is shown: its mask, or its prompt against that of a box."""
+def _grade_sam_masks(head: Any, mask_loss: str, output: Any, masks: Sequence[Tensor | None]) -> dict[str, Tensor]:
+    """Grades a SAM, which draws one frame: its mask, or its prompt against that of a box."""
     found = output.mask
     if mask_loss != "prompts":
-        wanted = fit_first_masks(masks, found.is_valid)
+        wanted = fit_sam_masks(masks, found.is_valid)
         return grade_masks(found, *wanted, pixel_loss=mask_loss)  # type: ignore[arg-type]
     boxes = {row: _norm_box(mask) for row, mask in enumerate(masks) if mask is not None}
     prompts = head.embed_states(output.states["mask"])[list(boxes)]
@@ -150,7 +150,7 @@ def _grade_first_masks(head: Any, mask_loss: str, output: Any, masks: Sequence[T
 
 
 def pick_graded_masks(targets: Targets, media: Sequence[MediaFacts | None], mask_loss: str) -> list[Tensor | None]:
-    """The masks that a SAM is graded with: of the first frame, and for prompts of boxes not empty.
+    """The masks that a SAM is graded with: of the frame it draws, and for prompts of boxes not empty.
 
     Args:
         targets (`Targets`): with Nk mask rows.
@@ -159,9 +159,15 @@ def pick_graded_masks(targets: Targets, media: Sequence[MediaFacts | None], mask
 
     Returns:
         `list[Tensor | None]`: Nk times `bool[height, width]`, or `None` for a row that is not graded.
+
+    Raises:
+        `ValueError`: for a mask row without facts.
     """
-    shown = [facts for row in targets.mask_rows.tolist() if (facts := media[row])]
-    masks = pick_first_masks(targets.masks, targets.mask_seconds, shown)
+    rows = targets.mask_rows.tolist()
+    shown = [facts for row in rows if (facts := media[row]) is not None]
+    if len(shown) < len(rows):
+        raise ValueError(f"rows {rows} have masks and nothing tells when their frames are; pass media for all of them")
+    masks = pick_sam_masks(targets.masks, targets.mask_seconds, shown)
     if mask_loss != "prompts":
         return masks
     return [mask if mask is not None and mask.any() else None for mask in masks]

@@ -79,7 +79,7 @@ def run_heads(
         else:
             found[task] = head(states[task], _select_shown(task, own, shown[task]))
     if "box" in found:
-        found["box"], found["box_scores"] = found["box"].boxes, found["box"].iou
+        found["box"], found["box_iou_logits"] = found["box"].boxes, found["box"].iou_logits
     return found
 
 

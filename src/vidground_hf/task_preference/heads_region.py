@@ -32,12 +32,12 @@ class RegionOutput:
 
     Attributes:
         boxes (`Tensor`): `float32[N, 4]`: left, top, right, bottom; of `"vision"` in [0, 1] and in order.
-        iou (`Tensor`, *optional*): `float32[N]` in [0, 1], how well the head thinks each box fits; `None` of
-            `"state"`, which as published has no such output.
+        iou_logits (`Tensor`, *optional*): `float32[N]`, how well the head thinks each box fits, the logit of its IoU;
+            `None` of `"state"`, which as published has no such output.
     """
 
     boxes: Tensor
-    iou: Tensor | None
+    iou_logits: Tensor | None
 
 
 class RegionHead(nn.Module):
@@ -114,7 +114,7 @@ class RegionHead(nn.Module):
         corners = _find_corners(places.flatten(1, 2), self.reach(cells).float(), features.is_valid)
         # What judges the box must not bend it.
         pooled = (weights[..., None].to(cells.dtype) * cells).sum(1).detach()
-        return RegionOutput((weights[..., None] * corners).sum(1), self.judge(pooled)[:, 0].float().sigmoid())
+        return RegionOutput((weights[..., None] * corners).sum(1), self.judge(pooled)[:, 0].float())
 
 
 def _find_corners(places: Tensor, reach: Tensor, is_valid: Tensor) -> Tensor:

@@ -10,7 +10,6 @@ from typing import NamedTuple
 
 import torch
 from torch import Tensor
-from torch.nn import functional
 
 from vidground_hf.task_preference.features import VisionFeatures
 from vidground_hf.task_preference.media_facts import MediaFacts
@@ -133,22 +132,21 @@ def fit_masks(
         frames, labels = _pair_times(row, times, len(pictures), features)
         picked = pictures.to(targets.device)[labels].float()
         height, width = int(is_valid[row].any(2).any(0).sum()), int(is_valid[row].any(1).any(0).sum())
-        fitted = functional.adaptive_avg_pool2d(picked[:, None], (height, width))[:, 0]
-        targets[row, frames, :height, :width] = fitted
+        targets[row, frames, :height, :width] = _average_areas(picked, height, width)
         has_object[row, frames] = picked.flatten(1).any(1)
         is_scored[row, frames] = True
     return MaskTargets(targets, has_object, is_scored)
 
 
-def pick_first_masks(
+def pick_sam_masks(
     masks: Sequence[Tensor], times_seconds: Sequence[Tensor], media: Sequence[MediaFacts]
 ) -> list[Tensor | None]:
-    """Picks the labelled mask of the first frame that is shown, which is all that a SAM draws.
+    """Picks the labelled mask of the one frame that a SAM draws.
 
     Args:
         masks (`Sequence[Tensor]`): N times `bool[F, height, width]`, of any F from 1 on and any size.
         times_seconds (`Sequence[Tensor]`): N times `float[F]`, rising.
-        media (`Sequence[MediaFacts]`): N, what each row shows.
+        media (`Sequence[MediaFacts]`): N, what each row shows, and which frame of it to a SAM.
 
     Returns:
         `list[Tensor | None]`: N times the mask nearest in time, `bool[height, width]`; `None` where that is nearer to
@@ -156,32 +154,33 @@ def pick_first_masks(
 
     Example:
         >>> facts = MediaFacts(times_seconds=(0.5, 1.5), duration_seconds=2.0, height=1, width=1)
-        >>> pick_first_masks([torch.ones(1, 1, 1)] * 2, [torch.tensor([0.7]), torch.tensor([1.2])], [facts] * 2)
+        >>> pick_sam_masks([torch.ones(1, 1, 1)] * 2, [torch.tensor([0.7]), torch.tensor([1.2])], [facts] * 2)
         [tensor([[1.]]), None]
     """
     picked: list[Tensor | None] = []
     for pictures, times, facts in zip(masks, times_seconds, media, strict=True):
         shown = torch.tensor(facts.times_seconds)
         distances = (shown[:, None] - times.cpu()).abs()
-        label = int(distances[0].argmin())
+        own = distances[facts.sam_frame]
+        label = int(own.argmin())
         half_gap = facts.duration_seconds / len(shown.unique()) / 2
-        is_first = distances[:, label].argmin() == 0 and distances[0, label] <= half_gap + _SLACK_SECONDS
-        picked.append(pictures[label] if is_first else None)
+        is_own = own[label] <= min(float(distances[:, label].min()), half_gap) + _SLACK_SECONDS
+        picked.append(pictures[label] if is_own else None)
     return picked
 
 
-def fit_first_masks(masks: Sequence[Tensor | None], is_valid: Tensor) -> MaskTargets:
-    """Brings the masks of first frames to the pixels of a SAM.
+def fit_sam_masks(masks: Sequence[Tensor | None], is_valid: Tensor) -> MaskTargets:
+    """Brings masks of one frame each to the pixels of a SAM.
 
     Args:
-        masks (`Sequence[Tensor | None]`): N, as `pick_first_masks` gives them.
+        masks (`Sequence[Tensor | None]`): N, as `pick_sam_masks` gives them.
         is_valid (`Tensor`): `bool[N, 1, h, w]`, of the head's output.
 
     Returns:
         Areas averaged; rows with `None` are not scored.
 
     Example:
-        >>> fitted = fit_first_masks([torch.tensor([[True, False]]), None], torch.ones(2, 1, 1, 1, dtype=torch.bool))
+        >>> fitted = fit_sam_masks([torch.tensor([[True, False]]), None], torch.ones(2, 1, 1, 1, dtype=torch.bool))
         >>> fitted.targets.flatten().tolist(), fitted.is_scored.flatten().tolist()
         ([0.5, 0.0], [True, False])
     """
@@ -190,9 +189,29 @@ def fit_first_masks(masks: Sequence[Tensor | None], is_valid: Tensor) -> MaskTar
     height, width = is_valid.shape[2:]
     for row, mask in enumerate(masks):
         if mask is not None:
-            targets[row] = functional.adaptive_avg_pool2d(mask.to(targets)[None], (height, width))
+            targets[row] = _average_areas(mask.to(targets)[None], height, width)
             has_object[row], is_scored[row] = bool(mask.any()), True
     return MaskTargets(targets, has_object, is_scored)
+
+
+def _average_areas(pictures: Tensor, height: int, width: int) -> Tensor:
+    """Means over the areas of a coarser or finer grid, `float32[F, height, width]`; pixels on a line count by share.
+
+    Pooling would take such pixels whole into the cells on both sides, and so blur and move what is drawn.
+    """
+    down, across = (
+        _share_parts(length, parts, pictures.device)
+        for length, parts in zip(pictures.shape[1:], (height, width), strict=True)
+    )
+    return down @ pictures @ across.T
+
+
+def _share_parts(length: int, num_parts: int, device: torch.device) -> Tensor:
+    """The mean over each of equal parts of a line as a sum over its equal pixels, `float32[num_parts, length]`."""
+    parts = torch.arange(num_parts + 1, dtype=torch.float64) * length / num_parts
+    pixels = torch.arange(length + 1, dtype=torch.float64)
+    ends = torch.minimum(parts[1:, None], pixels[1:]) - torch.maximum(parts[:-1, None], pixels[:-1])
+    return (ends.clamp(min=0) * num_parts / length).to(device, torch.float32)
 
 
 def _pair_times(row: int, times: Tensor, num_labels: int, features: VisionFeatures) -> tuple[Tensor, Tensor]:

@@ -22,14 +22,19 @@ class MaskOutput:
     Attributes:
         logits (`Tensor`): `float32[N, T, h, w]`, the object above 0; 0 where padded.
         object_logits (`Tensor`): `float32[N, T]`, whether the object is in the frame.
-        iou (`Tensor`): `float32[N, T]`, how well the head thinks each mask fits; a score in [0, 1].
+        iou_logits (`Tensor`): `float32[N, T]`, how well the head thinks each mask fits.
         is_valid (`Tensor`): `bool[N, T, h, w]`.
     """
 
     logits: Tensor
     object_logits: Tensor
-    iou: Tensor
+    iou_logits: Tensor
     is_valid: Tensor
+
+    @property
+    def iou(self) -> Tensor:
+        """The IoU that the head expects of each mask, `float32[N, T]` in [0, 1]."""
+        return self.iou_logits.sigmoid()
 
 
 class ConvMaskHead(nn.Module):
@@ -90,9 +95,7 @@ class ConvMaskHead(nn.Module):
             picture = functional.gelu(grow(picture))
             is_valid = is_valid.repeat_interleave(2, 1).repeat_interleave(2, 2)
         logits = self.draw(picture)[:, 0].float().masked_fill(~is_valid, 0.0)
-        return MaskOutput(
-            logits.unflatten(0, shape), object_logits, iou_logits.sigmoid(), is_valid.unflatten(0, shape)
-        )
+        return MaskOutput(logits.unflatten(0, shape), object_logits, iou_logits, is_valid.unflatten(0, shape))
 
     def _judge(self, cells: Tensor, state: Tensor, features: VisionFeatures) -> tuple[Tensor, Tensor]:
         """Whether each frame has the object, and how well it is drawn (its logit): two `float32[N, T]`."""

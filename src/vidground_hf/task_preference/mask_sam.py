@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     from transformers import EdgeTamModel, Sam2Model, Sam3TrackerModel
 
 _NUM_PROMPTS = 3  # SAM2 encodes a box as two corners and a token that says "no point"
+_TINY_IOU = 1e-6  # SAM gives shares; at least so far from 0 and 1, for the logit to be finite; our guess
 
 
 class SamMaskHead(nn.Module):
@@ -126,6 +127,5 @@ class SamMaskHead(nn.Module):
             high_resolution_features=fine,
         )
         logits = masks[:, 0].float()
-        return MaskOutput(
-            logits, object_logits[:, 0].float(), iou[:, 0].float(), torch.ones_like(logits, dtype=torch.bool)
-        )
+        iou_logits = iou[:, 0].float().logit(_TINY_IOU)
+        return MaskOutput(logits, object_logits[:, 0].float(), iou_logits, torch.ones_like(logits, dtype=torch.bool))

@@ -74,7 +74,7 @@ class MaskFollower:
         return MaskOutput(
             *(
                 torch.cat([getattr(one, name) for one in found])
-                for name in ("logits", "object_logits", "iou", "is_valid")
+                for name in ("logits", "object_logits", "iou_logits", "is_valid")
             )
         )
 
@@ -101,7 +101,8 @@ def propagate_mask(
         processor (`Sam2VideoProcessor`): of the video model.
 
     Returns:
-        N = 1, T frames. Logits and object scores are the video model's; `iou` is the key frame's, for all frames.
+        N = 1, T frames. Logits and object scores are the video model's; `iou_logits` are the key frame's, for
+        all frames.
 
     Raises:
         ValueError: for no frames, or frames of another size.
@@ -127,8 +128,8 @@ def propagate_mask(
     mask = functional.interpolate(drawn.logits[best : best + 1], size=size, mode="bilinear", align_corners=False) > 0
     processor.process_new_mask_for_video_frame(session, key, [_OBJECT], [mask])
     logits, scores = _follow(session, key, num_frames, video_model)
-    iou = drawn.iou[best].expand(1, num_frames)
-    return MaskOutput(logits[None], scores[None], iou, torch.ones_like(logits[None], dtype=torch.bool))
+    iou_logits = drawn.iou_logits[best].expand(1, num_frames)
+    return MaskOutput(logits[None], scores[None], iou_logits, torch.ones_like(logits[None], dtype=torch.bool))
 
 
 def _follow(session: Any, key: int, num_frames: int, video_model: Any) -> tuple[Tensor, Tensor]:

@@ -21,6 +21,7 @@ class MediaFacts:
         height (`int`): of the video or image in pixels, before the processor resized it; boxes and masks are given in
             these.
         width (`int`): the same.
+        sam_frame (`int`, *optional*, defaults to 0): which of the frames is in `sam_pixel_values`, for a SAM to draw.
 
     Raises:
         `ValueError`: for no frames, or numbers out of range.
@@ -34,6 +35,7 @@ class MediaFacts:
     duration_seconds: float
     height: int
     width: int
+    sam_frame: int = 0
 
     def __post_init__(self) -> None:
         if not self.times_seconds or min(self.times_seconds) < 0 or self.duration_seconds < 0:
@@ -44,6 +46,11 @@ class MediaFacts:
         if min(self.height, self.width) < 1:
             raise ValueError(
                 f"height = {self.height} and width = {self.width} are out of range; pass the size in pixels, from 1 on"
+            )
+        if not 0 <= self.sam_frame < len(self.times_seconds):
+            raise ValueError(
+                f"sam_frame = {self.sam_frame} is none of the {len(self.times_seconds)} frames; pass the place of "
+                "one, from 0 on"
             )
 
     @property

@@ -56,7 +56,7 @@ class TaskPreferenceOutput(ModelOutput):
         rows (`dict[str, Tensor]`): of each task, `int64[N]`: the rows of the batch that they are in.
         moment (`TemporalOutput`, *optional*): of the N moment requests, as `box` and `mask` of theirs; `None` without.
         box (`Tensor`, *optional*): `float32[N, 4]`.
-        box_scores (`Tensor`, *optional*): `float32[N]`, `RegionOutput.iou`; `None` of a head that has none.
+        box_iou_logits (`Tensor`, *optional*): `float32[N]`, of `RegionOutput`; `None` of a head that has none.
         mask (`MaskOutput`, *optional*).
     """
 
@@ -67,7 +67,7 @@ class TaskPreferenceOutput(ModelOutput):
     rows: dict[str, Tensor] | None = None
     moment: TemporalOutput | None = None
     box: Tensor | None = None
-    box_scores: Tensor | None = None
+    box_iou_logits: Tensor | None = None
     mask: MaskOutput | None = None
 
 
@@ -192,8 +192,8 @@ class TaskPreferenceModel(PreTrainedModel):
             targets (`Targets`, *optional*): one for each task token, row by row and in the order of the text.
             media (`Sequence[MediaFacts | None]`, *optional*): B; needed where there are task tokens.
             features (`VisionFeatures`, *optional*): B rows for the temporal head, where it reads precomputed ones.
-            sam_pixel_values (`Tensor`, *optional*): `float[B, 3, S, S]`, by SAM's processor, of the image or the first
-                frame that is shown; needed where a SAM draws masks.
+            sam_pixel_values (`Tensor`, *optional*): `float[B, 3, S, S]`, by SAM's processor, of the image or the frame
+                that `MediaFacts.sam_frame` names; needed where a SAM draws masks.
             inputs: all else that the model's processor gives.
 
         Returns:
@@ -259,7 +259,7 @@ class TaskPreferenceModel(PreTrainedModel):
             sam_pixel_values (`Tensor`, *optional*): `float[B, 3, S, S]`.
 
         Returns:
-            `dict[str, Any]`: of each task that is asked for, what its head gives; of boxes also `box_scores`.
+            `dict[str, Any]`: of each task that is asked for, what its head gives; of boxes also `box_iou_logits`.
 
         Raises:
             `ValueError`: where a head lacks what it needs.

@@ -5,6 +5,7 @@ What a target is called is in `targets.py`; rows were checked when they were mad
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Sequence
 
 import numpy as np
@@ -85,14 +86,7 @@ def read_shown_masks(row: TaskRow, media: ShownMedia) -> tuple[NDArray[np.bool_]
         `BadRowError`: when no annotated frame is near a shown one, a mask cannot be read, or no frame at all shows the
             object.
     """
-    shown, annotated = media.frame_seconds, np.asarray(row.mask_seconds)
-    distances = np.abs(annotated[:, None] - shown[None, :])
-    nearest = distances.argmin(axis=1)
-    gap = media.duration_seconds / len(shown)
-    taken = np.array([distances[:, place].argmin() for place in range(len(shown))])
-    taken = np.unique([k for place, k in enumerate(taken) if nearest[k] == place and distances[k, place] <= gap / 2])
-    if len(taken) == 0:
-        row.reject(f"none of its {len(annotated)} annotated frames is near one of the {len(shown)} shown")
+    taken = list(_pair_frames(row, media).values())
     found = [_read_mask(row, row.masks[k]) for k in taken]
     size = next((mask.shape for mask in found if mask is not None), (media.height_px, media.width_px))
     if any(mask is not None and mask.shape != size for mask in found):
@@ -100,7 +94,38 @@ def read_shown_masks(row: TaskRow, media: ShownMedia) -> tuple[NDArray[np.bool_]
     frames = np.stack([np.zeros(size, dtype=bool) if mask is None else mask for mask in found])
     if not frames.any() and not any(_shows_object(row, text) for text in row.masks):
         row.reject("its masks are empty in every frame")
-    return frames, annotated[taken]
+    return frames, np.asarray(row.mask_seconds)[taken]
+
+
+def draw_sam_frame(row: TaskRow, media: ShownMedia, seed: int) -> int:
+    """Draws the shown frame that a SAM is taught in: any that has an annotation, as likely.
+
+    Args:
+        row (`TaskRow`): a mask row.
+        media (`ShownMedia`): its media.
+        seed (`int`): with the row's id it draws the frame, the same in every process and every epoch.
+
+    Returns:
+        `int`: its place among the shown frames.
+
+    Raises:
+        `BadRowError`: when no annotated frame is near a shown one.
+    """
+    places = list(_pair_frames(row, media))
+    digest = hashlib.blake2b(f"{seed}\x1fframe\x1f{row.id}".encode("utf-8", "surrogatepass"), digest_size=8).digest()
+    return places[int.from_bytes(digest, "big") % len(places)]
+
+
+def _pair_frames(row: TaskRow, media: ShownMedia) -> dict[int, int]:
+    """Which annotated frame belongs to which of those that are shown, both by their places, growing."""
+    shown, annotated = media.frame_seconds, np.asarray(row.mask_seconds)
+    distances = np.abs(annotated[:, None] - shown[None, :])
+    nearest, taken = distances.argmin(axis=1), distances.argmin(axis=0).tolist()
+    gap = media.duration_seconds / len(shown)
+    pairs = {place: k for place, k in enumerate(taken) if nearest[k] == place and distances[k, place] <= gap / 2}
+    if not pairs:
+        row.reject(f"none of its {len(annotated)} annotated frames is near one of the {len(shown)} shown")
+    return pairs
 
 
 def _read_mask(row: TaskRow, text: str | None) -> NDArray[np.bool_] | None:

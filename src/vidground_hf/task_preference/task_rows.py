@@ -1,147 +1,40 @@
-"""One checked row of training data for any task: what is asked about which media, and labels in seconds and pixels.
+"""Reads sets of rows, and keeps apart what cannot be trained on.
 
 Reading the layouts of known sets is in `row_moments.py` and `row_objects.py`; nothing is decoded here but masks.
 """
 
 from __future__ import annotations
 
-import itertools
-import math
 import os
-from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass, field, fields, replace
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any, NoReturn
+from typing import Any
 
-from vidground_hf.schema import LETTERS
+from vidground_hf.task_preference.row_checks import (
+    BOX_SLACK_PX,
+    SPAN_SLACK_SECONDS,
+    check_box,
+    check_span,
+    check_words,
+    list_control_words,
+)
 from vidground_hf.task_preference.row_masks import measure_mask
+from vidground_hf.task_preference.task_row import ROW_TASKS, BadRowError, TaskRow
 
-ROW_TASKS = ("dialogue", "moment", "box", "mask")
-"""What a row may ask for: an answer in words, or that of one of the three heads."""
-
-BOX_SLACK_PX = 1.0
-"""So far may a box reach over the frame before its row is rejected (some sets count pixels from 1); it is cut. Our
-guess."""
-
-
-SPAN_SLACK_SECONDS = 0.5
-"""So far may a span reach over its clip before its row is rejected, for sets round durations to whole seconds (36 of
-NExT-GQA's test spans begin before 0, 3 of its validation spans end late); it is cut. Our guess."""
-
-
-class BadRowError(ValueError):
-    """A row that must not be trained on.
-
-    Attributes:
-        row_id (`str`): which one.
-        reason (`str`): what is wrong with it.
-    """
-
-    def __init__(self, row_id: str, reason: str) -> None:
-        super().__init__(row_id, reason)  # as given, or what a worker process raises could not be unpickled
-        self.row_id, self.reason = row_id, reason
-
-    def __str__(self) -> str:
-        return f"row {self.row_id!r}: {self.reason}"
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class TaskRow:
-    """What is asked about a video, an image or nothing, and what is right.
-
-    A row is checked when it is made, as far as nothing must be decoded for it: masks are decoded by `read_rows`, media
-    by the collator. It is a plain record: `Dataset.from_list([asdict(row) for row in rows])` keeps it, and
-    `TaskRow.from_columns` reads it back.
-
-    Attributes:
-        id (`str`): names it in messages; not empty.
-        task (`str`): one of `ROW_TASKS`.
-        question (`str`): of dialogue and of a moment with an answer the question; else what is looked for, in words.
-        options (`tuple[str, ...]`): of the question, where it has some; at most 26, no two alike.
-        answer (`str`, *optional*): of the question; with options one of them. A moment row with an answer is temporal
-            reasoning: the span that shows it, then the answer.
-        video (path, URL, bytes or cell of a `datasets.Video` column, *optional*), image (PIL image, path or cell of a
-            `datasets.Image` column, *optional*): what is shown; one of the two, or none for dialogue.
-        start_seconds (`float`, *optional*), end_seconds (`float`, *optional*): the half-open part of the video that is
-            shown; the times below count from its start.
-        frame_rate (`float`, *optional*): images a second, where the video is a folder of images.
-        duration_seconds (`float`, *optional*): of the shown part, as its set states it; what decoding finds goes
-            before it.
-        width_px (`int`, *optional*), height_px (`int`, *optional*): of the frames that boxes and masks were drawn on.
-        spans (`tuple[tuple[float, float], ...]`): start and end in seconds of what a moment row asks for.
-        ratings (`tuple[tuple[float, ...], ...]`): of a moment row, per clip of `clip_seconds` the ratings of its
-            annotators; empty for a set without.
-        clip_seconds (`float`, *optional*): goes with `ratings`.
-        box (`tuple[float, float, float, float]`, *optional*): left, top, right, bottom in pixels of a box row.
-        masks (`tuple[str | None, ...]`): of a mask row, per annotated frame what `row_masks.read_mask` takes.
-        mask_seconds (`tuple[float, ...]`): when each of these frames is shown, growing; an image has one, at 0.
-        features (`float[T, D]` or path of a `.npy` file, *optional*): what another extractor made of the shown part,
-            one row for each clip of it, for a model whose temporal head reads these.
-        feature_seconds (`tuple[float, ...]`): the middle of each of these clips; equal parts where left out.
-
-    Raises:
-        `BadRowError`: for a row that cannot be trained on; gives its id and the reason.
-
-    Example:
-        >>> TaskRow(id="7", task="moment", question="a dog barks", video="a.mp4", spans=((4.0, 2.0),))
-        Traceback (most recent call last):
-        vidground_hf.task_preference.task_rows.BadRowError: row '7': the span 4.0 to 2.0 s does not end after its start
-    """
-
-    id: str
-    task: str
-    question: str
-    options: tuple[str, ...] = ()
-    answer: str | None = None
-    video: Any = field(default=None, repr=False)
-    image: Any = field(default=None, repr=False)
-    start_seconds: float | None = None
-    end_seconds: float | None = None
-    frame_rate: float | None = None
-    duration_seconds: float | None = None
-    width_px: int | None = None
-    height_px: int | None = None
-    spans: tuple[tuple[float, float], ...] = ()
-    ratings: tuple[tuple[float, ...], ...] = ()
-    clip_seconds: float | None = None
-    box: tuple[float, float, float, float] | None = None
-    masks: tuple[str | None, ...] = field(default=(), repr=False)
-    mask_seconds: tuple[float, ...] = field(default=(), repr=False)
-    features: Any = field(default=None, repr=False, compare=False)
-    feature_seconds: tuple[float, ...] = field(default=(), repr=False)
-
-    def __post_init__(self) -> None:
-        if not isinstance(self.id, str) or not self.id.strip():
-            self.reject("its id is no text, or empty")
-        if self.task not in ROW_TASKS:
-            self.reject(f"the task {self.task!r} is not one of {', '.join(ROW_TASKS)}")
-        if not self.question.strip():
-            self.reject("the question is empty")
-        if self.video is not None and self.image is not None:
-            self.reject("it has a video and an image; one of them must go")
-        if self.options:
-            _check_options(self)
-        {"dialogue": _check_dialogue, "moment": _check_moment, "box": _check_box, "mask": _check_mask}[self.task](self)
-
-    @classmethod
-    def from_columns(cls, columns: Mapping[str, Any]) -> TaskRow:
-        """Reads a row back from the columns of a dataset.
-
-        Args:
-            columns (`Mapping`): the attributes by name; others are left alone, missing ones have their defaults.
-
-        Raises:
-            `BadRowError`: as the constructor does.
-        """
-        values = {part.name: columns[part.name] for part in fields(cls) if columns.get(part.name) is not None}
-        return cls(**{name: _freeze(value) if name in _LISTS else value for name, value in values.items()})
-
-    def reject(self, reason: str) -> NoReturn:
-        """Raises the `BadRowError` of this row."""
-        raise BadRowError(self.id, reason)
-
-
-_LISTS = frozenset({"options", "spans", "ratings", "box", "masks", "mask_seconds", "feature_seconds"})
+__all__ = [
+    "BOX_SLACK_PX",
+    "ROW_TASKS",
+    "SPAN_SLACK_SECONDS",
+    "BadRowError",
+    "ReadRows",
+    "TaskRow",
+    "check_box",
+    "check_span",
+    "check_words",
+    "list_control_words",
+    "read_rows",
+]
 
 
 @dataclass(frozen=True, slots=True)
@@ -202,97 +95,6 @@ def read_rows(
     return ReadRows(rows, rejected)
 
 
-def list_control_words(tokenizer: Any) -> list[str]:
-    """The control tokens of a model, which no row may hold in its words (`list[str]`)."""
-    return [str(token) for token in tokenizer.added_tokens_decoder.values()]
-
-
-def check_words(row: TaskRow, control_words: Iterable[str]) -> None:
-    """Rejects a row whose words hold a control token: a trigger in a question, say, would call a head."""
-    said = (row.question, *row.options, row.answer or "")
-    for word in control_words:
-        if any(word in part for part in said):
-            row.reject(f"its words hold {word!r}, which is a control token of the model")
-
-
-def _check_options(row: TaskRow) -> None:
-    if len(row.options) > len(LETTERS):
-        row.reject(f"it has {len(row.options)} options; there are letters for {len(LETTERS)}")
-    if len(set(row.options)) < len(row.options):
-        row.reject(f"two of its options are alike: {list(row.options)}")
-    if row.answer not in row.options:
-        row.reject(f"the answer {row.answer!r} is not among the {len(row.options)} options")
-
-
-def _check_dialogue(row: TaskRow) -> None:
-    if row.answer is None or not row.answer.strip():
-        row.reject("the answer is empty")
-
-
-def _check_moment(row: TaskRow) -> None:
-    if row.video is None:
-        row.reject("it asks for a moment and has no video")
-    if not row.spans:
-        row.reject("it asks for a moment and has no span")
-    if row.answer is not None and not row.answer.strip():
-        row.reject("the answer is empty")
-    for start, end in row.spans:
-        check_span(row, start, end, row.duration_seconds)
-    if row.ratings and (row.clip_seconds is None or row.clip_seconds <= 0):
-        row.reject(f"it has ratings of clips of {row.clip_seconds} s; their length must be known")
-    if len({len(clip) for clip in row.ratings}) > 1:
-        row.reject("its clips have ratings of different numbers of annotators")
-
-
-def check_span(row: TaskRow, start: float, end: float, duration_seconds: float | None) -> None:
-    """Rejects the row of a span that is none: not finite, reversed, empty, or not inside a clip of this length."""
-    if not (math.isfinite(start) and math.isfinite(end)):
-        row.reject(f"the span {start} to {end} s is not finite")
-    if end <= start:
-        row.reject(f"the span {start} to {end} s does not end after its start")
-    last = math.inf if duration_seconds is None else duration_seconds
-    if start < -SPAN_SLACK_SECONDS or end > last + SPAN_SLACK_SECONDS or end <= 0 or start >= last:
-        row.reject(f"the span {start} to {end} s is not inside the clip of {duration_seconds} s")
-
-
-def _check_box(row: TaskRow) -> None:
-    if row.video is None and row.image is None:
-        row.reject("it asks for a box and has neither video nor image")
-    if row.box is None:
-        row.reject("it asks for a box and has none")
-    if row.width_px is None or row.height_px is None:
-        row.reject("the width and height of the frame are not known")
-    check_box(row, row.box)
-
-
-def check_box(row: TaskRow, box: Sequence[float]) -> None:
-    """Rejects the row of a box that is none: not finite, without an area, or not inside the frame."""
-    left, top, right, bottom = box
-    if not all(map(math.isfinite, box)):
-        row.reject(f"the box {list(box)} is not finite")
-    if right <= left or bottom <= top:
-        row.reject(f"the box {list(box)} has no area; it is left, top, right, bottom")
-    width, height = (math.inf if side is None else side for side in (row.width_px, row.height_px))
-    reaches_over = max(-left, -top, right - width, bottom - height)
-    is_beside = right <= 0 or bottom <= 0 or left >= width or top >= height
-    if reaches_over > BOX_SLACK_PX or is_beside:
-        row.reject(f"the box {list(box)} is not inside the frame of {row.width_px} x {row.height_px} px")
-
-
-def _check_mask(row: TaskRow) -> None:
-    if row.video is None and row.image is None:
-        row.reject("it asks for masks and has neither video nor image")
-    if len(row.masks) != len(row.mask_seconds):
-        row.reject(f"it has {len(row.masks)} masks and {len(row.mask_seconds)} times")
-    if not any(row.masks):
-        row.reject("no frame has a mask")
-    times = row.mask_seconds
-    if not all(map(math.isfinite, times)) or any(later <= sooner for sooner, later in itertools.pairwise(times)):
-        row.reject("the times of its masks do not grow")
-    if times[0] < 0 or (row.duration_seconds is not None and times[-1] > row.duration_seconds):
-        row.reject(f"masks from {times[0]} to {times[-1]} s are not inside the clip of {row.duration_seconds} s")
-
-
 def _measure_masks(row: TaskRow) -> TaskRow:
     """The row with the size of its masks. Decodes them, which takes a millisecond or so each."""
     if not row.masks:
@@ -327,7 +129,3 @@ def _root_path(path: Any, root: str | os.PathLike[str]) -> Any:
     if not isinstance(path, (str, os.PathLike)) or "://" in os.fspath(path):
         return path
     return str(Path(root) / path)
-
-
-def _freeze(value: Any) -> Any:
-    return tuple(_freeze(part) for part in value) if isinstance(value, (list, tuple)) else value

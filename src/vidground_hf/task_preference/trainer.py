@@ -251,8 +251,8 @@ def count_labels(batch: Mapping[str, Any], sam_loss: str | None = None) -> Tenso
 
     Args:
         batch (`Mapping[str, Any]`): of the collator.
-        sam_loss (`str`, *optional*): what masks are trained with where a SAM draws them, which is graded on the first
-            frame alone: a mask row without a label for it does not count.
+        sam_loss (`str`, *optional*): what masks are trained with where a SAM draws them, which is graded on the frame
+            it draws: a mask row without a label for that one does not count.
     """
     tokens = (batch["labels"][:, 1:] != -100).sum()
     targets: Any = batch.get("targets")
