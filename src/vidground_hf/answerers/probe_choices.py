@@ -31,7 +31,7 @@ _ROWS_PER_BATCH = 2048
 _MIN_COUNT = 2  # a clue that one option alone has tells nothing about another
 _NUM_PARTS = 256
 _BUCKETS_PER_PART = NUM_BUCKETS // _NUM_PARTS
-_ENTRIES_AT_ONCE = 1 << 19  # our guess: some tens of megabytes of counts
+_ENTRIES_AT_ONCE = 1 << 17  # our guess: some megabytes of counts
 _MAX_PARTS_AT_ONCE = 32
 
 
