@@ -19,7 +19,7 @@ from numpy.typing import NDArray
 
 from vidground_hf.answerers.base import Answer
 from vidground_hf.answerers.probe_choices import ChoiceModel
-from vidground_hf.answerers.probe_rows import CrossAnswers, ProbeModel, ProbeRows, assign_folds
+from vidground_hf.answerers.probe_rows import CrossAnswers, ProbeModel, ProbeRows, assign_folds, is_open
 from vidground_hf.answerers.probe_text import Ints
 from vidground_hf.answerers.probe_votes import VoteModel
 from vidground_hf.prompts import Prompt
@@ -94,10 +94,10 @@ class TextBiasProbe:
             )
         rows = ProbeRows(examples, view)
         folds = assign_folds(rows.groups, np.ones(len(examples), bool), self.num_folds, self.seed)
-        found, models = rows.cross_fit(rows.labels, folds, range(folds.max() + 1))
+        found, models = rows.cross_fit(rows.labels, folds, [*range(folds.max() + 1), None])
         return ProbeFit(
             probe=self,
-            models=(*models, rows.fit(rows.labels, folds)),
+            choices=models,
             found=found,
             label_invariance=_measure_invariance(rows, folds, found, self.seed),
             folds=folds,
@@ -125,15 +125,17 @@ class ProbeFit:
         self,
         *,
         probe: TextBiasProbe,
-        models: Sequence[ProbeModel],
+        choices: Sequence[ChoiceModel | None],
         found: CrossAnswers | None,
         label_invariance: float | None,
         folds: Ints,
+        votes: VoteModel | None = None,
     ) -> None:
         self.probe = probe
         self.label_invariance = label_invariance
-        self.num_folds = len(models) - 1
-        self._models = models  # one per fold, then the one that was trained on all
+        self.num_folds = len(choices) - 1
+        self._choices = choices  # one per fold, then the one that was trained on all
+        self._votes = votes  # of a fit read from bytes; one that has its rows makes them again from these
         self._found = found
         self._rows = None if found is None else found.rows
         self.examples: Sequence[Example] = [] if self._rows is None else self._rows.examples
@@ -172,7 +174,7 @@ class ProbeFit:
         """
         answers: list[Answer] = []
         for start in range(0, len(prompts), _ROWS_PER_BATCH):
-            answers += self._models[-1].answer(prompts[start : start + _ROWS_PER_BATCH])
+            answers += self._model.answer(prompts[start : start + _ROWS_PER_BATCH])
         return answers
 
     def explain(self, prompts: Sequence[Prompt], answers: Sequence[Answer]) -> list[list[tuple[str, float]]]:
@@ -188,10 +190,15 @@ class ProbeFit:
             `list[list[tuple[str, float]]]`: for each up to five clues with their worth, the largest first:
             log-odds against the average option, or shares of the votes. Empty where there is no answer.
         """
-        return [
-            self._find_model(prompt).explain(prompt, answer)[:_NUM_CLUES]
-            for prompt, answer in zip(prompts, answers, strict=True)
-        ]
+        of_fold: dict[int | None, list[int]] = {}
+        for k, (prompt, _) in enumerate(zip(prompts, answers, strict=True)):
+            fold = None if self._rows is None else self._rows.find_fold(prompt, self._folds)
+            of_fold.setdefault(fold, []).append(k)
+        found: dict[int, list[tuple[str, float]]] = {}
+        for fold, places in of_fold.items():
+            model = self._make_model(fold, with_votes=any(is_open(prompts[k]) for k in places))
+            found.update({k: model.explain(prompts[k], answers[k])[:_NUM_CLUES] for k in places})
+        return [found[k] for k in range(len(prompts))]
 
     def refit(self, keep: NDArray[np.bool_], *, seed: int) -> list[Answer | None]:
         """Answers a part of the rows by models trained on that part alone, with new folds.
@@ -223,7 +230,7 @@ class ProbeFit:
 
     def to_bytes(self) -> bytes:
         """What `answer` needs, as a numpy archive without pickles; the same fit gives the same bytes."""
-        model = self._models[-1]
+        model = self._model
         arrays: dict[str, NDArray[Any]] = {}
         if model.choices is not None:
             arrays |= {f"choices/{name}": array for name, array in model.choices.to_arrays().items()}
@@ -257,21 +264,26 @@ class ProbeFit:
         for name, array in arrays.items():
             part, _, rest = name.partition("/")
             parts[part][rest] = array
-        model = ProbeModel(
-            ChoiceModel.from_arrays(parts["choices"]) if parts["choices"] else None,
-            VoteModel.from_arrays(parts["votes"], settings["answers"]) if parts["votes"] else None,
-        )
         return cls(
             probe=TextBiasProbe(num_folds=settings["num_folds"], seed=settings["seed"]),
-            models=[model],
+            choices=[ChoiceModel.from_arrays(parts["choices"]) if parts["choices"] else None],
             found=None,
             label_invariance=settings["label_invariance"],
             folds=np.zeros(0, np.int64),
+            votes=VoteModel.from_arrays(parts["votes"], settings["answers"]) if parts["votes"] else None,
         )
 
-    def _find_model(self, prompt: Prompt) -> ProbeModel:
-        fold = None if self._rows is None else self._rows.find_fold(prompt, self._folds)
-        return self._models[-1 if fold is None else fold]
+    @cached_property
+    def _model(self) -> ProbeModel:
+        """The one that was trained on all labelled rows."""
+        return self._make_model(None, with_votes=True)
+
+    def _make_model(self, fold: int | None, *, with_votes: bool) -> ProbeModel:
+        """The one that was trained on all folds but one, or on all."""
+        votes = self._votes
+        if self._rows is not None and with_votes:
+            votes = self._rows.fit_votes(self._rows.labels, self._folds, fold)
+        return ProbeModel(self._choices[-1 if fold is None else fold], votes)
 
 
 def _measure_invariance(rows: ProbeRows, folds: Ints, found: CrossAnswers, seed: int) -> float | None:

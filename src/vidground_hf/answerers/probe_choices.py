@@ -31,7 +31,7 @@ _ROWS_PER_BATCH = 2048
 _MIN_COUNT = 2  # a clue that one option alone has tells nothing about another
 _NUM_PARTS = 256
 _BUCKETS_PER_PART = NUM_BUCKETS // _NUM_PARTS
-_ENTRIES_AT_ONCE = 1 << 19  # our guess: some tens of megabytes of counts
+_ENTRIES_AT_ONCE = 1 << 17  # our guess: some megabytes of counts
 _MAX_PARTS_AT_ONCE = 32
 
 
@@ -251,12 +251,18 @@ class ChoiceTally:
         self.trained = (gold >= 0) & (folds >= 0)
         is_gold = np.zeros(len(rows.rows), bool)
         is_gold[gold[self.trained]] = True
-        self._worth = {family: self._count(family, clues, is_gold) for family, clues in rows.clues.items()}
+        self._worth = {family: FamilyWorth(self.num_folds) for family in rows.clues}
+        self._sums = {family: self._count(self._worth[family], clues, is_gold) for family, clues in rows.clues.items()}
 
-    def _count(self, family: str, clues: ClueRows, is_gold: NDArray[np.bool_]) -> FamilyWorth:
+    def _count(self, found: FamilyWorth, clues: ClueRows, is_gold: NDArray[np.bool_]) -> ScratchArray:
+        """Counts the clues of a family.
+
+        Returns:
+            `ScratchArray`: `float32[C, num_folds]`, what the clues of each choice are worth together, without its own
+            fold and without the one of the column.
+        """
         num_folds, rows = self.num_folds, self.rows
         share = np.where(self.trained, 1 / np.diff(rows.starts), 0.0)
-        found = FamilyWorth(num_folds)
         sums = np.zeros((num_folds, len(rows.rows)), np.float32)
         for buckets, place, choice in clues.iterate_parts():
             row = rows.rows[choice]
@@ -277,9 +283,10 @@ class ChoiceTally:
             without = [{fold} for fold in range(num_folds)] + [set[int]()]
             found.buckets.append(buckets[:, None])
             found.worth.append(np.column_stack([self.weigh_clues(won, expected, folds) for folds in without]))
+        kept = ScratchArray(np.float32, num_folds)
         for batch in rows.iterate_batches():
-            found.sums.append(sums[:, batch].T)
-        return found
+            kept.append(sums[:, batch].T)
+        return kept
 
     def weigh_clues(self, won: Floats, expected: Floats, without: Collection[int]) -> NDArray[np.float32]:
         """What clues are worth, counted in all folds but those of `without`.
@@ -337,7 +344,7 @@ class ChoiceTally:
             batch = slice(int(rows.starts[first]), int(rows.starts[last]))
             # Each choice is weighed without its own fold, and without the one that is held out.
             own = self.folds[rows.rows[batch]] if held_out is None else np.full(batch.stop - batch.start, held_out)
-            parts = [worth.sums[batch][np.arange(len(own)), own] for worth in self._worth.values()]
+            parts = [sums[batch][np.arange(len(own)), own] for sums in self._sums.values()]
             starts = rows.starts[first : last + 1] - batch.start
             features.append(_join_features(rows.measures[batch], np.column_stack(parts), rows.sizes[batch], starts))
         return features
@@ -347,14 +354,11 @@ class FamilyWorth:
     """What the clues of one family are worth.
 
     Attributes:
-        sums (`ScratchArray`): `float32[C, num_folds]`, what the clues of each choice are worth together, without its
-            own fold and without the one of the column.
         buckets (`ScratchArray`): `int32[F, 1]`, sorted.
         worth (`ScratchArray`): `float32[F, num_folds + 1]`, without the fold of the column; in the last without none.
     """
 
     def __init__(self, num_folds: int) -> None:
-        self.sums = ScratchArray(np.float32, num_folds)
         self.buckets = ScratchArray(np.int32, 1)
         self.worth = ScratchArray(np.float32, num_folds + 1)
 

@@ -149,38 +149,36 @@ class ProbeRows:
             held[self.chosen[self.choices.order]] = np.arange(len(self.chosen))
         return held
 
-    def cross_fit(self, labels: Labels, folds: Ints, held_out: Sequence[int]) -> tuple[CrossAnswers, list[ProbeModel]]:
+    def cross_fit(
+        self, labels: Labels, folds: Ints, held_out: Sequence[int | None]
+    ) -> tuple[CrossAnswers, list[ChoiceModel | None]]:
         """Answers each of some folds by a model trained on the rest.
 
         Args:
             labels (`Labels`): what to train on.
             folds (`int64[N]`): each row's fold; -1 leaves a row out altogether.
-            held_out (`Sequence[int]`): the folds to answer.
+            held_out (`Sequence[int | None]`): the folds to answer; `None` trains on all of them and answers none.
 
         Returns:
-            `tuple[CrossAnswers, list[ProbeModel]]`: the answers to the rows of those folds, and the models.
+            `tuple[CrossAnswers, list[ChoiceModel | None]]`: the answers to the rows of those folds, and the
+            multiple-choice half of each model. The other half is made again by `fit_votes` when it is wanted: it takes
+            more memory than the rows, and less time than a tenth of the first half.
         """
-        found = CrossAnswers(self, np.isin(folds, held_out))
+        found = CrossAnswers(self, np.isin(folds, [fold for fold in held_out if fold is not None]))
         tally = self._tally(labels, folds)
-        models = []
+        models: list[ChoiceModel | None] = []
         for fold in held_out:
             choices = None
             if tally is not None and tally.can_fit(fold):
                 choices, scores = tally.fit(fold)
                 is_scored = ~np.isnan(scores)
                 found.scores[is_scored] = scores[is_scored]
-            votes = self._fit_votes(labels, folds, fold)
+            models.append(choices)
+            votes = None if fold is None else self.fit_votes(labels, folds, fold)
             if votes is not None and self._votes is not None:
                 rows = np.flatnonzero(folds[self.voted] == fold)
                 found.set_votes(rows, self._votes.count(votes, rows))
-            models.append(ProbeModel(choices, votes))
         return found, models
-
-    def fit(self, labels: Labels, folds: Ints) -> ProbeModel:
-        """Trains on all folds."""
-        tally = self._tally(labels, folds)
-        choices = tally.fit(None)[0] if tally is not None and tally.can_fit(None) else None
-        return ProbeModel(choices, self._fit_votes(labels, folds, None))
 
     def exchange_labels(self, folds: Ints, fold: int, seed: int) -> Labels:
         """The labels, with another option drawn as gold for each row of a fold, and its texts put into other rows."""
@@ -208,7 +206,8 @@ class ProbeRows:
         order = self.choices.order
         return ChoiceTally(self.choices, self.choices.find_gold(labels.gold), folds[self.chosen][order])
 
-    def _fit_votes(self, labels: Labels, folds: Ints, held_out: int | None) -> VoteModel | None:
+    def fit_votes(self, labels: Labels, folds: Ints, held_out: int | None) -> VoteModel | None:
+        """Trains the open-ended half on all folds but one, or on all; `None` where there is nothing to train on."""
         if self._votes is None:
             return None
         fold_of_row = folds[self.voted]

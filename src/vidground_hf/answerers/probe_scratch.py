@@ -14,7 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 Item = TypeVar("Item")
-_BYTES_IN_MEMORY = 1 << 22  # of each array; there are some thirty of them
+_BYTES_IN_MEMORY = 1 << 19  # of each array; there are some thirty of them
 
 
 class ScratchArray:
