@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable
+from typing import Any
 
 import pytest
 
@@ -399,7 +400,7 @@ def test_boxes_of_any_size_and_place_can_be_told(shape: tuple[int, int, int], wa
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16, torch.float16])
 @pytest.mark.parametrize("value", [-1e4, -100.0, -20.0, 0.0, 5.9, 6.1, 100.0, 6e4])
-def test_corners_and_their_gradients_are_finite_whatever_the_reach(dtype: torch.dtype, value: float) -> None:
+def test_corners_and_their_gradients_are_finite_whatever_the_reach(dtype: Any, value: float) -> None:
     features = make_rows([(1, 1, 1), (3, 9, 2), (2, 1, 7)])[1]
     reach = torch.full((*features.is_valid.flatten(1).shape, 4), value, dtype=dtype, requires_grad=True)
     corners = _find_corners(features.positions()[..., :2].flatten(1, 3), reach.float(), features.is_valid)
@@ -412,7 +413,7 @@ def test_corners_and_their_gradients_are_finite_whatever_the_reach(dtype: torch.
 
 
 @pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
-def test_gradients_of_a_region_head_in_half_precision_are_finite(dtype: torch.dtype) -> None:
+def test_gradients_of_a_region_head_in_half_precision_are_finite(dtype: Any) -> None:
     states, features = make_rows(SHAPES)
     head = seed_head("vision").to(dtype)
     found = head(10 * states, features)
