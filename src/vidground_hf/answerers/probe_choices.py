@@ -48,12 +48,7 @@ class ChoiceModel:
         coefficients (`float64[D]`): of the measures, then the mean and then the sum of each family.
     """
 
-    def __init__(
-        self,
-        counts: TextCounts,
-        clues: Mapping[str, Clues],
-        coefficients: Floats,
-    ) -> None:
+    def __init__(self, counts: TextCounts, clues: Mapping[str, Clues], coefficients: Floats) -> None:
         self.counts = counts
         self.clues = clues
         self.coefficients = coefficients
