@@ -314,6 +314,17 @@ def test_the_frame_of_a_sam_is_any_that_is_annotated_and_the_same_again() -> Non
         draw_sam_frame(replace(rows[0], masks=(seen,), mask_seconds=(9.0,), duration_seconds=None), media, 0)
 
 
+def test_the_frame_of_a_sam_shows_the_object_where_that_is_needed() -> None:
+    row = next(row for row in make_task_rows() if row.task == "mask")
+    seen = next(filter(None, row.masks))
+    media = make_media(4, 4.0)
+    rows = [replace(row, id=str(k), masks=(None, seen, None), mask_seconds=(1.4, 2.9, 3.5)) for k in range(30)]
+    assert {draw_sam_frame(one, media, 0) for one in rows} == {1, 2, 3}
+    assert {draw_sam_frame(one, media, 0, needs_object=True) for one in rows} == {2}
+    late = replace(rows[0], masks=(None, seen), mask_seconds=(1.4, 9.0), duration_seconds=None)
+    assert draw_sam_frame(late, media, 0, needs_object=True) == 1  # no frame that is shown has it
+
+
 def test_a_frame_that_is_not_there_is_refused() -> None:
     with pytest.raises(ValueError, match=re.escape("sam_frame = 2 is none of the 2 frames; pass the place of one")):
         MediaFacts(times_seconds=(0.5, 1.5), duration_seconds=2.0, height=4, width=6, sam_frame=2)

@@ -25,15 +25,10 @@ from vidground_hf.task_preference.evaluation import (  # noqa: E402
     score_answers,
     score_routing,
 )
-from vidground_hf.task_preference.evaluation_baselines import (  # noqa: E402
-    answer_all_objects,
-    answer_constantly,
-    find_constants,
-)
 from vidground_hf.task_preference.evaluation_scores import is_right, read_answer  # noqa: E402
 from vidground_hf.task_preference.row_masks import encode_mask  # noqa: E402
 from vidground_hf.task_preference.row_text import read_written_labels, write_box, write_masks  # noqa: E402
-from vidground_hf.task_preference.task_rows import BadRowError, TaskRow  # noqa: E402
+from vidground_hf.task_preference.task_rows import TaskRow  # noqa: E402
 
 NOTHING = TaskPreferenceAnswer(text="")
 
@@ -336,60 +331,6 @@ def test_a_model_is_asked_every_row_in_order() -> None:
         score_answers(rows, written)
 
 
-def test_the_best_constant_is_chosen_on_other_rows() -> None:
-    shown: dict[str, Any] = {"duration_seconds": 10.0}
-    known = [make_moment(str(end), (0.0, end), **shown) for end in (4.0, 5.0, 6.0)]
-    known += [make_moment("late", (6.0, 10.0), **shown)]
-    boxed: dict[str, Any] = {"task": "box", "question": "the dog", "image": "a.png", "width_px": 10, "height_px": 20}
-    boxes = [TaskRow(id=str(k), box=(0.0, 0.0, 5.0, side), **boxed) for k, side in enumerate((9.0, 10.0, 20.0))]
-    constants = find_constants([*known, *boxes, make_talk("t")])
-    assert constants.span is not None
-    assert constants.box is not None
-    assert constants.span.tolist() == [0.0, 0.5]
-    assert constants.box.tolist() == [0.0, 0.0, 0.5, 0.5]
-    assert constants.mask is None
-    asked = [make_moment("x", (0.0, 20.0), duration_seconds=40.0), boxes[1], make_talk("t")]
-    answers = answer_constantly(asked, constants)
-    found = score_answers(asked, answers)
-    assert (found["moments"]["miou"], found["boxes"]["miou"]) == (1.0, 1.0)
-    assert answers[2] == NOTHING
-    assert find_constants([make_talk("t")]) == (None, None, None)
-    with pytest.raises(BadRowError, match=re.escape("row 'y': how long its clip is must be known")):
-        answer_constantly([make_moment("y", (0.0, 1.0))], constants)
-
-
-def draw_square(left: int, top: int, side: int = 4, size: int = 16) -> np.ndarray:
-    mask = np.zeros((size, size), dtype=bool)
-    mask[top : top + side, left : left + side] = True
-    return mask
-
-
-def make_mask(name: str, *masks: np.ndarray | None, **settings: Any) -> TaskRow:
-    texts = tuple(None if mask is None else encode_mask(mask) for mask in masks)
-    seconds = tuple(map(float, range(len(masks))))
-    return TaskRow(id=name, task="mask", question="it", video="v.mp4", masks=texts, mask_seconds=seconds, **settings)
-
-
-def test_the_best_constant_mask_overlaps_most_frames() -> None:
-    known = [make_mask("a", draw_square(4, 4), None, draw_square(4, 4)), make_mask("b", draw_square(12, 12))]
-    constants = find_constants(known)
-    assert constants.mask is not None
-    # Two of three frames: an IoU of 2/3 in the mean, and 1/2 in all three with both squares.
-    wanted = np.zeros((64, 64), dtype=bool)
-    wanted[16:32, 16:32] = True
-    assert np.array_equal(constants.mask, wanted)
-    asked = make_mask("x", draw_square(8, 8, 8, 32), None, width_px=32, height_px=32)
-    (answer,) = answer_constantly([asked], constants)
-    assert answer.masks is not None
-    assert answer.masks.shape == (1, 2, 32, 32)
-    assert np.array_equal(answer.masks[0, 1].numpy(), draw_square(8, 8, 8, 32))
-    assert answer.mask_seconds is not None
-    assert answer.mask_seconds.tolist() == [0.0, 1.0]
-    assert score_answers([asked], [answer])["masks"]["j_present"] == 1.0
-    with pytest.raises(BadRowError, match=re.escape("row 'a': how large its frames are must be known for a constant")):
-        answer_constantly(known, constants)
-
-
 def test_tokens_that_had_to_be_forced_are_counted() -> None:
     rows = [make_moment(name, (0.0, 1.0)) for name in "abc"]
     answers = [replace(answer_span((0.0, 1.0)), unforced=own) for own in ((True,), (False, True), ())]
@@ -397,35 +338,6 @@ def test_tokens_that_had_to_be_forced_are_counted() -> None:
     assert found["unforced"] == pytest.approx(2 / 3)
     assert found["num_forced"] == 1
     assert score_routing(rows, [answer_span((0.0, 1.0))] * 3)["unforced"] is None
-
-
-def test_all_objects_are_those_of_all_rows_of_a_clip() -> None:
-    left, right = (json.dumps({"size": [1, 2], "counts": counts}) for counts in ([0, 1, 1], [1, 1]))
-    settings: dict[str, Any] = {"task": "mask", "question": "the dog", "mask_seconds": (0.0, 1.0)}
-    rows = [
-        TaskRow(id="a", video="v.mp4", masks=(left, None), **settings),
-        TaskRow(id="b", video="v.mp4", masks=(right, None), **settings),
-        TaskRow(id="c", video="w.mp4", masks=(right, right), **settings),
-    ]
-    shown: dict[str, Any] = {"width_px": 9, "height_px": 9, "question": "it", "image": "a.png", "task": "box"}
-    boxes = [TaskRow(id=str(k), box=(float(k), 2.0, 3.0, 4.0 + k), **shown) for k in range(2)]
-    moments = [make_moment("m", (1.0, 2.0)), make_moment("n", (4.0, 6.0), (0.5, 1.0))]
-    answers = answer_all_objects([*rows, make_talk("t"), *boxes, *moments])
-    assert [one.boxes.tolist() for one in answers if one.boxes is not None] == [[[0.0, 2.0, 3.0, 5.0]]] * 2
-    assert [one.spans.tolist() for one in answers if one.spans is not None] == [[[0.5, 6.0]]] * 2
-    masks = [answer.masks for answer in answers]
-    assert masks[0] is not None
-    assert masks[2] is not None
-    assert masks[0].tolist() == [[[[True, True]], [[False, False]]]]
-    assert masks[2].tolist() == [[[[False, True]], [[False, True]]]]
-    assert masks[3] is None
-    assert score_answers(rows, answers[:3])["masks"]["j_present"] == pytest.approx((0.5 + 0.5 + 1) / 3)
-    picture = Image.new("RGB", (2, 1))
-    pictured = [
-        TaskRow(id=mask, task="mask", question="it", image=picture.copy(), masks=(mask,), mask_seconds=(0.0,))
-        for mask in (left, right)
-    ]
-    assert all(answer.masks is not None and answer.masks.all() for answer in answer_all_objects(pictured))
 
 
 @pytest.mark.parametrize("family", FAMILIES)

@@ -2,17 +2,14 @@ from __future__ import annotations
 
 import re
 from dataclasses import replace
-from functools import cache
 from typing import Any
 
-import numpy as np
 import pytest
 
 torch = pytest.importorskip("torch", reason="task preference needs torch; pip install 'vidground-hf[models]'")
 
 from tests.task_preference_models import (  # noqa: E402
     Request,
-    describe,
     load_vlm,
     make_batch,
     make_fresh_model,
@@ -23,9 +20,7 @@ from tests.tiny_vlms import FAMILIES  # noqa: E402
 from vidground_hf.task_preference.features import stack_features  # noqa: E402
 from vidground_hf.task_preference.grading import grade_text, pick_graded_masks  # noqa: E402
 from vidground_hf.task_preference.losses import WEIGHTS, grade_boxes, grade_masks, grade_spans  # noqa: E402
-from vidground_hf.task_preference.media_facts import MediaFacts  # noqa: E402
 from vidground_hf.task_preference.targets import Targets  # noqa: E402
-from vidground_hf.task_preference.vision import VisionLayoutError, lay_out, look  # noqa: E402
 
 MOMENT, BOX, MASK = (f"<|{task}|><|{task}_state|>" for task in ("moment", "box", "mask"))
 MIXED = [
@@ -35,7 +30,6 @@ MIXED = [
     Request("Mark it.", seed=3, answer=MASK),
     Request("And when?", seed=4, answer=MOMENT),
 ]
-NUM_CELLS = {"qwen2_5_vl": (2, 2, 3), "qwen3_vl": (2, 2, 3), "smolvlm": (4, 2, 2), "llava_onevision": (4, 2, 2)}
 
 
 def make_targets(num_frames: int = 4) -> Targets:
@@ -60,126 +54,6 @@ def make_training_batch(processor: Any, requests: list[Request] = MIXED) -> dict
     labels = torch.full_like(batch["input_ids"], -100)
     labels[:, -3:] = batch["input_ids"][:, -3:]
     return batch | {"media": media, "labels": labels}
-
-
-@cache
-def make_local_model(family: str) -> tuple[Any, Any]:
-    """Without attention in the vision tower: what a cell has is from its own patches alone."""
-    model, processor = make_fresh_model(family)
-    names = re.compile(r"\.(visual|vision_tower|vision_model)\..*\.(attn\.proj|out_proj|projection_layer)\.")
-    with torch.no_grad():
-        weights = [weight.zero_() for name, weight in model.named_parameters() if names.search(name)]
-    assert weights
-    return model, processor
-
-
-def read_grid(family: str, request: Request) -> Any:
-    model, processor = make_local_model(family)
-    batch, media = make_batch(processor, [request])
-    with torch.no_grad():
-        outputs, _ = look(model.vlm, batch)
-        features = lay_out(model.vlm.config, batch, outputs, media)
-    assert features is not None
-    return features.grid[0]
-
-
-@pytest.mark.parametrize("family", FAMILIES)
-@pytest.mark.parametrize("mark", [(0, 0, 5), (3, 3, 0)])
-def test_a_cell_of_the_grid_is_where_the_picture_is(family: str, mark: tuple[int, int, int]) -> None:
-    grids = [read_grid(family, Request("x", seed=1, mark=one)) for one in (None, mark)]
-    change = (grids[1] - grids[0]).abs().mean(-1)
-    num_frames, height, width = change.shape
-    assert (num_frames, height, width) == NUM_CELLS.get(family, (4, 2, 2))
-    place = np.unravel_index(int(change.argmax()), change.shape)
-    assert tuple(map(int, place)) == (mark[0] * num_frames // 4, mark[1] * height // 4, mark[2] * width // 6)
-
-
-@pytest.mark.parametrize("family", FAMILIES)
-def test_the_grid_of_an_image_is_of_the_whole_of_it(family: str) -> None:
-    """Tiles of a large image are left out, and features that come window by window are in their places."""
-    requests = [Request("x", "image", seed=1, scale=3, mark=mark) for mark in (None, (0, 3, 5), (0, 0, 0))]
-    plain, last, first = (read_grid(family, request) for request in requests)
-    assert plain.shape[0] == 1
-    for other, wanted in ((last, plain.shape[1] * plain.shape[2] - 1), (first, 0)):
-        change = (other - plain).abs().mean(-1).flatten()
-        if family.startswith("qwen"):  # finer than a block
-            height, width = plain.shape[1:3]
-            row, column = divmod(int(change.argmax()), width)
-            assert (row * 4 // height, column * 6 // width) == ((3, 5) if wanted else (0, 0))
-        else:
-            assert int(change.argmax()) == wanted
-
-
-def test_rows_without_facts_have_empty_grids() -> None:
-    model, processor = make_model("smolvlm")
-    batch, media = make_batch(
-        processor, [Request("x", seed=1), Request("y", None), Request("z", seed=2, num_frames=3)]
-    )
-    outputs, _ = look(model.vlm, batch)
-    features = lay_out(model.vlm.config, batch, outputs, media)
-    assert features is not None
-    assert features.is_valid.flatten(1).sum(1).tolist() == [16, 0, 12]
-    assert features.times_seconds.tolist() == [[0.75, 2.25, 3.75, 5.25], [0.0] * 4, [0.75, 2.25, 3.75, 0.0]]
-    assert features.duration_seconds.tolist() == [6.0, 0.0, 4.5]
-    assert lay_out(model.vlm.config, batch, outputs, [None] * 3) is None
-
-
-def test_the_last_patch_of_an_odd_clip_repeats_its_last_frame() -> None:
-    model, processor = make_model("qwen2_5_vl")
-    batch, media = make_batch(processor, [Request("x", seed=1, num_frames=3)])
-    outputs, _ = look(model.vlm, batch)
-    features = lay_out(model.vlm.config, batch, outputs, media)
-    assert features is not None
-    assert features.times_seconds.tolist() == [[1.5, 3.75]]
-
-
-def test_features_that_do_not_fit_the_facts_are_refused() -> None:
-    facts = describe(Request("x"))
-    assert facts is not None
-    cases: list[tuple[str, list[Request], list[MediaFacts | None], str]] = [
-        ("internvl", [Request("x")], [], "media tells of 0 rows and the batch has 1; pass one for each row"),
-        (
-            "internvl",
-            [Request("x", num_frames=3)],
-            [facts],
-            "row 0 shows 3 pictures and has 4 times; a task is asked of one video or image",
-        ),
-        (
-            "qwen3_vl",
-            [Request("x", num_frames=6)],
-            [facts],
-            "row 0 has 4 times and its features 3 temporal patches, which does not come out even",
-        ),
-    ]
-    for family, requests, media, message in cases:
-        model, processor = make_model(family)
-        batch, _ = make_batch(processor, requests)
-        outputs, _ = look(model.vlm, batch)
-        with pytest.raises(VisionLayoutError, match=re.escape(message)):
-            lay_out(model.vlm.config, batch, outputs, media)
-
-
-def test_placeholders_that_features_do_not_fill_are_refused() -> None:
-    model, processor = make_model("internvl")
-    batch, media = make_batch(processor, [Request("x")])
-    outputs, _ = look(model.vlm, batch)
-    place = (batch["input_ids"][0] == model.vlm.config.image_token_id).nonzero()[0]
-    batch["input_ids"][0, place] = 5
-    outputs["image"].pooler_output = outputs["image"].pooler_output.flatten(0, 1)[None, 1:]
-    with pytest.raises(
-        VisionLayoutError, match=re.escape("row 0 has 15 placeholder tokens, and what it shows does not")
-    ):
-        lay_out(model.vlm.config, batch, outputs, media)
-
-
-def test_an_unknown_layout_is_refused() -> None:
-    model, processor = make_model("internvl")
-    batch, media = make_batch(processor, [Request("x")])
-    outputs, _ = look(model.vlm, batch)
-    config = model.vlm.config.to_dict() | {"model_type": "llava"}
-    other = type("Config", (), {**config, "vision_config": model.vlm.config.vision_config})()
-    with pytest.raises(VisionLayoutError, match=re.escape("the layout of the features of 'llava' is not known")):
-        lay_out(other, batch, outputs, media)
 
 
 @pytest.mark.parametrize("family", FAMILIES)
@@ -370,6 +244,8 @@ def test_a_sam_draws_and_stays_frozen() -> None:
     assert all(weight.grad is None for weight in model.heads["mask"].sam.parameters())
     with pytest.raises(ValueError, match=re.escape("rows [3] ask for masks of a SAM; pass sam_pixel_values")):
         model(**{key: value for key, value in batch.items() if key != "sam_pixel_values"})
+    with pytest.raises(ValueError, match=re.escape("sam_pixel_values has 1 rows and the batch 5; pass one for each")):
+        model(**batch | {"sam_pixel_values": batch["sam_pixel_values"][3:4]})
 
 
 def test_prompts_of_a_sam_are_distilled_from_the_box_of_the_mask() -> None:
@@ -404,6 +280,20 @@ def test_a_sam_is_not_taught_the_masks_of_later_frames(family: str, mask_loss: s
     assert not any(terms.values())
     output.loss.backward()
     assert not any(weight.grad.any() for weight in model.heads["mask"].adapter.parameters())
+
+
+@pytest.mark.parametrize(("mask_loss", "taught"), [("bce", {"mask_object"}), ("prompts", set())])
+def test_a_frame_without_the_object_teaches_a_sam_at_most_that_it_is_not_there(
+    mask_loss: str, taught: set[str]
+) -> None:
+    model, processor = make_fresh_model("internvl", sam=make_sam(), mask_loss=mask_loss)
+    batch = make_sam_batch(processor)  # the object comes with the second frame, and the first is shown
+    output = model(**batch)
+    terms = {name: loss for name, loss in output.losses.items() if name.startswith(("mask", "prompt"))}
+    assert {name for name, loss in terms.items() if loss.item() > 0} == taught
+    torch.stack(list(terms.values())).sum().backward()
+    weights = model.heads["mask"].adapter.parameters()
+    assert any(weight.grad.any() for weight in weights) == bool(taught)
 
 
 @pytest.mark.parametrize("family", ["internvl", "qwen2_5_vl"])

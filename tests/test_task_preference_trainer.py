@@ -322,7 +322,7 @@ def make_sam_trainer(folder: Path, mask_loss: str, **settings: Any) -> tuple[Any
         replace(mask, id=str(k), masks=(seen,) * len(seconds), mask_seconds=seconds)
         for k, seconds in enumerate(((0.0, 3.5), (3.5,)))
     ]
-    collator = make_collator(processor, sam_processor=sam)
+    collator = make_collator(processor, sam_processor=sam, needs_object=mask_loss == "prompts")
     trainer = TaskPreferenceTrainer(
         model, make_arguments(folder, **settings), train_dataset=rows, processing_class=processor,
         data_collator=collator,
@@ -334,7 +334,7 @@ def make_sam_trainer(folder: Path, mask_loss: str, **settings: Any) -> tuple[Any
 def test_a_row_that_a_sam_is_not_graded_on_does_not_count(
     mask_loss: str, term: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(collating, "draw_sam_frame", lambda row, shown, seed: 0)
+    monkeypatch.setattr(collating, "draw_sam_frame", lambda row, shown, seed, **_: 0)
     trainer, rows = make_sam_trainer(tmp_path, mask_loss, per_device_train_batch_size=1, gradient_accumulation_steps=2)
     both = trainer.data_collator(rows)
     assert both["targets"].counts["mask"] == 2
@@ -356,6 +356,22 @@ def test_a_sam_is_graded_on_rows_whose_object_comes_late(mask_loss: str, tmp_pat
     with torch.no_grad():
         losses = trainer.model(**batch).losses
     assert losses["prompt_l1" if mask_loss == "prompts" else "mask_dice"] > 0
+
+
+def test_distillation_needs_frames_that_show_the_object(tmp_path: Path) -> None:
+    trainer, rows = make_sam_trainer(tmp_path, "prompts")
+    absent = [replace(rows[0], id=str(k), masks=(None, rows[0].masks[0]), mask_seconds=(0.5, 3.5)) for k in range(8)]
+    assert count_labels(trainer.data_collator(absent), "prompts")[COUNTED.index("mask")] == 8
+    trainer.data_collator.needs_object = False
+    assert count_labels(trainer.data_collator(absent), "prompts")[COUNTED.index("mask")] < 8
+    with pytest.raises(ValueError, match=re.escape("learns from frames that show the object, and the collator draws")):
+        TaskPreferenceTrainer(
+            trainer.model,
+            make_arguments(tmp_path),
+            train_dataset=rows,
+            processing_class=trainer.processing_class,
+            data_collator=trainer.data_collator,
+        )
 
 
 def test_wrong_shares_are_told_before_training(tmp_path: Path) -> None:

@@ -54,6 +54,9 @@ class TaskPreferenceCollator:
             one frame of those that are shown, as large as the budget has it: in training one with an annotation, drawn
             by seed and row, and for generation the first. There all of them go along (`sam_clips`), for a
             `MaskFollower`.
+        needs_object (`bool`, *optional*, defaults to `False`): draws that frame in training among those that show the
+            object: for `mask_loss="prompts"`, whose targets are the boxes of masks, so that a row whose frame shows
+            none would teach nothing in any epoch.
         is_blind (`bool`, *optional*, defaults to `False`): shows grey frames in the place of all others, and zeros
             in that of precomputed features, for what a model answers that does not look.
 
@@ -75,6 +78,7 @@ class TaskPreferenceCollator:
         wording: Wording = "train",
         seed: int = 0,
         sam_processor: Any = None,
+        needs_object: bool = False,
         is_blind: bool = False,
     ) -> None:
         if answers not in get_args(Answers) or wording not in get_args(Wording):
@@ -90,7 +94,8 @@ class TaskPreferenceCollator:
             )
         self.processor, self.sam_processor = processor, sam_processor
         self.budget = FrameBudget(num_frames=NUM_FRAMES) if budget is None else budget
-        self.answers, self.wording, self.seed, self.is_blind = answers, wording, seed, is_blind
+        self.answers, self.wording, self.seed = answers, wording, seed
+        self.needs_object, self.is_blind = needs_object, is_blind
 
     def __call__(self, rows: Sequence[TaskRow | Mapping[str, Any]]) -> dict[str, Any]:
         """Makes a batch for training.
@@ -163,7 +168,7 @@ class TaskPreferenceCollator:
     def _draw_sam_frame(self, row: TaskRow, shown: ShownMedia | None, facts: MediaFacts | None) -> MediaFacts | None:
         if row.task != "mask" or shown is None or facts is None:
             return facts
-        return replace(facts, sam_frame=draw_sam_frame(row, shown, self.seed))
+        return replace(facts, sam_frame=draw_sam_frame(row, shown, self.seed, needs_object=self.needs_object))
 
     def _prepare_for_heads(
         self,

@@ -11,18 +11,19 @@ from typing import NamedTuple
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from torch.nn import functional
 
 from vidground_hf.stats.boxes import box_iou
 from vidground_hf.stats.windows import temporal_iou
 from vidground_hf.task_preference.answers import TaskPreferenceAnswer
 from vidground_hf.task_preference.evaluation_scores import name_media
+from vidground_hf.task_preference.heads_targets import average_areas
 from vidground_hf.task_preference.row_masks import read_mask
 from vidground_hf.task_preference.task_rows import TaskRow
 
 Floats = NDArray[np.float64]
 
 _NUM_CELLS = 64  # of a constant mask and side; our guess
+_ROUNDING = 1e-4  # of shares in float32, so that halves are halves on either side
 _MAX_CANDIDATES = 2000  # our guess: the best of so many is the best of all but for the last digits
 
 
@@ -185,17 +186,17 @@ def _choose_mask(rows: Sequence[TaskRow]) -> NDArray[np.bool_] | None:
 
 def _pool_mask(mask: NDArray[np.bool_]) -> NDArray[np.float32]:
     """How much of each of 64 x 64 cells is marked, `float32[64, 64]`."""
-    pooled = functional.adaptive_avg_pool2d(torch.from_numpy(mask).float()[None], (_NUM_CELLS, _NUM_CELLS))
-    cells: NDArray[np.float32] = pooled[0].numpy()
+    cells: NDArray[np.float32] = average_areas(torch.from_numpy(mask).float()[None], _NUM_CELLS, _NUM_CELLS)[0].numpy()
     return cells
 
 
 def _size_mask(cells: NDArray[np.bool_], row: TaskRow) -> NDArray[np.bool_]:
-    """A mask of cells in the pixels of a row."""
+    """A mask of cells in the pixels of a row: those of which it fills at least half."""
     if row.width_px is None or row.height_px is None:
         row.reject("how large its frames are must be known for a constant answer; give width_px and height_px")
-    down, across = (np.arange(side) * _NUM_CELLS // side for side in (row.height_px, row.width_px))
-    return cells[down[:, None], across[None, :]]
+    shares = average_areas(torch.from_numpy(cells).float()[None], row.height_px, row.width_px)[0].numpy()
+    filled: NDArray[np.bool_] = shares >= 0.5 - _ROUNDING
+    return filled
 
 
 def _normalize_spans(row: TaskRow) -> Floats:

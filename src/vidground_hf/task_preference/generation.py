@@ -23,6 +23,7 @@ from vidground_hf.task_preference.answers import (
     size_masks,
 )
 from vidground_hf.task_preference.features import VisionFeatures
+from vidground_hf.task_preference.heads import check_columns
 from vidground_hf.task_preference.mask_video import MaskClip, MaskFollower
 from vidground_hf.task_preference.media_facts import MediaFacts
 from vidground_hf.task_preference.tokens import TaskTokenProcessor, find_states
@@ -56,7 +57,8 @@ def write_answers(
         tokenizer (`PreTrainedTokenizerBase`): of its processor.
         media (`Sequence[MediaFacts | None]`, *optional*): B; a row without has `None` for boxes, masks and spans.
         features (`VisionFeatures`, *optional*): B rows for the temporal head, where it reads precomputed ones.
-        sam_pixel_values (`Tensor`, *optional*): `float[B, 3, S, S]`, where a SAM draws masks.
+        sam_pixel_values (`Tensor`, *optional*): `float[B, 3, S, S]`, where a SAM draws masks. Needed where a row shows
+            something that is not followed, whatever it asks: which head will be called is not known beforehand.
         sam_clips (`Sequence[MaskClip | None]`, *optional*): B, the frames in which a SAM is to follow objects; `None`
             for a row without a video.
         mask_follower (`MaskFollower`, *optional*): follows objects through `sam_clips`; without it a SAM draws the
@@ -68,7 +70,8 @@ def write_answers(
         `list[TaskPreferenceAnswer]`: B, on the CPU.
 
     Raises:
-        `ValueError`: for beams or several answers to a row, and for a follower without a SAM or without clips.
+        `ValueError`: for beams or several answers to a row, for a follower without a SAM or without clips, where a SAM
+            has no pixels of what a row shows, and for columns of another number of rows.
 
     Example:
         >>> answers = model.generate(**inputs, media=media, tokenizer=processor.tokenizer)  # doctest: +SKIP
@@ -79,7 +82,11 @@ def write_answers(
         if inputs.get(name, 1) != 1:
             raise ValueError(f"{name} = {inputs[name]} is not supported: heads read the states of one text; pass 1")
     config = model.config
+    num_rows = len(inputs["input_ids"])
+    check_columns(num_rows, features=features, sam_pixel_values=sam_pixel_values, sam_clips=sam_clips)
     clips = {} if mask_follower is None else _list_clips(config, sam_clips)
+    if config.sam_config is not None and sam_pixel_values is None:
+        _check_sam_shown(media or [], clips)
     task_ids = config.task_token_ids or {}
     seen, rest = look(model.vlm, inputs)
     written = _write(model, rest, max_new_tokens)
@@ -100,8 +107,6 @@ def write_answers(
                 "mask_seconds": torch.tensor(clips[row].times_seconds).float()
             }
             answers[row] = replace(answers[row], **masks)
-    if config.sam_config is not None and sam_pixel_values is None:
-        del places["mask"]
     rows = {task: place[0] for task, place in places.items()}
     states = {task: written.states[place] for task, place in places.items()}
     outputs = model.run_heads(states, rows, shown, sam_pixel_values)
@@ -173,6 +178,16 @@ def _list_clips(config: Any, clips: Sequence[MaskClip | None] | None) -> dict[in
             "pass the clips (collate_prompts of a collator with sam_processor makes them)"
         )
     return {row: clip for row, clip in enumerate(clips) if clip is not None}
+
+
+def _check_sam_shown(media: Sequence[MediaFacts | None], clips: Mapping[int, MaskClip]) -> None:
+    """Refuses rows that a SAM could be asked about and has no pixels of."""
+    if rows := [row for row, facts in enumerate(media) if facts is not None and row not in clips]:
+        raise ValueError(
+            f"rows {rows} show something, and the SAM that draws masks has no pixels of it; pass sam_pixel_values "
+            "(collate_prompts of a collator with sam_processor makes them), for videos sam_clips and a mask_follower, "
+            "or no media where no head is to answer"
+        )
 
 
 def _keep_seeing(place: tuple[Tensor, Tensor], shown: VisionFeatures | None) -> tuple[Tensor, Tensor]:

@@ -30,6 +30,7 @@ __all__ = [
     "TemporalKind",
     "TemporalOutput",
     "VisionFeatures",
+    "check_columns",
     "init_head_weights",
     "make_heads",
     "run_heads",
@@ -59,6 +60,28 @@ def make_heads(config: TaskPreferenceConfig, width: int, sam: Any = None) -> nn.
     return nn.ModuleDict(heads)
 
 
+def check_columns(num_rows: int, **columns: Any) -> None:
+    """Refuses what is given beside a batch and is of another number of rows.
+
+    Args:
+        num_rows (`int`): of the batch.
+        columns: by name; `None` is left alone.
+
+    Raises:
+        `ValueError`: for one of another length.
+
+    Example:
+        >>> check_columns(2, features=None, sam_pixel_values=[0])
+        Traceback (most recent call last):
+        ValueError: sam_pixel_values has 1 rows and the batch 2; pass one for each row of the batch, in order
+    """
+    for name, column in columns.items():
+        if column is not None and len(column) != num_rows:
+            raise ValueError(
+                f"{name} has {len(column)} rows and the batch {num_rows}; pass one for each row of the batch, in order"
+            )
+
+
 def run_heads(
     heads: nn.ModuleDict,
     states: Mapping[str, Tensor],
@@ -74,7 +97,10 @@ def run_heads(
         head = heads[task]
         if isinstance(head, SamMaskHead):
             if sam_pixel_values is None:
-                raise ValueError(f"rows {own.tolist()} ask for masks of a SAM; pass sam_pixel_values")
+                raise ValueError(
+                    f"rows {own.tolist()} ask for masks of a SAM; pass sam_pixel_values (a collator with "
+                    "sam_processor makes them)"
+                )
             found[task] = head(states[task], sam_pixel_values[own])
         else:
             found[task] = head(states[task], _select_shown(task, own, shown[task]))

@@ -132,7 +132,7 @@ def fit_masks(
         frames, labels = _pair_times(row, times, len(pictures), features)
         picked = pictures.to(targets.device)[labels].float()
         height, width = int(is_valid[row].any(2).any(0).sum()), int(is_valid[row].any(1).any(0).sum())
-        targets[row, frames, :height, :width] = _average_areas(picked, height, width)
+        targets[row, frames, :height, :width] = average_areas(picked, height, width)
         has_object[row, frames] = picked.flatten(1).any(1)
         is_scored[row, frames] = True
     return MaskTargets(targets, has_object, is_scored)
@@ -189,15 +189,26 @@ def fit_sam_masks(masks: Sequence[Tensor | None], is_valid: Tensor) -> MaskTarge
     height, width = is_valid.shape[2:]
     for row, mask in enumerate(masks):
         if mask is not None:
-            targets[row] = _average_areas(mask.to(targets)[None], height, width)
+            targets[row] = average_areas(mask.to(targets)[None], height, width)
             has_object[row], is_scored[row] = bool(mask.any()), True
     return MaskTargets(targets, has_object, is_scored)
 
 
-def _average_areas(pictures: Tensor, height: int, width: int) -> Tensor:
-    """Means over the areas of a coarser or finer grid, `float32[F, height, width]`; pixels on a line count by share.
+def average_areas(pictures: Tensor, height: int, width: int) -> Tensor:
+    """Brings pictures to a coarser or finer grid by means over its areas; pixels on a line count by share.
 
     Pooling would take such pixels whole into the cells on both sides, and so blur and move what is drawn.
+
+    Args:
+        pictures (`Tensor`): `float[F, H, W]`.
+        height (`int`), width (`int`): of the grid.
+
+    Returns:
+        `float32[F, height, width]`: with the mean of the pictures.
+
+    Example:
+        >>> average_areas(torch.tensor([[[0.0, 1.0, 1.0]]]), 1, 2).tolist()
+        [[[0.3333333432674408, 1.0]]]
     """
     down, across = (
         _share_parts(length, parts, pictures.device)

@@ -30,6 +30,7 @@ from vidground_hf.task_preference.grading import grade_heads, grade_text
 from vidground_hf.task_preference.heads import (
     MaskOutput,
     TemporalOutput,
+    check_columns,
     init_head_weights,
     make_heads,
     run_heads,
@@ -200,8 +201,10 @@ class TaskPreferenceModel(PreTrainedModel):
             `TaskPreferenceOutput`: with a loss where there are labels or targets.
 
         Raises:
-            `ValueError`: for task tokens without what their heads need, or targets that do not go with them.
+            `ValueError`: for task tokens without what their heads need, targets that do not go with them, or features
+                or pixels of another number of rows.
         """
+        check_columns(len(input_ids), features=features, sam_pixel_values=sam_pixel_values)
         inputs = {"input_ids": input_ids, "attention_mask": attention_mask, **inputs}
         seen, rest = look(self.vlm, inputs)
         # By the rule that generation asks: with padding on the left, models on their own count it in.

@@ -97,13 +97,15 @@ def read_shown_masks(row: TaskRow, media: ShownMedia) -> tuple[NDArray[np.bool_]
     return frames, np.asarray(row.mask_seconds)[taken]
 
 
-def draw_sam_frame(row: TaskRow, media: ShownMedia, seed: int) -> int:
+def draw_sam_frame(row: TaskRow, media: ShownMedia, seed: int, *, needs_object: bool = False) -> int:
     """Draws the shown frame that a SAM is taught in: any that has an annotation, as likely.
 
     Args:
         row (`TaskRow`): a mask row.
         media (`ShownMedia`): its media.
         seed (`int`): with the row's id it draws the frame, the same in every process and every epoch.
+        needs_object (`bool`, *optional*, defaults to `False`): draws among the frames that show the object; where none
+            does, among all.
 
     Returns:
         `int`: its place among the shown frames.
@@ -111,7 +113,9 @@ def draw_sam_frame(row: TaskRow, media: ShownMedia, seed: int) -> int:
     Raises:
         `BadRowError`: when no annotated frame is near a shown one.
     """
-    places = list(_pair_frames(row, media))
+    pairs = _pair_frames(row, media)
+    showing = [place for place, k in pairs.items() if _shows_object(row, row.masks[k])] if needs_object else []
+    places = showing or list(pairs)
     digest = hashlib.blake2b(f"{seed}\x1fframe\x1f{row.id}".encode("utf-8", "surrogatepass"), digest_size=8).digest()
     return places[int.from_bytes(digest, "big") % len(places)]
 

@@ -63,8 +63,8 @@ class TaskPreferenceTrainer(Trainer):
 
     Raises:
         `ValueError`: for an unknown stage, a stage with parts that the model lacks, `answers` beside a collator that
-            says otherwise, a collator without the `sam_processor` that the model needs, and shares of tasks that have
-            no rows.
+            says otherwise, a collator without the `sam_processor` or the `needs_object` that the model needs, and
+            shares of tasks that have no rows.
 
     Example:
         >>> trainer = TaskPreferenceTrainer(  # doctest: +SKIP
@@ -93,6 +93,8 @@ class TaskPreferenceTrainer(Trainer):
             data_collator = TaskPreferenceCollator(processing_class, answers=answers)
         needs_sam = self.stage.grades_heads and model.config.sam_config is not None
         _check_collator(data_collator, answers, needs_sam=needs_sam)
+        if needs_sam and model.config.mask_loss == "prompts":
+            _check_prompts(data_collator, answers)
         if train_dataset is not None:
             read_shares(list_tasks(train_dataset), self.stage.shares)
         free_parts(model, self.stage.rates)
@@ -236,6 +238,14 @@ def _check_collator(collator: Any, answers: Answers, *, needs_sam: bool) -> None
         raise ValueError(
             "a SAM draws the masks of the model, and the collator prepares no pixels for it; pass data_collator="
             "TaskPreferenceCollator(processor, sam_processor=...) with the image processor of that SAM"
+        )
+
+
+def _check_prompts(collator: Any, answers: Answers) -> None:
+    if answers == "heads" and not getattr(collator, "needs_object", True):
+        raise ValueError(
+            "mask_loss = 'prompts' learns from frames that show the object, and the collator draws any; pass "
+            "data_collator=TaskPreferenceCollator(processor, sam_processor=..., needs_object=True)"
         )
 
 
