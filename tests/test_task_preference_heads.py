@@ -19,7 +19,7 @@ from vidground_hf.task_preference.heads import (  # noqa: E402
     init_head_weights,
 )
 from vidground_hf.task_preference.heads_layers import Attention, OutputLinear  # noqa: E402
-from vidground_hf.task_preference.heads_region import _find_corners  # noqa: E402
+from vidground_hf.task_preference.heads_region import _cover_cells, _find_corners  # noqa: E402
 from vidground_hf.task_preference.losses import (  # noqa: E402
     WEIGHTS,
     grade_boxes,
@@ -146,6 +146,32 @@ def test_a_two_layer_temporal_head_says_one_span_and_no_saliency() -> None:
     assert found.spans.shape == (1, 8, 1, 2)
     assert found.logits.shape == (1, 8, 1)
     assert found.saliency is None
+
+
+def test_a_box_covers_the_cells_that_lie_under_it() -> None:
+    features = make_rows([(2, 2, 4), (1, 1, 1)])[1]  # the second row is padded
+    boxes = torch.tensor([[0.125, 0.25, 0.5, 1.0], [0.2, 0.0, 0.7, 0.5]])
+    covered = _cover_cells(boxes, features.is_valid).unflatten(2, (2, 4))
+    across, down = torch.tensor([0.125, 0.25, 0.0, 0.0]), torch.tensor([0.25, 0.5])
+    torch.testing.assert_close(covered[0], (down[:, None] * across).expand(2, 2, 4))
+    torch.testing.assert_close(covered.sum((2, 3)), torch.tensor([[0.28125, 0.28125], [0.25, 0.0]]))
+    assert covered[1].count_nonzero() == 1
+    assert not _cover_cells(boxes[:, [0, 1, 0, 1]], features.is_valid).any()
+
+
+def test_what_judges_a_box_looks_under_it() -> None:
+    head = seed_head("vision")
+    features = make_rows([(2, 4, 4)])[1]
+    cells = torch.randn(1, 32, WIDTH, generator=torch.Generator().manual_seed(0))
+    weights = torch.zeros(1, 32)
+    weights[0, 15] = 1.0  # the first frame, and a cell beside the box
+    boxes = torch.tensor([[0.0, 0.0, 0.5, 0.5]])
+    judged = head._judge(boxes, cells, weights, features.is_valid)
+    for place in range(32):
+        other = cells.clone()
+        other[0, place] += torch.arange(WIDTH)
+        is_same = torch.equal(head._judge(boxes, other, weights, features.is_valid), judged)
+        assert is_same == (place not in (0, 1, 4, 5, 15)), place
 
 
 def test_what_judges_a_box_does_not_bend_it() -> None:

@@ -6,6 +6,7 @@ import pytest
 
 torch = pytest.importorskip("torch", reason="task preference runs on torch; pip install 'vidground-hf[models]'")
 
+from scipy.stats import spearmanr  # noqa: E402
 from torch import Generator, Tensor, nn  # noqa: E402
 
 from tests.test_task_preference_heads import DEPTH, STATE  # noqa: E402
@@ -102,10 +103,15 @@ def test_a_region_head_that_sees_learns_boxes_and_a_blind_one_does_not(kind: str
 
     def take_step() -> Terms:
         wanted, features, boxes = draw_pictures(generator, keys, 32)
-        return grade_boxes(head(names[wanted], features).boxes, boxes)
+        found = head(names[wanted], features)
+        return grade_boxes(found.boxes, boxes, found.iou_logits)
 
     train(head, 200, take_step)
-    wanted, features, boxes = draw_pictures(generator, keys, 256)
+    wanted, features, boxes = draw_pictures(generator, keys, 512)
     with torch.no_grad():
-        found = head(names[wanted], features).boxes
-    assert low <= (box_iou(found.numpy(), boxes.numpy()) >= 0.5).mean() <= high
+        found = head(names[wanted], features)
+    overlap = box_iou(found.boxes.numpy(), boxes.numpy())
+    assert low <= (overlap >= 0.5).mean() <= high
+    if kind == "vision":  # and it knows which are better
+        assert spearmanr(found.iou_logits.numpy(), overlap).statistic > 0.25
+        assert found.iou_logits.sigmoid().mean().item() == pytest.approx(overlap.mean(), abs=0.05)

@@ -86,7 +86,7 @@ class RegionHead(nn.Module):
             self.norm = nn.LayerNorm(width)
             self.score = nn.Linear(width, 1, bias=False)
             self.reach = OutputLinear(width, 4)
-            self.judge = make_mlp(width, width, 1)
+            self.judge = make_mlp(2 * width, width, 1)
         self.width = width
         self.apply(init_head_weights)
 
@@ -112,9 +112,30 @@ class RegionHead(nn.Module):
         cells = self.norm(self.mix(cells, waves, is_valid)).unflatten(0, (num_rows, num_frames)).flatten(1, 2)
         weights = softmax_valid(self.score(cells)[..., 0], features.is_valid.flatten(1))
         corners = _find_corners(places.flatten(1, 2), self.reach(cells).float(), features.is_valid)
-        # What judges the box must not bend it.
-        pooled = (weights[..., None].to(cells.dtype) * cells).sum(1).detach()
-        return RegionOutput((weights[..., None] * corners).sum(1), self.judge(pooled)[:, 0].float())
+        boxes = (weights[..., None] * corners).sum(1)
+        return RegionOutput(boxes, self._judge(boxes, cells, weights, features.is_valid))
+
+    def _judge(self, boxes: Tensor, cells: Tensor, weights: Tensor, is_valid: Tensor) -> Tensor:
+        """How well each box fits (its logit, `float32[N]`), by the cells that chose it and those that lie under it."""
+        boxes, cells, weights = boxes.detach(), cells.detach(), weights.detach()  # what judges a box must not bend it
+        frames = weights.unflatten(1, (is_valid.shape[1], -1)).sum(2, keepdim=True)
+        under = (frames * _cover_cells(boxes, is_valid)).flatten(1)
+        under = under / under.sum(1, keepdim=True).clamp(min=torch.finfo(torch.float32).tiny)
+        seen = [(share[..., None].to(cells.dtype) * cells).sum(1) for share in (weights, under)]
+        judged: Tensor = self.judge(torch.cat(seen, dim=-1))[:, 0].float()
+        return judged
+
+
+def _cover_cells(boxes: Tensor, is_valid: Tensor) -> Tensor:
+    """The area of each cell that lies under the box of its row, `float32[N, T, H * W]`, 0 where padded."""
+    shares = []
+    for axis, is_cell in enumerate((is_valid.any(2).any(1), is_valid.any(3).any(1))):  # across, down
+        ends = is_cell.cumsum(1) / is_cell.sum(1, keepdim=True).clamp(min=1)
+        starts = torch.cat([torch.zeros_like(ends[:, :1]), ends[:, :-1]], dim=1)
+        low, high = boxes[:, axis, None], boxes[:, axis + 2, None]
+        shares.append((torch.minimum(ends, high) - torch.maximum(starts, low)).clamp(min=0))
+    across, down = shares
+    return ((down[:, :, None] * across[:, None])[:, None] * is_valid).flatten(2)
 
 
 def _find_corners(places: Tensor, reach: Tensor, is_valid: Tensor) -> Tensor:
