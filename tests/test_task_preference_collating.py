@@ -365,6 +365,7 @@ def test_features_of_another_extractor_come_by_column(tmp_path: Path) -> None:
             "of shape (4, 3); allowed is [T, D], one row or more, all finite",
         ),
         ({"features": "gone.npy"}, "its features cannot be read: "),
+        ({"features": [[1.0], [1.0, 2.0]]}, "its features cannot be read: "),
         ({"features": values, "feature_seconds": (1.0,)}, "it has 4 features and 1 times"),
         ({"features": values, "feature_seconds": (0.0, 1.0, 1.0, 2.0)}, "the times of its features do not grow"),
         ({"features": values[:2], "feature_seconds": (0.5, np.nan)}, "the times of its features do not grow"),

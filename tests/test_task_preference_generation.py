@@ -308,6 +308,27 @@ def test_several_texts_for_a_row_are_refused(name: str) -> None:
         answer(model, processor, REQUESTS[:1], [{}], **{name: 2})
 
 
+def test_beams_of_a_checkpoint_are_refused_too() -> None:
+    model, processor = make_fresh_model("internvl")
+    model.vlm.generation_config.num_beams = 3
+    with pytest.raises(ValueError, match=re.escape("num_beams = 3 is not supported: heads read the states of one")):
+        answer(model, processor, REQUESTS[:1], [{}])
+    assert len(answer(model, processor, REQUESTS[:1], [{}], num_beams=1)) == 1
+
+
+def test_a_batch_for_training_is_no_prompt() -> None:
+    model, processor = make_model("internvl")
+    batch, media = make_batch(processor, REQUESTS[:2])
+    settings = {"media": media, "tokenizer": processor.tokenizer}
+    with pytest.raises(ValueError, match=re.escape("labels are of a batch for training, whose texts hold their answ")):
+        model.generate(**batch, **settings, labels=batch["input_ids"])
+    assert not batch["attention_mask"].all()
+    with pytest.raises(
+        ValueError, match=re.escape("rows [0] are padded on the right, and would be written on behind")
+    ):
+        model.generate(**pad_right(batch), **settings)
+
+
 @pytest.mark.parametrize("kind", ["vision", "state"])
 def test_either_region_head_answers_and_only_one_says_how_sure_it_is(kind: str) -> None:
     model, processor = make_fresh_model("internvl", box_head={"kind": kind})

@@ -3,9 +3,13 @@ from __future__ import annotations
 import importlib
 import itertools
 import json
+import os
 import random
+import shutil
+import signal
 import subprocess
 import sys
+import time
 from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
@@ -320,21 +324,38 @@ def test_traits_are_read_from_references() -> None:
     assert found == ["red", "circle", "top left"]
 
 
+def kill_when(command: list[str], path: Path) -> None:
+    """Starts a run, and kills it and its processes as soon as a file is there."""
+    with subprocess.Popen(command, stderr=subprocess.PIPE, text=True, start_new_session=True) as started:
+        while not path.exists() and started.poll() is None:
+            time.sleep(0.05)
+        if started.poll() is None:
+            os.killpg(started.pid, signal.SIGKILL)
+        errors = started.communicate()[1]
+    assert started.returncode == -signal.SIGKILL, errors[-2000:]
+
+
 @pytest.mark.slow
-def test_the_lab_runs_and_goes_on(tmp_path: Path) -> None:
+def test_a_lab_that_was_killed_goes_on_to_what_an_unbroken_one_finds(tmp_path: Path) -> None:
     command = [sys.executable, str(EXAMPLES / "task_preference_lab.py"), "--output", str(tmp_path), "--quick"]
+    folder = tmp_path / "quick"
+    kept = [folder / "base_0" / "config.json", folder / "runs" / "heads-0" / "stage_1" / "log.json"]
+    kill_when(command, kept[-1])
+    assert not (folder / "runs" / "heads-0.json").exists()
+    before = [path.stat().st_mtime_ns for path in kept]
     done = subprocess.run(command, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr[-2000:]
+    assert [path.stat().st_mtime_ns for path in kept] == before
     assert "differences in points" in done.stdout
-    result = json.loads((tmp_path / "quick" / "result.json").read_text())
-    arms = load("arms").ARMS
+    assert (folder / "scores.png").stat().st_size > 0
+    result = json.loads((folder / "result.json").read_text())
     others = {"heads alone", "constant", "words", "all objects", "its cell", "blind", "other clip", "new wordings"}
-    assert set(result["scores"]) == {*arms, *others}
-    assert (tmp_path / "quick" / "scores.png").stat().st_size > 0
-    (tmp_path / "quick" / "runs" / "text-0.json").unlink()
-    before = (tmp_path / "quick" / "runs" / "heads-0.json").stat().st_mtime_ns
+    assert set(result["scores"]) == {*load("arms").ARMS, *others}
+
+    (folder / "runs" / "heads-0.json").unlink()
+    shutil.rmtree(folder / "runs" / "heads-0")  # the arm that was cut off, now in one go
     again = subprocess.run(command, capture_output=True, text=True, check=False)
     assert again.returncode == 0, again.stderr[-2000:]
-    assert (tmp_path / "quick" / "runs" / "heads-0.json").stat().st_mtime_ns == before
-    after = json.loads((tmp_path / "quick" / "result.json").read_text())
-    assert after["scores"] == result["scores"]
+    after = json.loads((folder / "result.json").read_text())
+    for key in ("sizes", "contrasts", "scores", "probes"):
+        assert after[key] == result[key], key

@@ -47,7 +47,7 @@ def answer_rows(
     Args:
         model (`TaskPreferenceModel`): in evaluation mode for the time.
         collator (`TaskPreferenceCollator`): for its words and frames; one with `wording="held_out"` asks in words that
-            were not trained on. With `answers="text"` the labels are read from what was written.
+            were not trained on. With `answers="text"` the labels are read from what was written, and no head answers.
         rows (`Sequence[TaskRow]`): of any tasks.
         batch_size (`int`, *optional*, defaults to 8): rows of one generation.
         max_new_tokens (`int`, *optional*, defaults to 640): of each answer; masks written out for 16 frames have
@@ -71,6 +71,8 @@ def answer_rows(
         for start in range(0, len(rows), batch_size):
             asked = rows[start : start + batch_size]
             inputs = send_to_device(collator.collate_prompts(asked), model.device)
+            if collator.answers == "text":
+                inputs.pop("media")  # heads rest, whatever is written
             found = model.generate(
                 **inputs, tokenizer=collator.processor.tokenizer, max_new_tokens=max_new_tokens, **settings
             )

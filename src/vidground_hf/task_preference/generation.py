@@ -70,17 +70,16 @@ def write_answers(
         `list[TaskPreferenceAnswer]`: B, on the CPU.
 
     Raises:
-        `ValueError`: for beams or several answers to a row, for a follower without a SAM or without clips, where a SAM
-            has no pixels of what a row shows, and for columns of another number of rows.
+        `ValueError`: for beams or several answers to a row (here or in the checkpoint's own settings), for a batch of
+            training or one that is padded on the right, for a follower without a SAM or without clips, where a SAM has
+            no pixels of what a row shows, and for columns of another number of rows.
 
     Example:
         >>> answers = model.generate(**inputs, media=media, tokenizer=processor.tokenizer)  # doctest: +SKIP
         >>> answers[0].spans[0].tolist()  # doctest: +SKIP
         [3.1, 7.9]
     """
-    for name in ("num_beams", "num_return_sequences"):
-        if inputs.get(name, 1) != 1:
-            raise ValueError(f"{name} = {inputs[name]} is not supported: heads read the states of one text; pass 1")
+    _check_inputs(model, inputs)
     config = model.config
     num_rows = len(inputs["input_ids"])
     check_columns(num_rows, features=features, sam_pixel_values=sam_pixel_values, sam_clips=sam_clips)
@@ -168,6 +167,27 @@ def _read_texts(written: _Written, tokenizer: Any, task_ids: Mapping[str, int]) 
         )
         for ids, unforced, has_ended in zip(written.ids, written.unforced, written.has_ended, strict=True)
     ]
+
+
+def _check_inputs(model: TaskPreferenceModel, inputs: Mapping[str, Any]) -> None:
+    """Refuses what would be answered, and wrongly: prompts that are none, and settings that heads do not go with."""
+    settings = inputs.get("generation_config") or model.vlm.generation_config
+    for name in ("num_beams", "num_return_sequences"):
+        count = inputs.get(name) or getattr(settings, name, None) or 1
+        if count != 1:
+            raise ValueError(f"{name} = {count} is not supported: heads read the states of one text; pass 1")
+    if given := [name for name in ("labels", "targets") if inputs.get(name) is not None]:
+        raise ValueError(
+            f"{given[0]} are of a batch for training, whose texts hold their answers; pass what collate_prompts of "
+            "the collator makes"
+        )
+    mask = inputs.get("attention_mask")
+    if mask is not None and not mask[:, -1].all():
+        rows = (mask[:, -1] == 0).nonzero()[:, 0].tolist()
+        raise ValueError(
+            f"rows {rows} are padded on the right, and would be written on behind their padding; pad on the left, as "
+            "collate_prompts of the collator does"
+        )
 
 
 def _list_clips(config: Any, clips: Sequence[MaskClip | None] | None) -> dict[int, MaskClip]:

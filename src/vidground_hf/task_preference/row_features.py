@@ -50,12 +50,12 @@ def read_features(rows: Sequence[TaskRow], media: Sequence[ShownMedia | None]) -
 def _read_grid(row: TaskRow) -> Tensor:
     """One vector for each clip of the video, `float32[T, 1, 1, D]`."""
     values = row.features
-    if isinstance(values, (str, os.PathLike)):
-        try:
+    try:
+        if isinstance(values, (str, os.PathLike)):
             values = np.load(values, allow_pickle=False)
-        except (ValueError, OSError) as error:
-            row.reject(f"its features cannot be read: {error}")
-    values = np.asarray(values, dtype=np.float32)
+        values = np.asarray(values, dtype=np.float32)
+    except (TypeError, ValueError, OSError) as error:
+        row.reject(f"its features cannot be read: {error}")
     if values.ndim != 2 or not len(values) or not np.isfinite(values).all():
         row.reject(f"its features are of shape {values.shape}; allowed is [T, D], one row or more, all finite")
     return torch.from_numpy(values)[:, None, None]

@@ -5,7 +5,7 @@ Batches are made by `collating.py`, losses by the model; what is right of the an
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping
 from typing import Any
 
 import torch
@@ -14,6 +14,7 @@ from torch import Tensor, nn
 from transformers import Trainer, TrainerCallback, TrainingArguments
 
 from vidground_hf.task_preference.collating import Answers, TaskPreferenceCollator
+from vidground_hf.task_preference.configuration import TASKS
 from vidground_hf.task_preference.grading import pick_graded_masks
 from vidground_hf.task_preference.sampling import TaskBalancedSampler, read_shares
 from vidground_hf.task_preference.task_rows import TaskRow
@@ -63,8 +64,8 @@ class TaskPreferenceTrainer(Trainer):
 
     Raises:
         `ValueError`: for an unknown stage, a stage with parts that the model lacks, `answers` beside a collator that
-            says otherwise, a collator without the `sam_processor` or the `needs_object` that the model needs, and
-            shares of tasks that have no rows.
+            says otherwise, a collator without the `sam_processor` or the `needs_object` that the model needs, rows
+            of tasks that the model has no head for, and shares of tasks that have no rows.
 
     Example:
         >>> trainer = TaskPreferenceTrainer(  # doctest: +SKIP
@@ -96,7 +97,9 @@ class TaskPreferenceTrainer(Trainer):
         if needs_sam and model.config.mask_loss == "prompts":
             _check_prompts(data_collator, answers)
         if train_dataset is not None:
-            read_shares(list_tasks(train_dataset), self.stage.shares)
+            tasks = list_tasks(train_dataset)
+            _check_tasks(tasks, model.config.tasks if answers == "heads" else TASKS)
+            read_shares(tasks, self.stage.shares)
         free_parts(model, self.stage.rates)
         self.num_samples = num_samples
         self._sam_loss = model.config.mask_loss if model.config.sam_config is not None else None
@@ -246,6 +249,16 @@ def _check_prompts(collator: Any, answers: Answers) -> None:
         raise ValueError(
             "mask_loss = 'prompts' learns from frames that show the object, and the collator draws any; pass "
             "data_collator=TaskPreferenceCollator(processor, sam_processor=..., needs_object=True)"
+        )
+
+
+def _check_tasks(tasks: Collection[str], known: Collection[str]) -> None:
+    """Refuses rows that nothing answers, which would stop a training when their turn comes."""
+    if unknown := sorted({str(task) for task in tasks} - {"dialogue", *known}):
+        count = sum(str(task) in unknown for task in tasks)
+        raise ValueError(
+            f"{count} of {len(tasks)} rows ask for {', '.join(map(repr, unknown))}, and the model answers dialogue, "
+            f"{', '.join(known)}; leave these rows out, or make the model with heads for them (tasks= of from_vlm)"
         )
 
 
