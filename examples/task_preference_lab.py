@@ -88,12 +88,12 @@ STANDARD = LabSizes(
 QUICK = LabSizes(
     arms=tuple(ARMS),
     num_seeds=1,
-    warm_up=WarmUpSizes(num_clips=12, num_looking_steps=2, num_frame_steps=2, num_clip_steps=2),
-    num_clips=12,
-    num_held_out_clips=6,
-    num_stage_steps=(2, 2, 2),
+    warm_up=WarmUpSizes(num_clips=4, num_looking_steps=1, num_frame_steps=1, num_clip_steps=1),
+    num_clips=8,
+    num_held_out_clips=3,
+    num_stage_steps=(1, 1, 1),
     num_head_rows=12,
-    num_head_steps=4,
+    num_head_steps=1,
     num_probe_rows=12,
 )
 FULL = LabSizes(

@@ -58,6 +58,35 @@ def test_a_column_that_is_missing_does_not_end_the_reading() -> None:
     assert str(found.rejected[0]).startswith("row '#0': it cannot be read, TypeError: ")
 
 
+BOX = {"id": "a", "task": "box", "question": "it", "image": "a.png", "width_px": 9, "height_px": 9}
+MOMENT = {"id": "a", "task": "moment", "question": "it", "video": "a.mp4"}
+
+
+@pytest.mark.parametrize(
+    ("row", "reason"),
+    [
+        (TALK | {"question": 5}, "the question 5 is no text; write it as one"),
+        (TALK | {"answer": 5}, "the answer 5 is no text; write it as one"),
+        (TALK | {"options": [1, 2], "answer": "1"}, "the option 1 is no text; write it as one"),
+        (MOMENT | {"spans": [0, 1]}, "its spans (0, 1) are not pairs of start and end in seconds; give one pair for"),
+        (MOMENT | {"spans": [["0", "1"]]}, "its spans (('0', '1'),) are not pairs of start and end in seconds; give"),
+        (MOMENT | {"spans": "[[0, 1]]"}, "its spans '[[0, 1]]' are not pairs of start and end in seconds; give one"),
+        (BOX | {"box": [0, 0, 1]}, "its box (0, 0, 1) is not left, top, right, bottom in pixels; give four numbers"),
+    ],
+)
+def test_columns_of_another_layout_are_rejected_by_the_row_s_id(row: dict[str, Any], reason: str) -> None:
+    found = read_rows([row])
+    assert found.rows == []
+    assert str(found.rejected[0]).startswith(f"row 'a': {reason}")
+
+
+def test_columns_in_numpy_s_format_are_read() -> None:
+    rows = [MOMENT | {"spans": np.array([[0.0, 1.5]])}, BOX | {"box": np.array([0, 0, 4, 2])}]
+    moment, box = read_rows(rows).rows
+    assert moment.spans == ((0.0, 1.5),)
+    assert box.box == (0, 0, 4, 2)
+
+
 def test_counts_of_pycocotools_are_read() -> None:
     from pycocotools import mask as coco
 

@@ -8,6 +8,7 @@ from __future__ import annotations
 import itertools
 import math
 from collections.abc import Iterable, Sequence
+from numbers import Real
 from typing import TYPE_CHECKING, Any
 
 from vidground_hf.schema import LETTERS
@@ -35,6 +36,22 @@ def check_words(row: TaskRow, control_words: Iterable[str]) -> None:
     for word in control_words:
         if any(word in part for part in said):
             row.reject(f"its words hold {word!r}, which is a control token of the model")
+
+
+def check_types(row: TaskRow) -> None:
+    """Rejects words that are no text, and labels that are not laid out as they should be."""
+    for name, words in (("question", row.question), ("answer", row.answer), *(("option", one) for one in row.options)):
+        if not isinstance(words, str) and not (name == "answer" and words is None):
+            row.reject(f"the {name} {words!r} is no text; write it as one")
+    if not all(_is_numbers(span, 2) for span in row.spans):
+        row.reject(f"its spans {row.spans!r} are not pairs of start and end in seconds; give one pair for each span")
+    if row.box is not None and not _is_numbers(row.box, 4):
+        row.reject(f"its box {row.box!r} is not left, top, right, bottom in pixels; give four numbers")
+
+
+def _is_numbers(values: Any, count: int) -> bool:
+    is_row = isinstance(values, (tuple, list)) and len(values) == count
+    return is_row and all(isinstance(value, Real) and not isinstance(value, bool) for value in values)
 
 
 def check_options(row: TaskRow) -> None:

@@ -9,12 +9,15 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field, fields
 from typing import Any, NoReturn
 
+import numpy as np
+
 from vidground_hf.task_preference.row_checks import (
     check_box_row,
     check_dialogue_row,
     check_mask_row,
     check_moment_row,
     check_options,
+    check_types,
 )
 
 ROW_TASKS = ("dialogue", "moment", "box", "mask")
@@ -105,6 +108,7 @@ class TaskRow:
     def __post_init__(self) -> None:
         if not isinstance(self.id, str) or not self.id.strip():
             self.reject("its id is no text, or empty")
+        check_types(self)
         if self.task not in ROW_TASKS:
             self.reject(f"the task {self.task!r} is not one of {', '.join(ROW_TASKS)}")
         if not self.question.strip():
@@ -139,4 +143,6 @@ _LISTS = frozenset({"options", "spans", "ratings", "box", "masks", "mask_seconds
 
 
 def _freeze(value: Any) -> Any:
+    if isinstance(value, np.ndarray):  # of a dataset in numpy's format
+        value = value.tolist()
     return tuple(_freeze(part) for part in value) if isinstance(value, (list, tuple)) else value
