@@ -160,7 +160,8 @@ def test_a_box_covers_the_cells_that_lie_under_it() -> None:
 
 
 def test_what_judges_a_box_looks_under_it() -> None:
-    head = seed_head("vision")
+    torch.manual_seed(0)
+    head = RegionHead(STATE, DEPTH, width=WIDTH)
     features = make_rows([(2, 4, 4)])[1]
     cells = torch.randn(1, 32, WIDTH, generator=torch.Generator().manual_seed(0))
     weights = torch.zeros(1, 32)
