@@ -41,6 +41,7 @@ TALK = {"id": "a", "task": "dialogue", "question": "Who?", "answer": "A dog."}
         ({"question": "Who?"}, read_dialogue, "KeyError: 'id'"),
         (None, read_dialogue, "TypeError: 'NoneType' object is not subscriptable"),
         ({"id": "a", "video": "a.mp4", "masks": [5], "frame_rate": 1}, read_masks, "AttributeError: 'int' object"),
+        ({"id": "a", "video": "a.mp4", "masks": [None], "frame_rate": 0}, read_masks, "ZeroDivisionError: "),
     ],
 )
 def test_a_row_that_its_reader_fails_on_is_rejected_by_its_place(

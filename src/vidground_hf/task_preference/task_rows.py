@@ -88,7 +88,8 @@ def read_rows(
                 check_words(row, control_words)
         except BadRowError as error:
             rejected.append(error)
-        except (ValueError, TypeError, LookupError, AttributeError) as error:  # what a malformed row makes of a reader
+        # What a malformed row makes of a reader.
+        except (ValueError, TypeError, LookupError, AttributeError, ArithmeticError) as error:
             rejected.append(BadRowError(f"#{place}", f"it cannot be read, {type(error).__name__}: {error}"))
         else:
             rows.extend(made)
