@@ -65,10 +65,13 @@ def test_parts_that_there_are_not_are_named(tmp_path: Path) -> None:
     with pytest.raises(ValueError, match=re.escape(message)):
         TrainingStage(name="mine", rates={"box_haed": 1e-3, "language": 1e-5})
     model, processor = make_model("internvl", tasks=["box"])
+    boxes = [row for row in make_task_rows() if row.task == "box"]
     for part in ("tokens", "mask_head"):
         message = f"the model has no part {part!r} to train; it has language, vision, connector, box_head ('tokens'"
         with pytest.raises(ValueError, match=re.escape(message)):
-            make_trainer(tmp_path, model, processor, stage=TrainingStage(name="mine", rates={part: 1e-3}))
+            make_trainer(
+                tmp_path, model, processor, stage=TrainingStage(name="mine", rates={part: 1e-3}), train_dataset=boxes
+            )
     model = TaskPreferenceModel(model.config, sam=None)
     with pytest.raises(ValueError, match=re.escape("the model has no part 'frozen' to train")):
         free_parts(model, ["frozen"])
