@@ -5,7 +5,6 @@ Which row goes where is decided elsewhere.
 
 from __future__ import annotations
 
-import fcntl
 import json
 import math
 import os
@@ -21,6 +20,7 @@ from datasets import Dataset, DatasetDict, load_dataset
 from vidground_hf.figures import draw_figures
 from vidground_hf.ladder_pages import draw_needs, render_ladder_card, render_ladder_html
 from vidground_hf.loading import DataError, explain_damage
+from vidground_hf.locks import lock_folder
 from vidground_hf.pages import SPLITS, render_card, render_html
 
 # What `Dataset.push_to_hub` aims for.
@@ -93,18 +93,10 @@ def _put_back(output: Path, marker: str) -> None:
 
 @contextmanager
 def _claim(partial: Path, output: Path) -> Iterator[None]:
-    """Makes the folder that one run at a time may write into, without what a killed one left there.
-
-    The lock is on the folder itself, ends with the process, and leaves no file behind.
-    """
-    partial.mkdir(parents=True, exist_ok=True)
-    handle = os.open(partial, os.O_RDONLY)
+    """Makes the folder that one run at a time may write into, without what a killed one left there."""
     try:
-        fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        if not partial.exists() or not os.path.samestat(os.fstat(handle), partial.stat()):
-            raise BlockingIOError  # it was moved into place by the run that held it
+        handle = lock_folder(partial)
     except BlockingIOError as error:
-        os.close(handle)
         raise DataError(
             f"another run is writing {str(output)!r}; run the same command again when it has ended, or name another "
             "folder"
