@@ -177,7 +177,7 @@ class GroundFilter:
             calls = ask(asking, source, facts, folder, progress=progress)
             self._check(folder, len(source))
             followed_share = asking.find_followed_share(len(source))
-        firsts = collect_firsts(folder, len(source), len(self.answerers), followed_share)
+        firsts = collect_firsts(folder, len(source), len(self.answerers))
         firsts, followed_share = settle_confidence(firsts, followed_share)
         rule = fit_columns(self.rule, firsts, facts, probe=probe, followed_share=followed_share)
 
@@ -205,16 +205,17 @@ class GroundFilter:
         warnings.warn(f"{describe_errors(errors, num_rows)}; they are undecided", stacklevel=5)
 
     def plan(self, dataset: AnyDataset) -> dict[str, int | None]:
-        """Says how many questions a model would be asked, and asks none; see `asking.count_requests`.
+        """Says how many questions a model would be asked, and asks none; see `request_counts.count_requests`.
 
         Raises:
             `ValueError`: when the answerer is no model, the layout is unknown or the set is empty.
         """
         if not any(isinstance(answerer, ModelAnswerer) for answerer in self.answerers):
             raise ValueError(f"{self.answerer_id} sends no requests; there is nothing to plan")
-        examples = list(self._read(dataset, WorkFolder(None)))
+        work = WorkFolder(None)
         with AnswerCache() as cache:
-            plan = count_requests(self._make_asking(self.rule), examples, cache)
+            plan = count_requests(self._make_asking(self.rule), self._read(dataset, work), cache)
+        work.release()
         if self.shortcut_kinds and plan["max_requests"] is not None and plan["num_questions"] is not None:
             plan["max_requests"] += plan["num_questions"]
         return plan

@@ -1,7 +1,7 @@
 """The file a fit is kept in: verdicts by row key, the fitted rule, and what the answerer learned.
 
-One zip of JSON, parquet and numpy arrays, named by the sha256 of its bytes; nothing in it is pickled. Answers of models
-are kept by `cache.py`.
+One zip of JSON, parquet and numpy arrays, named by the sha256 of its bytes; nothing in it is pickled. Answers of
+models are kept by `cache.py`.
 """
 
 from __future__ import annotations

@@ -72,7 +72,7 @@ class Worker:
         return sink.getvalue().to_pybytes(), bar.counts
 
     def _ask(self, examples: Sequence[Example], is_drawn: Sequence[bool], bar: AskingBar) -> list[list[Trial]]:
-        return ask_trials(self._asking, examples, is_drawn=is_drawn, cache=self._cache, bar=bar)  # type: ignore[arg-type]
+        return ask_trials(self._asking, examples, is_drawn=is_drawn, cache=self._cache, bar=bar)
 
     def _ask_one_by_one(
         self, first: int, examples: Sequence[Example], is_drawn: Sequence[bool], bar: AskingBar
