@@ -90,8 +90,8 @@ class Facts:
     floors: FloorScores
     gold_options: NDArray[np.uint32]
 
-    def select_floors(self, part: NDArray[np.bool_]) -> FloorScores:
-        """What answerers without a model get on some rows (`bool[N]`)."""
+    def select_floors(self, part: Ints) -> FloorScores:
+        """What answerers without a model get on some rows, by their places."""
         floors = self.floors
         width = min(int(floors.num_options[part].max(initial=0)), len(LETTERS))
         bits = (self.gold_options[part, None] >> np.arange(width, dtype=np.uint32)) & 1
