@@ -17,7 +17,9 @@ import numpy as np
 import pyarrow as pa
 from datasets import Dataset, Features, IterableDataset, Video
 from datasets.formatting.formatting import LazyDict
+from multiprocess import parent_process  # type: ignore[import-untyped]  # what `map` makes its processes with
 from numpy.typing import NDArray
+from threadpoolctl import threadpool_limits  # type: ignore[import-untyped]  # comes without types
 
 from vidground_hf.adapters import find_adapter
 from vidground_hf.answerers.base import Answerer, ModelAnswerer
@@ -310,6 +312,8 @@ class GroundFilter:
 
     def _load(self, rows: Any) -> Lookup:
         if self._loaded is None:
+            if parent_process() is not None:  # of `map(..., num_proc=N)`, where each process has a core
+                threadpool_limits(1)
             fit = None if self.fit_path is None else load_fit(self.fit_path, self.fit_sha256 or "")
             if fit is None and (needs_fit(self.rule) or isinstance(self.answerers[0], TextBiasProbe)):
                 raise RuntimeError(
