@@ -6,6 +6,7 @@ import re
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from functools import partial
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -20,15 +21,18 @@ from tqdm import tqdm
 from tests.answerers.test_transformers_serve import save_chat_model
 from vidground_hf import bias_at_least, calibrated, curate, load_answerer, majority, single_shot
 from vidground_hf.answerers.base import Answer, ModelAnswerer, collect_answers
-from vidground_hf.asking import CALLS
+from vidground_hf.asking import CALLS, Asking
 from vidground_hf.cli import cli
 from vidground_hf.prompts import Prompt
+from vidground_hf.reading import read_examples
+from vidground_hf.schema import Example
 from vidground_hf.shards import ROWS_PER_SHARD, count_shards, find_bounds
 from vidground_hf.trial_tables import pack_trials, unpack_trials
 from vidground_hf.trials import Trial
 
 ray = pytest.importorskip("ray", reason="ray is not installed; pip install 'vidground-hf[ray]'")
 from vidground_hf import ray_engine  # noqa: E402  needs ray
+from vidground_hf.ray_workers import Worker  # noqa: E402
 
 # Ray's own settings warn of themselves.
 pytestmark = pytest.mark.filterwarnings("ignore::DeprecationWarning:ray", "ignore::FutureWarning:ray")
@@ -172,6 +176,40 @@ def test_the_report_says_what_workers_answered_with_and_another_revision_is_refu
     message = "a worker has steady@2, the process that started it steady@1; name a revision, or give all machines"
     with pytest.raises(RuntimeError, match=f"a worker failed; ValueError: {message}"):
         ray_engine.curate_with_ray(make_rows(10), answerer=answerer, rule=majority(), num_workers=1)
+
+
+class Here:
+    """A keeper in this process, for workers that are no actors."""
+
+    def __init__(self, examples: Sequence[Example]) -> None:
+        self.kept: dict[bytes, Answer] = {}
+        self.read = self._answer(lambda start, stop: (examples[start:stop], [0] * (stop - start)))
+        self.begin = self.end = self._answer(lambda what: 0)
+        self.get_many = self._answer(lambda keys: {key: self.kept[key] for key in keys if key in self.kept})
+        self.put = self._answer(lambda key, answer, name: self.kept.__setitem__(key, answer))
+
+    def _answer(self, run: Callable[..., Any]) -> Any:
+        return SimpleNamespace(remote=run)
+
+
+def test_a_worker_says_what_it_answered_with_and_refuses_another_revision(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(ray, "get", lambda found: found)
+    examples = read_examples(make_rows(6))[2]
+    answerer, keeper = make_answerer(), Here(examples)
+    monkeypatch.setattr(type(answerer), "describe", lambda self: {"device": "there"})
+    asking = Asking(answerers=(answerer,), rule=single_shot(), view="text")
+    piece = {"start": np.array([2]), "stop": np.array([6])}
+    said = Worker(asking, keeper, 1.0, ["steady@1"])(piece)
+    assert (said["error"], said["described"], said["asked"]) == ([None], ['[{"device": "there"}]'], [4])
+    trials = unpack_trials(pa.ipc.open_stream(said["trials"][0]).read_all())
+    assert [row[0].text for row in trials][3] == "those"  # the sixth question is known
+    assert len(keeper.kept) == 4
+    assert Worker(asking, keeper, 1.0, ["steady@1"])(piece)["cached"] == [4]
+    (error,) = Worker(asking, keeper, 1.0, ["steady@2"])(piece)["error"]
+    assert error == (
+        "ValueError: a worker has steady@1, the process that started it steady@2; name a revision, or give all "
+        "machines the same folder"
+    )
 
 
 def make_piece(start: int, stop: int, **more: Any) -> dict[str, Any]:
