@@ -12,12 +12,13 @@ MODULES = sorted(path for path in SOURCE.rglob("*.py") if "metrics" not in path.
 
 # A module imports only from the floors below its own; a folder stands for all that is in it.
 FLOORS = [
-    {"schema", "media", "mounts", "model_files", "frame_sampling", "video_errors"},
+    {"schema", "media", "mounts", "locks", "model_files", "frame_sampling", "video_errors"},
     {"stats", "video_sources"},
     {"video_index"},
     {
         "options",
         "extraction",
+        "numbering",
         "drawing",
         "prompts",
         "orders",

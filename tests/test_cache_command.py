@@ -10,8 +10,10 @@ from typing import Any
 import pytest
 
 from tests.chat_server import ChatServer, answer_prompt
-from tests.questions import make_rows
+from tests.questions import make_dataset, make_rows
 from vidground_hf.cli import main
+from vidground_hf.curation import curate
+from vidground_hf.filtering import GroundFilter
 
 
 @pytest.fixture
@@ -150,13 +152,30 @@ def test_the_cache_can_be_looked_at_and_pruned(questions: Path, run: Any) -> Non
     assert re.search(r"^answers +60$", shown, re.MULTILINE)
     assert re.search(r"^found +50.0% of lookups$", shown, re.MULTILINE)
     assert re.search(rf"^ +60  endpoint:tiny@{server.url}$", shown, re.MULTILINE)
-    assert run("cache", "prune", "--older-than-days", 1)[1] == "deleted 0 answers, kept 60\n"
-    assert run("cache", "prune", "--older-than-days", 0)[1] == "deleted 60 answers, kept 0\n"
+    no_files = "deleted 0 files of fits and columns, kept 0\n"  # an audit leaves none
+    assert run("cache", "prune", "--older-than-days", 1)[1] == "deleted 0 answers, kept 60\n" + no_files
+    assert run("cache", "prune", "--older-than-days", 0)[1] == "deleted 60 answers, kept 0\n" + no_files
     described = json.loads(run("cache", "info", "--json")[1])
     assert (described["num_answers"], described["answerers"], described["hit_rate"]) == (0, {}, 0.5)
     status, _, err = run("cache", "prune")
     assert status == 2
     assert "Missing option '--older-than-days'" in err
+
+
+def test_fits_and_columns_are_pruned_too(run: Any) -> None:
+    GroundFilter().fit(make_dataset(40))
+    curate(make_dataset(40))
+    cache = Path(os.environ["VIDGROUND_CACHE"])
+    kept = sorted(path.relative_to(cache).parts[0] for path in cache.glob("*/*"))
+    assert kept == ["columns", "fits"]
+    num_bytes = sum(path.stat().st_size for path in cache.glob("*/*"))
+    assert re.search(rf"^fits, columns +2 files, {num_bytes / 1e6:.1f} MB$", run("cache", "info")[1], re.MULTILINE)
+    described = json.loads(run("cache", "info", "--json")[1])
+    assert (described["num_files"], described["num_file_bytes"]) == (2, num_bytes)
+    os.utime(next(cache.glob("fits/*")), (0, 0))
+    pruned = run("cache", "prune", "--older-than-days", 1)[1]
+    assert pruned.endswith("deleted 1 files of fits and columns, kept 1\n")
+    assert [path.parent.name for path in cache.glob("*/*")] == ["columns"]
 
 
 def test_a_damaged_cache_is_one_line(run: Any) -> None:

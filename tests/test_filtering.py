@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import pickle
 import re
+from copy import copy
 from pathlib import Path
 from typing import Any
 
@@ -10,6 +11,7 @@ from datasets import Dataset, DatasetDict, IterableDataset, Video
 from datasets.fingerprint import Hasher
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
+from threadpoolctl import threadpool_info, threadpool_limits  # type: ignore[import-untyped]  # comes without types
 
 from tests.questions import LetterAnswerer, make_dataset, make_rows
 from vidground_hf.answerers import ConstantAnswerer
@@ -67,6 +69,18 @@ def test_map_gives_the_same_columns_however_it_is_called(
     assert mapped.to_list() == expected.to_list()
     assert mapped.features == expected.features
     assert mapped.column_names == rows.column_names + ADDED
+
+
+@pytest.mark.parametrize(("parent", "expected"), [(None, 2), (object(), 1)], ids=["alone", "in a process of map"])
+def test_processes_of_a_map_take_a_core_each(
+    parent: object, expected: int, rows: Dataset, fitted: GroundFilter, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("vidground_hf.filtering.parent_process", lambda: parent)
+    with threadpool_limits(2):
+        copied = copy(fitted)
+        copied._loaded = None
+        copied(rows[:2])
+        assert {pool["num_threads"] for pool in threadpool_info() if pool["user_api"] == "blas"} == {expected}
 
 
 def test_the_fingerprint_is_one_in_every_process_and_after_use(rows: Dataset, fitted: GroundFilter) -> None:

@@ -19,7 +19,7 @@ from huggingface_hub.errors import HfHubHTTPError
 from PIL import Image
 
 from vidground_hf.answerers.base import Answer
-from vidground_hf.cache import AnswerCache, answer_through_cache, make_key
+from vidground_hf.cache import AnswerCache, answer_through_cache, make_key, make_keys
 from vidground_hf.media import FrameBudget, FrameRequest
 from vidground_hf.media_identity import identify_content, identify_frames
 from vidground_hf.model_files import ModelError
@@ -216,9 +216,9 @@ def test_how_frames_are_taken_changes_the_key_and_blind_keys_stay(clip: Path, tm
     other.visual_sampling = {"processor": "another"}
     blind = Prompt(example_id="1", view="text", problem_type="free_form", question="Why?")
     with AnswerCache(tmp_path / "answers.sqlite") as cache:
-        assert cache.make_keys(watcher, [look(clip, 8)]) != cache.make_keys(other, [look(clip, 8)])
-        assert cache.make_keys(watcher, [blind]) == [make_key("watcher@1", {}, blind)]
-        assert cache.make_keys(other, [blind]) == [make_key("watcher@1", {}, blind)]
+        assert make_keys(watcher, [look(clip, 8)], cache) != make_keys(other, [look(clip, 8)], cache)
+        assert make_keys(watcher, [blind], cache) == [make_key("watcher@1", {}, blind)]
+        assert make_keys(other, [blind], cache) == [make_key("watcher@1", {}, blind)]
 
 
 class Reader(Watcher):
@@ -232,9 +232,9 @@ class Reader(Watcher):
 def test_a_model_that_reads_text_only_is_not_asked_how_it_looks(clip: Path, tmp_path: Path) -> None:
     blind = Prompt(example_id="1", view="text", problem_type="free_form", question="Why?")
     with AnswerCache(tmp_path / "answers.sqlite") as cache:
-        assert cache.make_keys(Reader(8), [blind]) == [make_key("watcher@1", {}, blind)]
+        assert make_keys(Reader(8), [blind], cache) == [make_key("watcher@1", {}, blind)]
         with pytest.raises(ModelError, match="reads text only"):
-            cache.make_keys(Reader(8), [blind, look(clip, 8)])
+            make_keys(Reader(8), [blind, look(clip, 8)], cache)
 
 
 def test_a_folder_is_named_by_its_images_in_their_order(tmp_path: Path) -> None:
@@ -269,9 +269,9 @@ def test_questions_that_show_the_same_frames_name_them_once(
     requests = [FrameRequest(source="one name", content=bytes(content)) for content in held]
     prompts = [replace(look(clip, 8), question=f"{k}?", frames=request) for request in requests for k in range(3)]
     with AnswerCache(tmp_path / "answers.sqlite") as cache:
-        keys = cache.make_keys(Watcher(8), prompts)
+        keys = make_keys(Watcher(8), prompts, cache)
     assert len(named) == 2
     assert len(set(keys)) == 6
     same = [replace(prompt, question="?") for prompt in prompts]
     with AnswerCache(tmp_path / "answers.sqlite") as cache:
-        assert len(set(cache.make_keys(Watcher(8), same))) == 2
+        assert len(set(make_keys(Watcher(8), same, cache))) == 2

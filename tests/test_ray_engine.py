@@ -6,24 +6,33 @@ import re
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from functools import partial
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
+import pyarrow as pa
 import pytest
 from click.testing import CliRunner
 from datasets import Dataset
 from hypothesis import given
 from hypothesis import strategies as st
+from tqdm import tqdm
 
 from tests.answerers.test_transformers_serve import save_chat_model
-from vidground_hf import bias_at_least, calibrated, curate, load_answerer, single_shot
+from vidground_hf import bias_at_least, calibrated, curate, load_answerer, majority, single_shot
 from vidground_hf.answerers.base import Answer, ModelAnswerer, collect_answers
+from vidground_hf.asking import CALLS, Asking
 from vidground_hf.cli import cli
 from vidground_hf.prompts import Prompt
+from vidground_hf.reading import read_examples
+from vidground_hf.schema import Example
 from vidground_hf.shards import ROWS_PER_SHARD, count_shards, find_bounds
+from vidground_hf.trial_tables import pack_trials, unpack_trials
+from vidground_hf.trials import Trial
 
 ray = pytest.importorskip("ray", reason="ray is not installed; pip install 'vidground-hf[ray]'")
 from vidground_hf import ray_engine  # noqa: E402  needs ray
+from vidground_hf.ray_workers import Worker  # noqa: E402
 
 # Ray's own settings warn of themselves.
 pytestmark = pytest.mark.filterwarnings("ignore::DeprecationWarning:ray", "ignore::FutureWarning:ray")
@@ -149,6 +158,92 @@ def test_models_in_workers_differ_by_their_kernels_only(
     assert len(set(verdicts[0].tolist())) == 2
     np.testing.assert_array_equal(*verdicts[:, ~is_near_tie])
     assert is_near_tie.mean() < 0.2
+
+
+@pytest.mark.slow
+def test_the_report_says_what_workers_answered_with_and_another_revision_is_refused(
+    cluster: None, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("VIDGROUND_CACHE", str(tmp_path / "cache"))
+    answerer, here = make_answerer(), os.getpid()
+    monkeypatch.setattr(
+        type(answerer), "describe", lambda self: {"device": "here" if os.getpid() == here else "there", "dtype": "f"}
+    )
+    done = ray_engine.curate_with_ray(make_rows(10), answerer=answerer, rule=single_shot(), num_workers=1)
+    (one,) = done.report["answerers"]
+    assert (one["id"], one["device"], one["dtype"]) == ("steady@1", "there", "f")
+    monkeypatch.setattr(type(answerer), "id", property(lambda self: "steady@" + "12"[os.getpid() != here]))
+    message = "a worker has steady@2, the process that started it steady@1; name a revision, or give all machines"
+    with pytest.raises(RuntimeError, match=f"a worker failed; ValueError: {message}"):
+        ray_engine.curate_with_ray(make_rows(10), answerer=answerer, rule=majority(), num_workers=1)
+
+
+class Here:
+    """A keeper in this process, for workers that are no actors."""
+
+    def __init__(self, examples: Sequence[Example]) -> None:
+        self.kept: dict[bytes, Answer] = {}
+        self.read = self._answer(lambda start, stop: (examples[start:stop], [0] * (stop - start)))
+        self.begin = self.end = self._answer(lambda what: 0)
+        self.get_many = self._answer(lambda keys: {key: self.kept[key] for key in keys if key in self.kept})
+        self.put = self._answer(lambda key, answer, name: self.kept.__setitem__(key, answer))
+
+    def _answer(self, run: Callable[..., Any]) -> Any:
+        return SimpleNamespace(remote=run)
+
+
+def test_a_worker_says_what_it_answered_with_and_refuses_another_revision(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(ray, "get", lambda found: found)
+    examples = read_examples(make_rows(6))[2]
+    answerer, keeper = make_answerer(), Here(examples)
+    monkeypatch.setattr(type(answerer), "describe", lambda self: {"device": "there"})
+    asking = Asking(answerers=(answerer,), rule=single_shot(), view="text")
+    piece = {"start": np.array([2]), "stop": np.array([6])}
+    said = Worker(asking, keeper, 1.0, ["steady@1"])(piece)
+    assert (said["error"], said["described"], said["asked"]) == ([None], ['[{"device": "there"}]'], [4])
+    trials = unpack_trials(pa.ipc.open_stream(said["trials"][0]).read_all())
+    assert [row[0].text for row in trials][3] == "those"  # the sixth question is known
+    assert len(keeper.kept) == 4
+    assert Worker(asking, keeper, 1.0, ["steady@1"])(piece)["cached"] == [4]
+    (error,) = Worker(asking, keeper, 1.0, ["steady@2"])(piece)["error"]
+    assert error == (
+        "ValueError: a worker has steady@1, the process that started it steady@2; name a revision, or give all "
+        "machines the same folder"
+    )
+
+
+def make_piece(start: int, stop: int, **more: Any) -> dict[str, Any]:
+    sink = pa.BufferOutputStream()
+    table = pack_trials([[Trial(score=1.0, text=str(row))] for row in range(start, stop)], [False] * (stop - start))
+    with pa.ipc.new_stream(sink, table.schema) as writer:
+        writer.write_table(table)
+    piece = {"start": start, "stop": stop, "error": None, "described": "[]", "trials": sink.getvalue().to_pybytes()}
+    return {**piece, **dict.fromkeys(CALLS, stop - start), **more}
+
+
+def test_shards_are_whole_and_in_order_however_their_pieces_come(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("vidground_hf.shards.ROWS_PER_SHARD", 10)
+    pieces = [(0, 4), (4, 8), (8, 10), (20, 24), (24, 25)]  # the second shard was there already
+    bar, described = tqdm(disable=True), dict[str, None]()
+    order = [(24, 25), (8, 10), (0, 4), (20, 24), (4, 8)]
+    shards = ray_engine.gather_shards([make_piece(*piece) for piece in order], pieces, bar, described)
+    found = [
+        (shard, [trials[0].text for table in tables for trials in unpack_trials(table)], calls)
+        for shard, tables, calls in shards
+    ]
+    assert found == [
+        (2, ["20", "21", "22", "23", "24"], dict.fromkeys(CALLS, 5)),
+        (0, [str(row) for row in range(10)], dict.fromkeys(CALLS, 10)),
+    ]
+    failed = [make_piece(0, 4), make_piece(4, 8, error="OSError: gone")]
+    with pytest.raises(RuntimeError, match="a worker failed; OSError: gone"):
+        list(ray_engine.gather_shards(failed, pieces, bar, described))
+
+
+def test_what_workers_say_is_merged() -> None:
+    said = ['[{"device": "cuda", "temperature": 0}, {}]', '[{"device": "mps", "temperature": 0}, {}]']
+    assert ray_engine.merge_descriptions(said) == [{"device": "cuda, mps", "temperature": 0}, {}]
+    assert ray_engine.merge_descriptions([]) == []
 
 
 @pytest.mark.slow

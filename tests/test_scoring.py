@@ -5,10 +5,11 @@ import re
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from rouge_score.rouge_scorer import RougeScorer
 
 from vidground_hf.extraction import extract_answer, extract_choice, extract_number
 from vidground_hf.schema import PROBLEM_TYPES, Example, ProblemType
-from vidground_hf.scoring import score_answer, score_mean_relative_accuracy
+from vidground_hf.scoring import score_answer, score_free_form, score_mean_relative_accuracy
 
 OPTIONS = ("a blue hat", "the red one", "A car", "none of the above")
 
@@ -133,6 +134,22 @@ def test_free_form_is_the_mean_of_three_rouges() -> None:
     # unigrams 2 of 3 and 2 of 3, bigrams 1 of 2 and 1 of 2, longest subsequence 2: (2/3 + 1/2 + 2/3) / 3
     example = make_example("free_form", "the dog runs")
     assert score_answer("the dog sleeps", example) == pytest.approx((2 / 3 + 1 / 2 + 2 / 3) / 3)
+
+
+_WORDS = st.lists(st.sampled_from(["the", "dog", "dogs", "Running", "runs", "2", "é", "-"]), max_size=12).map(" ".join)
+
+
+@given(gold=_WORDS, said=_WORDS)
+def test_free_form_is_what_rouge_score_gives(gold: str, said: str) -> None:
+    theirs = RougeScorer(["rouge1", "rouge2", "rougeL"], use_stemmer=True).score(gold, extract_answer(said))
+    expected = sum(score.fmeasure for score in theirs.values()) / 3
+    assert score_free_form(said, make_example("free_form", gold)) == (expected if gold.strip() else None)
+
+
+def test_a_very_long_answer_is_scored_whole() -> None:
+    gold = " ".join(f"word{k}" for k in range(2000))
+    said = " ".join(f"word{k}" for k in range(40_000))  # a table of 80 million cells
+    assert score_answer(said, make_example("free_form", gold)) == pytest.approx(2 * 0.05 / 1.05, rel=1e-3)
 
 
 @pytest.mark.parametrize(("value", "expected"), [("10", 1.0), ("9", 0.8), ("9.5", 0.9), ("4", 0.0), ("x", 0.0)])

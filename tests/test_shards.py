@@ -19,9 +19,10 @@ from hypothesis import strategies as st
 from tests.models import SimulatedModel
 from tests.questions import make_dataset, make_rows
 from vidground_hf.answerers.base import Answer, ConstantAnswerer
-from vidground_hf.asking import Asking
+from vidground_hf.asking import Asking, ask_rows
 from vidground_hf.cli import cli
 from vidground_hf.curation import curate
+from vidground_hf.deciding import fit_rule, judge_rows, name_rule
 from vidground_hf.facts import gather_facts
 from vidground_hf.filtering import GroundFilter, list_clusters
 from vidground_hf.judging import AnswerError
@@ -30,7 +31,7 @@ from vidground_hf.prompts import Prompt
 from vidground_hf.reading import RowSource, read_examples
 from vidground_hf.rules import circular, single_shot
 from vidground_hf.schema import Example
-from vidground_hf.set_rules import calibrated, drop_fraction
+from vidground_hf.set_rules import FOLLOWED_SHARE, calibrated, drop_fraction
 from vidground_hf.shard_asking import ask_shard
 from vidground_hf.shards import ShardFolder, WorkFolder, count_shards, find_bounds
 from vidground_hf.stats.floors import measure_floors, score_floors
@@ -129,6 +130,36 @@ def test_where_a_set_is_cut_changes_nothing_for_the_probe(rule: Any, monkeypatch
         made = curate(make_dataset(90), rule=rule)
         found.append((strip(made.report), {name: part.to_list() for name, part in made.splits.items()}))
     assert found[0] == found[1]
+
+
+def test_rows_that_are_followed_up_are_the_same_however_a_set_is_cut(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    monkeypatch.setattr("vidground_hf.asking.MAX_ROWS_FOLLOWED", 20)
+    rows = make_rows(60)
+    data, rule = Dataset.from_list([*rows, rows[0], rows[0]]), calibrated(0.2)
+    found = []
+    for size in (10_000, 7):
+        monkeypatch.setattr("vidground_hf.shards.ROWS_PER_SHARD", size)
+        monkeypatch.setenv("VIDGROUND_CACHE", str(tmp_path / str(size)))
+        judged = GroundFilter(CountedModel(make_golds(rows, 0.4)), rule).judge(data)
+        found.append((judged.rows, judged.grounded.tolist(), judged.calls, judged.rule))
+    assert found[0] == found[1]
+    # The same in one piece, by the functions that the ladder uses.
+    _, keys, examples = read_examples(data)
+    asked = ask_rows(Asking(answerers=(CountedModel(make_golds(rows, 0.4)),), rule=rule, view="text"), examples)
+    fitted = fit_rule(
+        rule, asked.trials, list_clusters(examples).tolist(), keys, probe=None, followed_share=asked.followed_share
+    )
+    verdicts = judge_rows(examples, asked.trials, fitted)
+    values = {True: 1, False: 0, None: -1}
+    assert asked.followed_share == FOLLOWED_SHARE
+    assert found[0][0] == asked.trials
+    assert found[0][1] == [values[verdict.is_visually_grounded] for verdict in verdicts]
+    is_wrong = [not trials[0].is_right for trials in asked.trials]
+    num_followed = sum(wrong and len(trials) > 1 for wrong, trials in zip(is_wrong, asked.trials, strict=True))
+    assert 5 < num_followed < sum(is_wrong) - 5
+    assert 0 in found[0][1]
 
 
 def test_a_run_that_was_interrupted_asks_only_for_what_is_missing_and_ends_with_the_same_bytes(
@@ -298,7 +329,36 @@ def test_facts_are_those_of_the_examples(tmp_path: Path, monkeypatch: pytest.Mon
     assert facts.flags["repeated_question"] == 2
     part = np.arange(22) % 3 == 0
     scores = score_floors([e.options for e in examples], [e.answer_index for e in examples])
-    assert measure_floors(facts.select_floors(part)) == measure_floors(scores, part)
+    assert measure_floors(facts.select_floors(np.flatnonzero(part))) == measure_floors(scores, part)
+
+
+def test_rows_are_picked_as_from_a_list(tmp_path: Path) -> None:
+    data = make_dataset(12)
+    examples, source = read_examples(data)[2], RowSource(data, tmp_path)
+    assert (source[-1], source[-12]) == (examples[-1], examples[0])
+    for part in (slice(2, 9, 3), slice(None, None, -1), slice(-3, None), slice(9, 2), slice(5, 99)):
+        assert source[part] == examples[part], part
+    for index in (12, -13):
+        with pytest.raises(IndexError):
+            source[index]
+
+
+def test_a_rule_has_the_same_name_in_every_process() -> None:
+    class Never:
+        def __call__(self, trials: Sequence[Trial]) -> Any: ...
+
+    assert re.fullmatch(r"<.*\.Never object>", name_rule(Never()))
+    assert name_rule(single_shot()) == "single_shot()"
+
+
+def test_a_bar_is_for_the_whole_run(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.setattr("vidground_hf.shards.ROWS_PER_SHARD", 10)
+    monkeypatch.setenv("VIDGROUND_CACHE", str(tmp_path))
+    totals = []
+    monkeypatch.setattr(AskingBar, "add", lambda bar, number, source: totals.append(bar._bar.total))
+    rows = make_rows(25)
+    GroundFilter(CountedModel({}), single_shot()).judge(Dataset.from_list(rows))
+    assert totals == [25] * 25
 
 
 def test_a_stream_is_read_like_the_set_it_comes_from(tmp_path: Path) -> None:

@@ -8,6 +8,9 @@ from __future__ import annotations
 import errno
 import os
 import re
+import signal
+import subprocess
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -49,6 +52,43 @@ def test_one_run_at_a_time_writes_an_output(tmp_path: Path) -> None:
         assert list(partial.iterdir()) == []
         (partial / "report.json").write_text("[]", encoding="utf-8")
     assert [path.read_text(encoding="utf-8") for path in tmp_path.rglob("*.json")] == ["[]"]
+
+
+_REPLACE = """
+import os, signal, sys
+from pathlib import Path
+from vidground_hf.folders import write_whole
+
+def replace(source, target, replace=os.replace):
+    if str(target) == sys.argv[1]:
+        os.kill(os.getpid(), signal.SIGKILL)
+    replace(source, target)
+
+os.replace = replace
+with write_whole(Path(sys.argv[1])) as partial:
+    (partial / "report.json").write_text("[]", encoding="utf-8")
+"""
+
+
+def test_a_result_that_a_killed_run_had_set_aside_is_put_back(tmp_path: Path) -> None:
+    output = tmp_path / "out"
+    with write_whole(output) as partial:
+        (partial / "report.json").write_text("{}", encoding="utf-8")
+    killed = subprocess.run([sys.executable, "-c", _REPLACE, str(output)], check=False)
+    assert killed.returncode == -signal.SIGKILL
+    assert sorted(path.name for path in tmp_path.iterdir()) == [".out.earlier", ".out.partial"]
+    check_output_dir(output)
+    assert [path.relative_to(tmp_path).as_posix() for path in tmp_path.rglob("*")] == ["out", "out/report.json"]
+    assert (output / "report.json").read_text(encoding="utf-8") == "{}"
+
+
+def test_what_is_left_of_a_deleted_result_is_not_put_back(tmp_path: Path) -> None:
+    (tmp_path / ".out.earlier" / "data").mkdir(parents=True)
+    check_output_dir(tmp_path / "out")
+    assert not (tmp_path / "out").exists()
+    with write_whole(tmp_path / "out") as partial:
+        (partial / "report.json").write_text("{}", encoding="utf-8")
+    assert [path.name for path in tmp_path.iterdir()] == ["out"]
 
 
 def test_a_folder_that_takes_no_files_is_refused_before_anything_is_asked(tmp_path: Path, monkeypatch: Any) -> None:

@@ -13,7 +13,7 @@ from typing import NamedTuple
 
 from vidground_hf.answerers.base import Answer, Answerer, ConstantAnswerer, ModelAnswerer, check_seen, takes_frames
 from vidground_hf.answerers.probe import TextBiasProbe
-from vidground_hf.cache import AnswerCache, answer_through_cache, open_cache
+from vidground_hf.cache import AnswerStore, answer_through_cache, open_cache
 from vidground_hf.deciding import RowRule
 from vidground_hf.judging import make_trial, weigh_trials
 from vidground_hf.media import FrameBudget
@@ -248,7 +248,7 @@ def ask_rows(asking: Asking, examples: Sequence[Example], *, progress: bool = Fa
 
 
 def ask_trials(
-    asking: Asking, examples: Sequence[Example], *, is_drawn: Sequence[bool], cache: AnswerCache | None, bar: AskingBar
+    asking: Asking, examples: Sequence[Example], *, is_drawn: Sequence[bool], cache: AnswerStore | None, bar: AskingBar
 ) -> list[list[Trial]]:
     """Asks about some rows until their verdicts stand; a row's trials depend on that row alone.
 
@@ -256,7 +256,7 @@ def ask_trials(
         asking (`Asking`): who, what and for which rule.
         examples (`Sequence[Example]`): N rows.
         is_drawn (`Sequence[bool]`): N; which rows are followed up even if their first answer is wrong.
-        cache (`AnswerCache`, *optional*): where answers of models are looked up and kept; needed for models.
+        cache (`AnswerStore`, *optional*): where answers of models are looked up and kept; needed for models.
         bar (`AskingBar`): counts what is asked.
 
     Returns:
@@ -337,7 +337,7 @@ class _Waves:
     plans: Sequence[Sequence[Sequence[tuple[tuple[int, ...], int]]]]
     limits: Sequence[Sequence[int]]
     is_drawn: Sequence[bool]
-    cache: AnswerCache | None
+    cache: AnswerStore | None
     bar: AskingBar
 
     def ask(self, waiting: list[int]) -> None:
@@ -389,7 +389,7 @@ def find_surest(answers: Sequence[Answer]) -> Answer:
     return max(answers, key=lambda answer: max(answer.option_logprobs or ()))
 
 
-def _answer(answerer: Answerer, prompts: Sequence[Prompt], cache: AnswerCache | None, bar: AskingBar) -> list[Answer]:
+def _answer(answerer: Answerer, prompts: Sequence[Prompt], cache: AnswerStore | None, bar: AskingBar) -> list[Answer]:
     if cache is not None and isinstance(answerer, ModelAnswerer):
         return answer_through_cache(answerer, prompts, cache, on_answer=bar.add)
     answers = [check_seen(*pair) for pair in zip(prompts, answerer.answer(prompts), strict=True)]

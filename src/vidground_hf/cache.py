@@ -13,7 +13,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import fields
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, Protocol
 
 from multiprocess import parent_process  # type: ignore[import-untyped]  # what `Dataset.map` makes its processes with
 
@@ -73,6 +73,16 @@ def make_key(
     if frames is not None:  # blind answers keep the keys they have always had
         content["frames"] = dict(frames)
     return hashlib.sha256(json.dumps(content, sort_keys=True, separators=(",", ":")).encode()).digest()
+
+
+class AnswerStore(Protocol):
+    """Where answers are looked up and kept; see `AnswerCache` for its methods."""
+
+    def get_many(self, keys: Sequence[bytes]) -> dict[bytes, Answer]: ...
+
+    def put(self, key: bytes, answer: Answer, answerer_id: str) -> None: ...
+
+    def remember(self, name: str, find: Callable[[], str]) -> str: ...
 
 
 class AnswerCache:
@@ -173,41 +183,6 @@ class AnswerCache:
         with self._explain():
             self._database.execute(_INSERT, _pack(key, answer, answerer_id))
 
-    def put_many(self, answers: Sequence[tuple[bytes, Answer]], answerer_id: str) -> None:
-        """Keeps answers that came together, all of them or none, by their keys; faster than one after the other.
-
-        Raises:
-            `ValueError`: when one of them is an error.
-        """
-        # By key, as the file is sorted: neighbours are on the same page.
-        rows = sorted(_pack(*answer, answerer_id) for answer in answers)
-        with self._explain():
-            self._database.execute("BEGIN IMMEDIATE")
-            try:
-                self._database.executemany(_INSERT, rows)
-                self._database.execute("COMMIT")
-            except BaseException:
-                self._database.execute("ROLLBACK")
-                raise
-
-    def make_keys(self, answerer: ModelAnswerer, prompts: Sequence[Prompt]) -> list[bytes]:
-        """The key of each prompt's answer; what a clip's file is and holds is looked up once and remembered."""
-        sampling = answerer.sampling
-        is_shown = any(prompt.frames is not None for prompt in prompts)
-        # A model that reads text only cannot say how it looks.
-        sees = {"answerer": dict(getattr(answerer, "visual_sampling", {}))} if is_shown else {}
-        shown: dict[tuple[FrameRequest, int], dict[str, Any]] = {}  # once for all questions that show the same
-        keys = []
-        for prompt in prompts:
-            frames = None
-            if prompt.frames is not None:
-                name = prompt.frames, id(prompt.frames.content)
-                if name not in shown:
-                    shown[name] = sees | identify_frames(prompt.frames, self.remember)
-                frames = shown[name]
-            keys.append(make_key(answerer.id, sampling, prompt, frames))
-        return keys
-
     def remember(self, name: str, find: Callable[[], str]) -> str:
         """Looks up what is known about a clip under a name; the first time it is found out, and kept."""
         with self._explain():
@@ -298,10 +273,29 @@ def _digest(key: bytes, answer: bytes) -> bytes:
     return hashlib.blake2b(key + answer, digest_size=8).digest()
 
 
+def make_keys(answerer: ModelAnswerer, prompts: Sequence[Prompt], store: AnswerStore) -> list[bytes]:
+    """The key of each prompt's answer; what a clip's file is and holds is looked up once and remembered."""
+    sampling = answerer.sampling
+    is_shown = any(prompt.frames is not None for prompt in prompts)
+    # A model that reads text only cannot say how it looks.
+    sees = {"answerer": dict(getattr(answerer, "visual_sampling", {}))} if is_shown else {}
+    shown: dict[tuple[FrameRequest, int], dict[str, Any]] = {}  # once for all questions that show the same
+    keys = []
+    for prompt in prompts:
+        frames = None
+        if prompt.frames is not None:
+            name = prompt.frames, id(prompt.frames.content)
+            if name not in shown:
+                shown[name] = sees | identify_frames(prompt.frames, store.remember)
+            frames = shown[name]
+        keys.append(make_key(answerer.id, sampling, prompt, frames))
+    return keys
+
+
 def answer_through_cache(
     answerer: ModelAnswerer,
     prompts: Sequence[Prompt],
-    cache: AnswerCache,
+    cache: AnswerStore,
     *,
     on_answer: Callable[[int, Source], object],
 ) -> list[Answer]:
@@ -312,14 +306,14 @@ def answer_through_cache(
     Args:
         answerer (`ModelAnswerer`): who is asked.
         prompts (`Sequence[Prompt]`): N prompts.
-        cache (`AnswerCache`): where answers are looked up and kept.
+        cache (`AnswerStore`): where answers are looked up and kept.
         on_answer (`Callable`): called as `on_answer(count, source)` for each so many prompts; the source is `"asked"`,
             `"failed"` or, for what was found and for equal prompts, `"cached"`.
 
     Returns:
         `list[Answer]`: N answers in the same order.
     """
-    keys = cache.make_keys(answerer, prompts)
+    keys = make_keys(answerer, prompts, cache)
     found = cache.get_many(keys)
     missing: dict[bytes, list[int]] = {}
     for index, key in enumerate(keys):

@@ -6,6 +6,7 @@ Errors become lines and exit statuses in `cli.py`.
 from __future__ import annotations
 
 import json
+import tempfile
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
@@ -80,7 +81,8 @@ def audit(output: Path | None, as_json: bool, **options: Any) -> None:
             climbed.save_labels(output)
         print_ladder(climbed, as_json, output)
         return
-    curation = _curate(as_json=as_json, **options)
+    with tempfile.TemporaryDirectory(prefix="vidground-") as folder:  # only the report is wanted
+        curation = _curate(as_json=as_json, work_dir=Path(folder) / "work", **options)
     if output is not None:
         with write_whole(output) as partial:
             write_report(curation.report, partial)

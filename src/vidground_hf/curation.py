@@ -216,7 +216,11 @@ def curate(
 
 
 def append_verdicts(rows: Dataset, judgement: Judgement) -> Dataset:
-    """Puts the added columns behind those of a set; columns of an earlier run are replaced. No row is copied."""
+    """Puts the added columns behind those of a set; columns of an earlier run are replaced.
+
+    No row is copied, but for a set that was shuffled or picked from another: `datasets` writes its rows anew, in their
+    order.
+    """
     path = judgement.work.path / "columns.arrow"
     if not judgement.work.is_kept:
         path = keep_file(path, find_cache_dir() / "columns")

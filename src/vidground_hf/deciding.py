@@ -29,8 +29,8 @@ def needs_fit(rule: RowRule) -> bool:
 
 
 def name_rule(rule: RowRule) -> str:
-    """How a report calls a rule: its settings, or the name of a plain function."""
-    return rule.__name__ if isinstance(rule, FunctionType) else str(rule)
+    """How a report calls a rule: its settings, or the name of a plain function; the same in every process."""
+    return rule.__name__ if isinstance(rule, FunctionType) else re.sub(" at 0x[0-9a-f]+", "", str(rule))
 
 
 def fit_rule(

@@ -5,7 +5,6 @@ About a hundred bytes a row. Trials are in `shards.py`, verdicts in `judgement.p
 
 from __future__ import annotations
 
-import marshal
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -16,6 +15,7 @@ import numpy as np
 import xxhash
 from numpy.typing import NDArray
 
+from vidground_hf.numbering import hash_values, number_values
 from vidground_hf.reading import RowSource
 from vidground_hf.rows import hash_rows
 from vidground_hf.schema import LETTERS, Example, normalize_text
@@ -90,8 +90,8 @@ class Facts:
     floors: FloorScores
     gold_options: NDArray[np.uint32]
 
-    def select_floors(self, part: NDArray[np.bool_]) -> FloorScores:
-        """What answerers without a model get on some rows (`bool[N]`)."""
+    def select_floors(self, part: Ints) -> FloorScores:
+        """What answerers without a model get on some rows, by their places."""
         floors = self.floors
         width = min(int(floors.num_options[part].max(initial=0)), len(LETTERS))
         bits = (self.gold_options[part, None] >> np.arange(width, dtype=np.uint32)) & 1
@@ -145,7 +145,7 @@ def gather_facts(source: RowSource) -> Facts:
         fingerprint=xxhash.xxh3_128_hexdigest(joined["keys"].tobytes()),
         keys=joined["keys"],
         is_first=_count_before(_hash_keys(joined["keys"])) == 0,
-        clusters=_number(joined["groups"]),
+        clusters=number_values(joined["groups"]),
         num_before=_count_before(joined["words"]),
         asked=joined["asked"],
         has_video=joined["has_video"],
@@ -166,7 +166,7 @@ def hash_questions(examples: Sequence[Example]) -> tuple[NDArray[np.uint64], NDA
 
 
 def _hash(rows: Sequence[tuple[Any, ...]]) -> NDArray[np.uint64]:
-    return np.array([xxhash.xxh3_64_intdigest(marshal.dumps(row, 2)) for row in rows], np.uint64)
+    return np.array([hash_values(row) for row in rows], np.uint64)
 
 
 def _hash_keys(keys: NDArray[np.uint8]) -> NDArray[np.uint64]:
@@ -208,11 +208,3 @@ def _count_before(hashes: NDArray[np.uint64]) -> NDArray[np.int32]:
     before = np.empty(len(hashes), np.int32)
     before[order] = np.arange(len(hashes)) - np.repeat(starts, np.diff(np.append(starts, len(hashes))))
     return before
-
-
-def _number(hashes: NDArray[np.uint64]) -> Ints:
-    """Numbers values in the order in which they first come."""
-    _, first, inverse = np.unique(hashes, return_index=True, return_inverse=True)
-    rank = np.empty(len(first), np.int64)
-    rank[np.argsort(first)] = np.arange(len(first))
-    return np.asarray(rank[inverse])

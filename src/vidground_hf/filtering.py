@@ -17,7 +17,9 @@ import numpy as np
 import pyarrow as pa
 from datasets import Dataset, Features, IterableDataset, Video
 from datasets.formatting.formatting import LazyDict
+from multiprocess import parent_process  # type: ignore[import-untyped]  # what `map` makes its processes with
 from numpy.typing import NDArray
+from threadpoolctl import threadpool_limits  # type: ignore[import-untyped]  # comes without types
 
 from vidground_hf.adapters import find_adapter
 from vidground_hf.answerers.base import Answerer, ModelAnswerer
@@ -177,7 +179,7 @@ class GroundFilter:
             calls = ask(asking, source, facts, folder, progress=progress)
             self._check(folder, len(source))
             followed_share = asking.find_followed_share(len(source))
-        firsts = collect_firsts(folder, len(source), len(self.answerers), followed_share)
+        firsts = collect_firsts(folder, len(source), len(self.answerers))
         firsts, followed_share = settle_confidence(firsts, followed_share)
         rule = fit_columns(self.rule, firsts, facts, probe=probe, followed_share=followed_share)
 
@@ -205,16 +207,17 @@ class GroundFilter:
         warnings.warn(f"{describe_errors(errors, num_rows)}; they are undecided", stacklevel=5)
 
     def plan(self, dataset: AnyDataset) -> dict[str, int | None]:
-        """Says how many questions a model would be asked, and asks none; see `asking.count_requests`.
+        """Says how many questions a model would be asked, and asks none; see `request_counts.count_requests`.
 
         Raises:
             `ValueError`: when the answerer is no model, the layout is unknown or the set is empty.
         """
         if not any(isinstance(answerer, ModelAnswerer) for answerer in self.answerers):
             raise ValueError(f"{self.answerer_id} sends no requests; there is nothing to plan")
-        examples = list(self._read(dataset, WorkFolder(None)))
+        work = WorkFolder(None)
         with AnswerCache() as cache:
-            plan = count_requests(self._make_asking(self.rule), examples, cache)
+            plan = count_requests(self._make_asking(self.rule), self._read(dataset, work), cache)
+        work.release()
         if self.shortcut_kinds and plan["max_requests"] is not None and plan["num_questions"] is not None:
             plan["max_requests"] += plan["num_questions"]
         return plan
@@ -309,6 +312,8 @@ class GroundFilter:
 
     def _load(self, rows: Any) -> Lookup:
         if self._loaded is None:
+            if parent_process() is not None:  # of `map(..., num_proc=N)`, where each process has a core
+                threadpool_limits(1)
             fit = None if self.fit_path is None else load_fit(self.fit_path, self.fit_sha256 or "")
             if fit is None and (needs_fit(self.rule) or isinstance(self.answerers[0], TextBiasProbe)):
                 raise RuntimeError(

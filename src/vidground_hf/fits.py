@@ -1,6 +1,7 @@
 """The file a fit is kept in: verdicts by row key, the fitted rule, and what the answerer learned.
 
-One zip of JSON, parquet and numpy arrays, named by the sha256 of its bytes; nothing in it is pickled.
+One zip of JSON, parquet and numpy arrays, named by the sha256 of its bytes; nothing in it is pickled. Answers of
+models are kept by `cache.py`.
 """
 
 from __future__ import annotations
@@ -10,6 +11,7 @@ import io
 import json
 import os
 import shutil
+import time
 import zipfile
 from dataclasses import dataclass
 from pathlib import Path
@@ -41,6 +43,20 @@ class Fit:
 def find_cache_dir() -> Path:
     """Folder for this package's files: `$VIDGROUND_CACHE`, else `vidground_hf` in the Hub's home."""
     return Path(os.environ.get("VIDGROUND_CACHE") or Path(HF_HOME) / "vidground_hf")
+
+
+def list_files() -> list[Path]:
+    """The files in the cache folder that hold fits, and added columns of sets that were curated without a folder."""
+    return sorted(path for kind in ("fits", "columns") for path in (find_cache_dir() / kind).glob("*"))
+
+
+def prune_files(older_than_days: float) -> int:
+    """Deletes files of `list_files` by age; returns how many (`int`)."""
+    oldest = time.time() - older_than_days * 86400
+    old = [path for path in list_files() if path.stat().st_mtime < oldest]
+    for path in old:
+        path.unlink()
+    return len(old)
 
 
 def save_fit(fit: Fit, folder: Path | None = None) -> tuple[Path, str]:

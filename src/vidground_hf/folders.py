@@ -5,7 +5,6 @@ Which row goes where is decided elsewhere.
 
 from __future__ import annotations
 
-import fcntl
 import json
 import math
 import os
@@ -21,6 +20,7 @@ from datasets import Dataset, DatasetDict, load_dataset
 from vidground_hf.figures import draw_figures
 from vidground_hf.ladder_pages import draw_needs, render_ladder_card, render_ladder_html
 from vidground_hf.loading import DataError, explain_damage
+from vidground_hf.locks import lock_folder
 from vidground_hf.pages import SPLITS, render_card, render_html
 
 # What `Dataset.push_to_hub` aims for.
@@ -32,10 +32,14 @@ _READ_AGAIN = {"adapter", "columns", "source"}
 
 
 def check_output_dir(output: Path, marker: str = "report.json") -> None:
-    """Raises `DataError` unless `output` is free or holds an earlier result of ours, known by the file `marker`."""
+    """Raises `DataError` unless `output` is free or holds an earlier result of ours, known by the file `marker`.
+
+    An earlier result that a killed run had set aside, and nothing put in its place, is put back first.
+    """
     above = next((folder for folder in output.resolve().parents if folder.exists()), output)
     if not os.access(above, os.W_OK):
         raise DataError(f"cannot write in {str(above)!r}, where output {output.name!r} is to be; name another folder")
+    _put_back(output.resolve(), marker)
     if not output.exists():
         return
     if not output.is_dir():
@@ -57,7 +61,7 @@ def write_whole(output: Path, marker: str = "report.json") -> Iterator[Path]:
     check_output_dir(output, marker)
     if output == Path.cwd():
         raise DataError("output is the folder you are in, which would be replaced; name one inside it, or another")
-    partial, earlier = (output.parent / f".{output.name}.{kind}" for kind in ("partial", "earlier"))
+    partial, earlier = _name_beside(output)
     with _claim(partial, output):
         try:
             yield partial
@@ -68,23 +72,31 @@ def write_whole(output: Path, marker: str = "report.json") -> Iterator[Path]:
         except BaseException:
             shutil.rmtree(partial, ignore_errors=True)
             raise
+        (earlier / marker).unlink(missing_ok=True)  # first, so that what is half deleted is never put back
         shutil.rmtree(earlier, ignore_errors=True)
+
+
+def _name_beside(output: Path) -> tuple[Path, Path]:
+    """The folders beside an output: the one that is written into, and the earlier result, set aside."""
+    return output.parent / f".{output.name}.partial", output.parent / f".{output.name}.earlier"
+
+
+def _put_back(output: Path, marker: str) -> None:
+    partial, earlier = _name_beside(output)
+    if output.exists() or not (earlier / marker).exists():
+        return
+    with _claim(partial, output):
+        if not output.exists():  # else the run that set it aside has just ended
+            os.replace(earlier, output)
+        partial.rmdir()
 
 
 @contextmanager
 def _claim(partial: Path, output: Path) -> Iterator[None]:
-    """Makes the folder that one run at a time may write into, without what a killed one left there.
-
-    The lock is on the folder itself, ends with the process, and leaves no file behind.
-    """
-    partial.mkdir(parents=True, exist_ok=True)
-    handle = os.open(partial, os.O_RDONLY)
+    """Makes the folder that one run at a time may write into, without what a killed one left there."""
     try:
-        fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        if not partial.exists() or not os.path.samestat(os.fstat(handle), partial.stat()):
-            raise BlockingIOError  # it was moved into place by the run that held it
+        handle = lock_folder(partial)
     except BlockingIOError as error:
-        os.close(handle)
         raise DataError(
             f"another run is writing {str(output)!r}; run the same command again when it has ended, or name another "
             "folder"

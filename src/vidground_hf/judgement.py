@@ -139,7 +139,7 @@ def read_trials(folder: ShardFolder, shard: int, followed_share: float) -> list[
     ]
 
 
-def collect_firsts(folder: ShardFolder, num_rows: int, num_answerers: int, followed_share: float) -> FirstTrials:
+def collect_firsts(folder: ShardFolder, num_rows: int, num_answerers: int) -> FirstTrials:
     """Reads every shard once and keeps the first trials as columns."""
     score, confidence, bias_score = np.full((3, num_rows), np.nan)
     num_options, num_gold, num_trials = np.zeros((3, num_rows), np.int32)

@@ -18,6 +18,7 @@ class AskingBar:
 
     Attributes:
         model (`ModelAnswerer`, *optional*): who is asked now, for what is in flight.
+        share (`float`): in (0, 1], of the whole that what is expected so far is for; the total is estimated by it.
         counts (`Counter`): `asked` (by the answerer now), `cached` (found, or the same as another), `failed`, and
             `saved` (not needed after all).
 
@@ -32,6 +33,8 @@ class AskingBar:
     def __init__(self, *, total: int, show: bool) -> None:
         self.counts: Counter[str] = Counter()
         self.model: ModelAnswerer | None = None
+        self.share = 1.0
+        self._num_expected = total
         self._bar = tqdm(total=total, desc="Asking", unit=" answers", disable=not show)
 
     def __enter__(self) -> AskingBar:
@@ -42,7 +45,8 @@ class AskingBar:
 
     def expect(self, number: int) -> None:
         """Raises the total: so many answers more may be needed."""
-        self._bar.total = (self._bar.total or 0) + number
+        self._num_expected += number
+        self._bar.total = round(self._num_expected / self.share)
         self._bar.refresh()
 
     def add(self, number: int, source: str) -> None:

@@ -5,10 +5,11 @@ Reading, reducing and writing stay with the driver, as `curation.py` does them, 
 
 from __future__ import annotations
 
+import json
 import logging
 import warnings
 from collections import Counter, defaultdict
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from copy import copy
 from dataclasses import replace
@@ -28,7 +29,7 @@ from vidground_hf.ray_keeper import Keeper, ray
 from vidground_hf.ray_workers import Piece, Worker
 from vidground_hf.reading import RowSource
 from vidground_hf.shard_asking import weigh_shard
-from vidground_hf.shards import ROWS_PER_SHARD, ShardFolder, count_shards, find_bounds
+from vidground_hf.shards import ShardFolder, count_shards, find_bounds, find_shard
 from vidground_hf.trial_tables import unpack_trials
 from vidground_hf.trials import KILLED_WORKER, Trial
 
@@ -75,7 +76,29 @@ def curate_with_ray(
         raise ValueError(
             "shortcut_kinds asks in this process; leave it out, or curate again without Ray: what was answered is kept"
         )
-    return curate(dataset, ask=partial(ask_with_ray, num_workers=num_workers, address=address), **settings)
+    described: dict[str, None] = {}
+    ask = partial(ask_with_ray, num_workers=num_workers, address=address, described=described)
+    curation = curate(dataset, ask=ask, **settings)
+    for one, said in zip(curation.report["answerers"], merge_descriptions(described), strict=False):
+        one.update(said)
+    return curation
+
+
+def merge_descriptions(described: Iterable[str]) -> list[dict[str, Any]]:
+    """What workers say of each answerer; where they differ, all that they say. Nothing where none was asked.
+
+    Example:
+        >>> merge_descriptions(['[{"device": "cuda"}]', '[{"device": "cpu"}]'])
+        [{'device': 'cpu, cuda'}]
+    """
+    merged = []
+    for own in zip(*map(json.loads, described), strict=True):
+        first = dict(own[0])
+        for name in first:
+            if any(one[name] != first[name] for one in own):
+                first[name] = ", ".join(sorted({str(one[name]) for one in own}))
+        merged.append(first)
+    return merged
 
 
 @contextmanager
@@ -106,14 +129,18 @@ def ask_with_ray(
     progress: bool,
     num_workers: int | None,
     address: str | None,
+    described: dict[str, None],
 ) -> dict[str, int]:
-    """`shard_asking.ask_source`, with pieces of shards asked about by workers. Takes and gives the same."""
+    """`shard_asking.ask_source`, with pieces of shards asked about by workers. Takes and gives the same.
+
+    What workers say of their answerers is put into `described`.
+    """
     shards = range(count_shards(len(source)))
     found = {shard: calls for shard in shards if (calls := folder.find_calls(shard)) is not None}
     missing = [shard for shard in shards if shard not in found]
     if missing:
         with connect(address), start_keeper(source, facts) as keeper:
-            asked = ask_missing(asking, source, missing, keeper, num_workers, progress=progress)
+            asked = ask_missing(asking, source, missing, keeper, num_workers, described, progress=progress)
             for shard, rows, calls in asked:
                 num_killed = sum(trials[0].error == KILLED_WORKER for trials in rows)
                 if num_killed:
@@ -144,6 +171,7 @@ def ask_missing(
     missing: Sequence[int],
     keeper: Any,
     num_workers: int | None,
+    described: dict[str, None],
     *,
     progress: bool,
 ) -> Iterator[tuple[int, list[list[Trial]], dict[str, int]]]:
@@ -153,7 +181,7 @@ def ask_missing(
     num_workers = min(num_workers, len(pieces))
     asked = run_pieces(share_out(asking, num_workers), keeper, pieces, num_workers, num_gpus, len(source))
     with tqdm(total=sum(stop - start for start, stop in pieces), unit=" rows", disable=not progress) as bar:
-        for shard, tables, calls in gather_shards(asked, pieces, bar):
+        for shard, tables, calls in gather_shards(asked, pieces, bar, described):
             yield shard, [trials for table in tables for trials in unpack_trials(table)], calls
 
 
@@ -202,7 +230,7 @@ def cut_pieces(shards: Sequence[int], num_rows: int, num_workers: int) -> list[P
     """
     bounds = [find_bounds(shard, num_rows) for shard in shards]
     wanted = sum(stop - start for start, stop in bounds) // (_PIECES_PER_WORKER * num_workers)
-    size = min(max(wanted, _MIN_ROWS_PER_PIECE), ROWS_PER_SHARD)
+    size = max(wanted, _MIN_ROWS_PER_PIECE)
     return [(k, min(k + size, stop)) for start, stop in bounds for k in range(start, stop, size)]
 
 
@@ -211,8 +239,9 @@ def run_pieces(
 ) -> Iterator[Mapping[str, Any]]:
     """Has the workers ask about pieces, and yields what `Worker` says of each as it comes."""
     items = [{"start": start, "stop": stop} for start, stop in pieces]
+    ids = [answerer.id for answerer in asking.answerers]
     rows = ray.data.from_items(items, override_num_blocks=len(items)).map_batches(
-        Worker, fn_constructor_args=(asking, keeper, asking.find_followed_share(num_rows)), batch_size=1,
+        Worker, fn_constructor_args=(asking, keeper, asking.find_followed_share(num_rows), ids), batch_size=1,
         compute=ray.data.ActorPoolStrategy(size=num_workers), num_cpus=0 if num_gpus else 1, num_gpus=num_gpus,
     )  # fmt: skip
     context, logger = ray.data.DataContext.get_current(), logging.getLogger("ray.data")
@@ -227,20 +256,21 @@ def run_pieces(
 
 
 def gather_shards(
-    asked: Iterator[Mapping[str, Any]], pieces: Sequence[Piece], bar: Any
+    asked: Iterable[Mapping[str, Any]], pieces: Sequence[Piece], bar: Any, described: dict[str, None]
 ) -> Iterator[tuple[int, list[pa.Table], dict[str, int]]]:
     """Yields each shard as soon as all of its pieces are there, with their tables in order.
 
     Raises:
         `RuntimeError`: when a worker failed.
     """
-    wanted = Counter(start // ROWS_PER_SHARD for start, _ in pieces)
+    wanted = Counter(find_shard(start) for start, _ in pieces)
     held: dict[int, dict[int, Mapping[str, Any]]] = defaultdict(dict)
     for piece in asked:
         if piece["error"] is not None:
             raise RuntimeError(f"a worker failed; {piece['error']}")
         bar.update(piece["stop"] - piece["start"])
-        shard = piece["start"] // ROWS_PER_SHARD
+        described[piece["described"]] = None
+        shard = find_shard(piece["start"])
         held[shard][piece["start"]] = piece
         if len(held[shard]) == wanted[shard]:
             parts = [part for _, part in sorted(held.pop(shard).items())]

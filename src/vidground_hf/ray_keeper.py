@@ -6,16 +6,15 @@ Workers are in `ray_workers.py`.
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from vidground_hf.answerers.base import Answer, ModelAnswerer
+from vidground_hf.answerers.base import Answer
 from vidground_hf.cache import AnswerCache
-from vidground_hf.prompts import Prompt
 from vidground_hf.reading import RowSource
 from vidground_hf.schema import Example
 
@@ -75,7 +74,7 @@ class Keeper:
 
 
 class RemoteCache:
-    """The keeper's cache, as `ask_trials` takes one.
+    """The keeper's cache, as an `AnswerStore`.
 
     Args:
         keeper (`Keeper`): a handle.
@@ -84,9 +83,6 @@ class RemoteCache:
     def __init__(self, keeper: Any) -> None:
         self._keeper = keeper
 
-    def make_keys(self, answerer: ModelAnswerer, prompts: Sequence[Prompt]) -> list[bytes]:
-        return AnswerCache.make_keys(self, answerer, prompts)  # type: ignore[arg-type]
-
     def get_many(self, keys: Sequence[bytes]) -> dict[bytes, Answer]:
         found: dict[bytes, Answer] = ray.get(self._keeper.get_many.remote(list(keys)))
         return found
@@ -94,3 +90,7 @@ class RemoteCache:
     def put(self, key: bytes, answer: Answer, answerer_id: str) -> None:
         """Keeps an answer; it is kept when this returns, so that no death of a worker costs it."""
         ray.get(self._keeper.put.remote(key, answer, answerer_id))
+
+    def remember(self, name: str, find: Callable[[], str]) -> str:
+        """Finds it out: a worker is not shown clips."""
+        return find()

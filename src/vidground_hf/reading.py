@@ -125,9 +125,10 @@ class RowSource(Sequence[Example]):
         return int(self._starts[-1])
 
     def __getitem__(self, index: Any) -> Any:
-        if isinstance(index, slice):
-            return self.read(*index.indices(len(self))[:2])
-        return self.read(index, index + 1)[0]
+        places = range(len(self))[index]
+        if isinstance(places, int):
+            return self.read(places, places + 1)[0]
+        return self.read(places.start, places.stop) if places.step == 1 else self.take(places)
 
     def read_cells(self, start: int, stop: int) -> list[list[Any]]:
         """The cells of some neighbouring rows, column by column."""

@@ -62,7 +62,7 @@ def build_report(
     tally = Tally(judgement, seed)
     heldout, control = measure_heldout(judgement, tally, seed)
     return {
-        **tally.count(np.ones(len(judgement.source), dtype=bool)),
+        **tally.count(np.arange(len(judgement.source))),
         **count_luck(judgement),
         "groups": {
             "problem_type": tally.count_groups(facts.problem_types),

@@ -5,6 +5,7 @@ The statistics behind them are in `stats.calibration` and `stats.pruning`, the r
 
 from __future__ import annotations
 
+from bisect import bisect_left
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any, NoReturn
@@ -264,7 +265,8 @@ class FittedDropFraction:
 
     def judge_fitted(self, rows: Sequence[Sequence[Trial]], *, first: int = 0) -> list[Verdict]:
         """Judges neighbouring rows of the fit, from the `first` on, by whether they were dropped then."""
-        dropped = set(self.pruning.dropped)
+        all_dropped = self.pruning.dropped  # ascending
+        dropped = set(all_dropped[bisect_left(all_dropped, first) : bisect_left(all_dropped, first + len(rows))])
         return [
             Verdict(False, "high_bias_score") if index in dropped else judge_bias(trials, None)
             for index, trials in enumerate(rows, first)

@@ -13,7 +13,7 @@ import pyarrow as pa
 
 from vidground_hf.answerers.base import Answer, ModelAnswerer
 from vidground_hf.asking import CALLS, Asking, ask_trials, open_cache
-from vidground_hf.cache import AnswerCache
+from vidground_hf.cache import AnswerStore
 from vidground_hf.environment import read_version
 from vidground_hf.facts import Facts
 from vidground_hf.judging import list_errors, make_trial, weigh_trials
@@ -23,7 +23,7 @@ from vidground_hf.reading import RowSource
 from vidground_hf.schema import Example
 from vidground_hf.set_rules import Calibrated, FittedCalibrated
 from vidground_hf.shards import ShardFolder, count_shards, find_bounds
-from vidground_hf.trial_tables import pack_trials, unpack_trials
+from vidground_hf.trial_tables import has_errors, pack_trials, unpack_trials
 from vidground_hf.trials import Trial
 
 
@@ -33,7 +33,7 @@ def ask_shard(
     *,
     num_before: Sequence[int],
     followed_share: float,
-    cache: AnswerCache | None,
+    cache: AnswerStore | None,
     bar: AskingBar,
 ) -> pa.Table:
     """Asks about the rows of one shard until their verdicts stand.
@@ -47,7 +47,7 @@ def ask_shard(
         num_before (`Sequence[int]`): for each, how many rows with the same question and options came before it in the
             whole set: `Facts.num_before`.
         followed_share (`float`): `asking.find_followed_share` of the number of rows of the whole set.
-        cache (`AnswerCache`, *optional*): or whatever has its `make_keys`, `get_many` and `put`; needed for models.
+        cache (`AnswerStore`, *optional*): where answers are looked up and kept; needed for models.
         bar (`AskingBar`): counts what is asked.
 
     Returns:
@@ -98,10 +98,14 @@ def ask_source(
     found = {shard: calls for shard in shards if (calls := folder.find_calls(shard)) is not None}
     total = dict.fromkeys(CALLS, 0)
     followed_share = asking.find_followed_share(len(source))
+    num_left = sum(len(range(*find_bounds(shard, len(source)))) for shard in shards if shard not in found)
+    num_shown = 0
     with open_cache(asking.answerers) as cache, AskingBar(total=0, show=progress) as bar:
         for shard in shards:
             if shard not in found:
                 start, stop = find_bounds(shard, len(source))
+                num_shown += stop - start
+                bar.share = num_shown / num_left
                 before = {name: bar.counts[name] for name in CALLS}
                 table = ask_shard(
                     asking, source.read(start, stop), num_before=facts.num_before[start:stop].tolist(),
@@ -139,8 +143,8 @@ def describe_answerer_key(answerer: Any) -> Mapping[str, Any]:
 
 def find_errors(folder: ShardFolder, num_rows: int) -> list[str]:
     """Why rows lack an answer that was asked for, one reason a row; reads every shard."""
-    shards = range(count_shards(num_rows))
-    return [error for shard in shards for error in list_errors(unpack_trials(folder.read(shard)))]
+    tables = (folder.read(shard) for shard in range(count_shards(num_rows)))
+    return [error for table in tables if has_errors(table) for error in list_errors(unpack_trials(table))]
 
 
 def keep_answers(answered: Iterable[tuple[Example, Answer]], num_rows: int, folder: ShardFolder) -> None:

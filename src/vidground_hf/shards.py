@@ -11,13 +11,14 @@ import os
 import shutil
 import tempfile
 import weakref
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
 import pyarrow as pa
 import pyarrow.parquet as pq
-from filelock import FileLock, Timeout
+
+from vidground_hf.locks import lock_folder
 
 ROWS_PER_SHARD = 10_000
 """Contiguous rows of a set that are asked about together; fixed, so that results do not depend on who asks. Our guess:
@@ -64,17 +65,15 @@ class WorkFolder:
 
     def __init__(self, path: Path | None) -> None:
         self.is_kept = path is not None
-        self._lock: FileLock | None = None
+        self._release: Callable[[], object]
         if path is None:
             self.path = Path(tempfile.mkdtemp(prefix="vidground-"))
-            weakref.finalize(self, shutil.rmtree, self.path, ignore_errors=True)
+            self._release = weakref.finalize(self, shutil.rmtree, self.path, ignore_errors=True)
             return
         self.path = path
-        path.mkdir(parents=True, exist_ok=True)
-        self._lock = FileLock(path / "lock")
         try:
-            self._lock.acquire(timeout=0)
-        except Timeout:
+            self._release = weakref.finalize(self, os.close, lock_folder(path))
+        except BlockingIOError:
             raise RuntimeError(
                 f"another run, or a curation of this process, is using {str(path)!r}; wait until it ends, call its "
                 "work.remove(), or name another folder"
@@ -86,9 +85,8 @@ class WorkFolder:
         self.release()
 
     def release(self) -> None:
-        """Lets another run have the folder."""
-        if self._lock is not None:
-            self._lock.release()
+        """Lets another run have the folder; one without a name goes."""
+        self._release()
 
 
 class ShardFolder:

@@ -27,13 +27,11 @@ class Tally:
         self.scores = judgement.firsts.score
         self.is_kept, self.is_dropped = judgement.grounded == 1, judgement.grounded == 0
 
-    def count(self, part: NDArray[np.bool_]) -> dict[str, Any]:
-        """Counts some rows (`bool[N]`); chance and floors are over the scored ones, as the accuracy is."""
-        num_rows, num_kept, num_dropped = (
-            int(rows.sum()) for rows in (part, part & self.is_kept, part & self.is_dropped)
-        )
-        is_unscored = np.isnan(self.scores)
-        floors = measure_floors(self.facts.select_floors(part & ~is_unscored))
+    def count(self, part: NDArray[np.int64]) -> dict[str, Any]:
+        """Counts some rows, by their places; chance and floors are over the scored ones, as the accuracy is."""
+        num_rows, num_kept, num_dropped = len(part), int(self.is_kept[part].sum()), int(self.is_dropped[part].sum())
+        is_unscored = np.isnan(self.scores[part])
+        floors = measure_floors(self.facts.select_floors(part[~is_unscored]))
         positions = list(floors.gold_positions.values())
         width = max((len(counts) for counts in positions), default=0)
         accuracy = bootstrap_mean(self.scores[part], clusters=self.facts.clusters[part], seed=self.seed)
@@ -42,7 +40,7 @@ class Tally:
             "num_grounded": num_kept,
             "num_text_answerable": num_dropped,
             "num_undecided": num_rows - num_kept - num_dropped,
-            "num_unscored": int((part & is_unscored).sum()),
+            "num_unscored": int(is_unscored.sum()),
             "share_grounded": num_kept / num_rows if num_rows else None,
             "blind_accuracy": accuracy._asdict(),
             "chance": floors.chance.value,
@@ -57,5 +55,7 @@ class Tally:
 
     def count_groups(self, names: Names) -> dict[str, dict[str, Any]]:
         """Counts the rows of each name; rows without one are in no group."""
+        order = np.argsort(names.codes, kind="stable")
+        bounds = np.searchsorted(names.codes[order], np.arange(len(names.names) + 1))
         codes = {name: code for code, name in enumerate(names.names) if name}
-        return {name: self.count(names.codes == codes[name]) for name in sorted(codes)}
+        return {name: self.count(order[bounds[codes[name]] : bounds[codes[name] + 1]]) for name in sorted(codes)}

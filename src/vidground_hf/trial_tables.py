@@ -52,6 +52,12 @@ def _get(trial: Trial, name: str) -> object:
     return value.encode("utf-8", "replace").decode() if isinstance(value, str) and not value.isascii() else value
 
 
+def has_errors(table: pa.Table) -> bool:
+    """Whether a trial has an error."""
+    errors = table["trials"].combine_chunks().flatten().field(_FIELDS.index(pa.field("error", _TYPES["error"])))
+    return bool(errors.null_count < len(errors))
+
+
 def unpack_trials(table: pa.Table) -> list[list[Trial]]:
     """The inverse of `pack_trials`."""
     lists = table["trials"].combine_chunks()

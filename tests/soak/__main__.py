@@ -17,7 +17,7 @@ from tests.soak.trials import NUM_ROWS, list_trials, open_bench, run_trial
 
 def main() -> int:
     parser = argparse.ArgumentParser(prog="python -m tests.soak")
-    parser.add_argument("--kills", type=int, default=100, help="Kills; of every other disturbance a tenth.")
+    parser.add_argument("--kills", type=int, default=100, help="Kills; of other disturbances a tenth.")
     parser.add_argument("--first", type=int, default=0, help="The first seed; others see other moments.")
     parser.add_argument("--only", help="Only this kind of disturbance.")
     parser.add_argument("--rows", type=int, default=NUM_ROWS, help="Of the set that is curated.")

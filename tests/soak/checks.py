@@ -66,7 +66,7 @@ def check_tidy(place: Place) -> None:
     """A run that succeeded leaves its output and nothing beside it, whatever earlier runs had left there."""
     assert [path.name for path in place.parent.iterdir()] == [place.output.name]
     assert not list(place.scratch.iterdir())
-    kept = {path.name for path in place.cache.iterdir()} - {"fits"}
+    kept = {path.name for path in place.cache.iterdir()}
     assert kept <= _KINDS_OF_KEPT, f"the cache folder holds {sorted(kept)}"
 
 

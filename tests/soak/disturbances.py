@@ -11,6 +11,7 @@ import signal
 import subprocess
 from collections.abc import Callable
 from dataclasses import dataclass
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -21,7 +22,21 @@ from tests.soak.runs import Ended, Place, Running, start_run, wait_until
 MEMORY_GROUPS = Path("/sys/fs/cgroup/memory")
 CAN_MOUNT = os.geteuid() == 0 and Path("/proc/mounts").exists()
 CAN_GROUP = os.access(MEMORY_GROUPS / "memory.limit_in_bytes", os.W_OK) and os.geteuid() == 0
+NUM_WORKERS = 2
 _MEBIBYTE = 2**20
+_NUM_RENAMES = 11  # of a run with four shards and an earlier output in its place
+# A file is whole from its last rename on, so these are the moments at which a run goes from one state to the next.
+_END_AT_RENAME = """
+import os, signal
+def replace(source, target, *, replace=os.replace, left=[{number}], **given):
+    left[0] -= 1
+    if left[0] == 0 and {is_before}:
+        os.kill(os.getpid(), signal.SIGKILL)
+    replace(source, target, **given)
+    if left[0] == 0:
+        os.kill(os.getpid(), signal.SIGKILL)
+os.replace = replace
+"""
 # What is left to a library without memory: glibc's loader exits with 127, others abort or fault. Python is not asked.
 _NATIVE_ENDS = (127, -signal.SIGABRT, -signal.SIGSEGV)
 # Set behind the imports: below what these take nothing of ours runs that could say what is wrong.
@@ -36,7 +51,7 @@ resource.setrlimit(resource.RLIMIT_AS, (taken + {spare},) * 2)
 class Reference:
     """An undisturbed run: what it wrote, how long it took, how many files it left and answers it asked for."""
 
-    answerer: str
+    options: list[str]
     folder: Path
     output: dict[str, Any]
     seconds: float
@@ -54,7 +69,7 @@ class Setting(NamedTuple):
     rng: random.Random
 
     def start(self, first: str = "") -> Running:
-        return start_run(self.place, self.data, self.reference.answerer, first=first)
+        return start_run(self.place, self.data, self.reference.options, first=first)
 
 
 def kill(setting: Setting) -> str:
@@ -78,6 +93,48 @@ def kill(setting: Setting) -> str:
     else:
         assert ended.status == -number, f"{number.name} ended a run with {ended.status}: {ended.said}"
     return f"{number.name} {moment}"
+
+
+def end_at_rename(setting: Setting) -> str:
+    """Ends a run by SIGKILL right before or behind one of the times it puts a whole file or folder in its place."""
+    number, is_before = setting.rng.randint(1, _NUM_RENAMES), setting.rng.random() < 0.5
+    ended = setting.start(first=_END_AT_RENAME.format(number=number, is_before=is_before)).wait()
+    told = f"{'before' if is_before else 'behind'} rename {number}"
+    if ended.status == 0:
+        return f"over {told}"
+    assert ended.status == -signal.SIGKILL, f"status {ended.status}: {ended.said}"
+    return f"SIGKILL {told}"
+
+
+def kill_worker(setting: Setting) -> str:
+    """Ends a worker of Ray by SIGKILL at a random request; the run goes on without it."""
+    running = setting.start()
+    wanted = setting.server.num_requests + setting.rng.randint(1, setting.reference.num_requests)
+    _wait_at_most(lambda: setting.server.num_requests >= wanted, running)
+    workers = sorted(pid for pid in list_descendants(running.process.pid) if "Worker" in _read_title(pid))
+    chosen = setting.rng.choice(workers or [None])
+    if chosen is not None:
+        os.kill(chosen, signal.SIGKILL)
+    ended = running.wait()
+    assert ended.status == 0, f"a run does not outlive its worker: {ended.said}"
+    return f"{'no worker was there' if chosen is None else 'a worker died'} at request {wanted}"
+
+
+def list_descendants(process: int) -> list[int]:
+    """Processes that a process started, and those that they did."""
+    children = [int(word) for path in Path(f"/proc/{process}/task").glob("*/children") for word in _read(path).split()]
+    return children + [one for child in children for one in list_descendants(child)]
+
+
+def _read_title(process: int) -> str:
+    return _read(Path(f"/proc/{process}/cmdline")).partition("\0")[0]
+
+
+def _read(path: Path) -> str:
+    try:
+        return path.read_text(encoding="utf-8", errors="replace")
+    except OSError:  # it ended
+        return ""
 
 
 def _wait_for_moment(setting: Setting, running: Running) -> str:
@@ -187,6 +244,8 @@ def _tell(ended: Ended) -> str:
 
 DISTURBANCES: dict[str, Callable[[Setting], str]] = {
     "kill": kill,
+    "rename": end_at_rename,
+    "dead worker": kill_worker,
     "little memory": starve_of_memory,
     "out of memory": run_out_of_memory,
     "full disk": fill_the_disk,
@@ -201,4 +260,6 @@ def find_obstacle(kind: str) -> str | None:
         return "mounting a small disk takes root"
     if kind == "out of memory" and not CAN_GROUP:
         return f"no memory group can be made under {MEMORY_GROUPS}"
+    if kind == "dead worker" and (find_spec("ray") is None or not Path("/proc/self/task").exists()):
+        return "it takes Ray, pip install 'vidground-hf[ray]', and Linux"
     return None

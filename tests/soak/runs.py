@@ -9,6 +9,7 @@ import os
 import signal
 import subprocess
 import sys
+import tempfile
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -19,9 +20,15 @@ ROOT = Path(__file__).resolve().parents[2]
 CONCURRENCY = 8
 """Requests in flight at most, and so the most answers that a killed run may have paid for and not kept."""
 _WAIT_SECONDS = 180.0  # an undisturbed run takes 4; our guess at what is a hang on the slowest machine of a CI
-# A shell's background jobs are started deaf to an interrupt.
-_CURATE = "import signal; signal.signal(signal.SIGINT, signal.default_int_handler)\n{first}\n"
-_CURATE += "from vidground_hf.cli import main; main()"
+ROWS_PER_SHARD = 40
+"""In place of the package's own, so that a run of a few hundred rows has several shards, and ends between them too."""
+# A shell's background jobs are started deaf to an interrupt. Modules take the size of a shard when they are imported.
+_CURATE = f"""
+import signal; signal.signal(signal.SIGINT, signal.default_int_handler)
+import vidground_hf.shards; vidground_hf.shards.ROWS_PER_SHARD = {ROWS_PER_SHARD}
+{{first}}
+from vidground_hf.cli import main; main()
+"""
 
 
 class Place(NamedTuple):
@@ -116,24 +123,24 @@ def wait_until(is_true: Callable[[], bool], seconds: float = _WAIT_SECONDS) -> N
         time.sleep(0.001)
 
 
-def start_run(place: Place, data: Path, answerer: str, *, first: str = "") -> Running:
+def start_run(place: Place, data: Path, options: Sequence[str], *, first: str = "") -> Running:
     """Starts `vidground curate`.
 
     Args:
         place (`Place`): where it writes.
         data (`Path`): the set.
-        answerer (`str`): a spec.
+        options (`Sequence[str]`): who answers, and where.
         first (`str`, *optional*): code that the process runs before the command.
     """
-    arguments: Sequence[str] = ["curate", str(data), "--output", str(place.output), "--answerer", answerer]
-    if answerer != "probe":
-        arguments = [*arguments, "--concurrency", str(CONCURRENCY)]
+    arguments = ["curate", str(data), "--output", str(place.output), *options]
     settings = {
         "PYTHONPATH": f"{ROOT / 'src'}{os.pathsep}{ROOT}",
         "OMP_NUM_THREADS": "1",
         "VIDGROUND_CACHE": str(place.cache),
         "HF_DATASETS_CACHE": str(place.datasets),
         "TMPDIR": str(place.scratch),
+        "RAY_TMPDIR": tempfile.gettempdir(),  # its sockets take a short path; what it leaves is its own affair
+        "RAY_USAGE_STATS_ENABLED": "0",
     }
     stderr = place.root / f"stderr_{len(list(place.root.glob('stderr_*')))}.txt"
     with stderr.open("wb") as file:

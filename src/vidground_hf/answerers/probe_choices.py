@@ -275,9 +275,9 @@ class ChoiceTally:
                     worth[own, other] = worth[other, own] = self.weigh_clues(won, expected, {own, other})
             for held_out in range(num_folds):
                 np.add.at(sums[held_out], choice, worth[fold, held_out, place])
-            without = [{fold} for fold in range(num_folds)] + [set[int]()]
             found.buckets.append(buckets[:, None])
-            found.worth.append(np.column_stack([self.weigh_clues(won, expected, folds) for folds in without]))
+            of_fold = [worth[fold, fold] for fold in range(num_folds)]
+            found.worth.append(np.column_stack([*of_fold, self.weigh_clues(won, expected, set())]))
         kept = ScratchArray(np.float32, num_folds)
         for batch in rows.iterate_batches():
             kept.append(sums[:, batch].T)
@@ -359,15 +359,14 @@ class FamilyWorth:
 
 
 class FittedClues(Mapping[str, Clues]):
-    """The clues of one model, read from the disk when they are asked for."""
+    """The clues of one model; they stay on the disk, and what is looked up is read."""
 
     def __init__(self, worth: Mapping[str, FamilyWorth], column: int) -> None:
         self._worth, self._column = worth, column
 
     def __getitem__(self, family: str) -> Clues:
         own = self._worth[family]
-        buckets = np.ascontiguousarray(own.buckets[:][:, 0])
-        return buckets, np.ascontiguousarray(own.worth[:][:, self._column])
+        return own.buckets.map()[:, 0], own.worth.map()[:, self._column]
 
     def __iter__(self) -> Iterator[str]:
         return iter(self._worth)

@@ -5,13 +5,11 @@ It brings the multiple-choice and the open-ended half together; what users see i
 
 from __future__ import annotations
 
-import marshal
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
-import xxhash
 from numpy.typing import NDArray
 
 from vidground_hf.answerers.base import Answer
@@ -19,6 +17,7 @@ from vidground_hf.answerers.probe_choices import ChoiceModel, ChoiceRows, Choice
 from vidground_hf.answerers.probe_scratch import take
 from vidground_hf.answerers.probe_text import Ints, PromptBatch
 from vidground_hf.answerers.probe_votes import Vote, VoteModel, VoteRows
+from vidground_hf.numbering import hash_values, number_values
 from vidground_hf.prompts import Prompt, make_prompt
 from vidground_hf.schema import Example, View
 
@@ -115,15 +114,15 @@ class ProbeRows:
         for example in examples:
             kind = _find_kind(example, view)
             kinds.append(kind)
-            groups.append(_hash(_find_group(example)))
-            questions.append(_hash(identify(example, view)))
+            groups.append(hash_values(_find_group(example)))
+            questions.append(hash_values(identify(example, view)))
             if kind == CHOICE:
                 is_usable = example.defect is None and example.answer_index is not None
                 gold.append(example.answer_index if is_usable else -1)
             elif kind == OPEN:
                 texts.append(example.answer if example.defect is None else None)
         self.kinds = np.array(kinds, np.int8)
-        self.groups = _number(np.array(groups, np.uint64))
+        self.groups = number_values(np.array(groups, np.uint64))
         self.questions = np.array(questions, np.uint64)
         self.labels = Labels(np.array(gold, np.int64), texts)
         self.chosen, self.voted = np.flatnonzero(self.kinds == CHOICE), np.flatnonzero(self.kinds == OPEN)
@@ -139,7 +138,7 @@ class ProbeRows:
 
     def find_fold(self, prompt: Prompt, folds: Ints) -> int | None:
         """The fold of the rows that ask what a prompt asks; `None` where there are none."""
-        rows = np.flatnonzero(self.questions == np.uint64(_hash(identify(prompt, self.view))))
+        rows = np.flatnonzero(self.questions == np.uint64(hash_values(identify(prompt, self.view))))
         return int(folds[rows[-1]]) if len(rows) else None
 
     def place_held(self) -> Ints:
@@ -292,18 +291,6 @@ def _find_top(scores: Floats, starts: Ints) -> Ints:
 
 def _read_vote(text: str | None, share: float) -> Vote:
     return Vote(text, None if text is None else float(share))
-
-
-def _hash(content: tuple[str | None, ...]) -> int:
-    return xxhash.xxh3_64_intdigest(marshal.dumps(content, 2))
-
-
-def _number(hashes: NDArray[np.uint64]) -> Ints:
-    """Numbers values in the order in which they first come."""
-    _, first, inverse = np.unique(hashes, return_index=True, return_inverse=True)
-    rank = np.empty(len(first), np.int64)
-    rank[np.argsort(first)] = np.arange(len(first))
-    return np.asarray(rank[inverse])
 
 
 def assign_folds(groups: Ints, keep: NDArray[np.bool_], num_folds: int, seed: int) -> Ints:

@@ -53,6 +53,14 @@ class ScratchArray:
         content = self._file.read(max(stop - start, 0) * bytes_per_row)
         return np.frombuffer(content, self.dtype).reshape(-1, self.shape[1])
 
+    def map(self) -> NDArray[Any]:
+        """All rows, on the disk: pages are read as they are looked at."""
+        if not len(self):
+            return np.empty(self.shape, self.dtype)
+        self._file.rollover()
+        self._file.flush()
+        return np.asarray(np.memmap(self._file, self.dtype, "r", shape=self.shape))
+
 
 def take(rows: Sequence[Item], places: Sequence[int] | NDArray[np.int64]) -> list[Item]:
     """Some rows of a list, or of a sequence that reads them from the disk and has a `take` of its own for it."""
