@@ -81,8 +81,7 @@ def write_answers(
     """
     _check_inputs(model, inputs)
     config = model.config
-    num_rows = len(inputs["input_ids"])
-    check_columns(num_rows, features=features, sam_pixel_values=sam_pixel_values, sam_clips=sam_clips)
+    check_columns(len(inputs["input_ids"]), features=features, sam_pixel_values=sam_pixel_values, sam_clips=sam_clips)
     clips = {} if mask_follower is None else _list_clips(config, sam_clips)
     if config.sam_config is not None and sam_pixel_values is None:
         _check_sam_shown(media or [], clips)
