@@ -120,21 +120,27 @@ def format_difference(found: Mapping[str, Any]) -> str:
 
 def draw_curves(path: Path, bases: Mapping[str, Runs]) -> None:
     """Draws the accuracy on visual questions over the steps, a panel a base; bands are the standard error."""
-    figure = Figure(figsize=(5 * len(bases), 4), layout="constrained")
-    for axes, (base, runs) in zip(
-        np.atleast_1d(figure.subplots(1, len(bases), sharey=True)), bases.items(), strict=True
-    ):
+    num_columns = min(2, len(bases))
+    num_rows = -(-len(bases) // num_columns)
+    figure = Figure(figsize=(5.5 * num_columns, 4.2 * num_rows), layout="constrained")
+    panels = figure.subplots(num_rows, num_columns, sharey=True, squeeze=False).flat
+    colors = {
+        arm: f"C{place}" for place, arm in enumerate(dict.fromkeys(arm for runs in bases.values() for arm in runs))
+    }
+    lines = {}
+    for (base, runs), axes in zip(bases.items(), panels, strict=False):
         for arm, found in runs.items():
             steps, values = stack_curves([run["curve"] for run in found.values()])
+            mean = values.mean(0)
             error = values.std(0, ddof=1) / len(values) ** 0.5 if len(values) > 1 else np.zeros(len(steps))
-            (line,) = axes.plot(steps, values.mean(0), label=arm, marker="o", markersize=3)
-            axes.fill_between(
-                steps, values.mean(0) - error, values.mean(0) + error, alpha=0.15, color=line.get_color()
-            )
-        axes.axhline(25, color="grey", linewidth=0.8, linestyle=":", label="chance")
+            (lines[arm],) = axes.plot(steps, mean, color=colors[arm], marker="o", markersize=3)
+            axes.fill_between(steps, mean - error, mean + error, alpha=0.12, color=colors[arm], linewidth=0)
+        lines["chance"] = axes.axhline(25, color="grey", linewidth=0.8, linestyle=":")
         axes.set(title=base, xlabel="GRPO steps", ylabel="held-out visual questions right, %")
-    axes.legend(fontsize=8)
-    figure.savefig(path, dpi=120)
+    for axes in panels:
+        axes.set_axis_off()
+    figure.legend(list(lines.values()), list(lines), loc="outside lower center", ncols=len(lines), fontsize=8)
+    figure.savefig(path, dpi=110)
 
 
 def stack_curves(curves: Sequence[Sequence[Mapping[str, float]]]) -> tuple[list[float], NDArray[np.float64]]:
