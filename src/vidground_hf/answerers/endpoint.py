@@ -181,7 +181,7 @@ class EndpointAnswerer:
                 ends the run and is raised here.
         """
         if prompts:
-            run_in_background(self._answer_each(prompts, on_answer))
+            run_in_background(partial(self._answer_each, prompts, on_answer))
 
     async def _answer_each(self, prompts: Sequence[Prompt], on_answer: Callable[[int, Answer], None]) -> None:
         key = self.server.read_key()

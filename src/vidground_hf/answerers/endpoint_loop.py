@@ -8,10 +8,8 @@ from __future__ import annotations
 import asyncio
 import os
 import threading
-from collections.abc import Coroutine
-from typing import Any, TypeVar
-
-T = TypeVar("T")
+from collections.abc import Callable, Coroutine
+from typing import Any
 
 _loop: asyncio.AbstractEventLoop | None = None
 _lock = threading.Lock()
@@ -35,23 +33,33 @@ def _find_loop() -> asyncio.AbstractEventLoop:
         return _loop
 
 
-def run_in_background(work: Coroutine[Any, Any, T]) -> T:
-    """Runs a coroutine on the background loop and waits for its result.
+def run_in_background(start: Callable[[], Coroutine[Any, Any, None]]) -> None:
+    """Runs a coroutine on the background loop and waits until it has ended.
 
     When the wait is interrupted, the coroutine is cancelled and has cleaned up before this raises.
+
+    Args:
+        start (`Callable`): makes the coroutine. It is called on the loop's thread, which no interrupt reaches: one
+            made on this thread could be left behind before it ever ran.
     """
-    is_done = threading.Event()
+    loop, has_ended = _find_loop(), threading.Event()
+    tasks: list[asyncio.Task[None]] = []
 
-    async def finish() -> T:
-        try:
-            return await work
-        finally:
-            is_done.set()
+    def begin() -> None:
+        tasks.append(loop.create_task(start()))
+        tasks[0].add_done_callback(lambda _: has_ended.set())
 
-    future = asyncio.run_coroutine_threadsafe(finish(), _find_loop())
+    def cancel() -> None:
+        if tasks:
+            tasks[0].cancel()
+        else:
+            has_ended.set()
+
     try:
-        return future.result()
+        loop.call_soon_threadsafe(begin)
+        has_ended.wait()
     except KeyboardInterrupt:
-        future.cancel()
-        is_done.wait(timeout=10)
+        loop.call_soon_threadsafe(cancel)
+        has_ended.wait(timeout=10)
         raise
+    tasks[0].result()  # raises what the coroutine raised
