@@ -211,7 +211,7 @@ def run_arm(folder: Path, sizes: LabSizes, sets: LabSets, name: str, seed: int) 
         if arm.has_heads:
             probes[f"{name}, before stage {number}"] = probe_states(*load_trained(before), *probed)
         output = home / f"stage_{number}"
-        train_stage(arm, number, before, output, sets.train, num_steps=num_steps, seed=seed)
+        train_stage(arm, number, before, output, sets.train, num_steps=arm.steps_factor * num_steps, seed=seed)
         before = output
     model, processor = load_trained(before)
     rows = [row for row in sets.held_out if row.task in arm.tasks]

@@ -54,6 +54,7 @@ class Arm:
         tasks (`tuple[str, ...]`): of its rows, in equal shares.
         answers (`str`): `"heads"` or `"text"`.
         num_rows (`int`): of a step.
+        steps_factor (`int`): how many times the steps of the others.
         heads (`Mapping`): settings of the heads that differ.
         shares (`Mapping[int, Mapping[str, float]]`): of the tasks in stages where they differ.
     """
@@ -61,6 +62,7 @@ class Arm:
     tasks: tuple[str, ...]
     answers: Answers = "heads"
     num_rows: int = ROWS_PER_STEP
+    steps_factor: int = 1
     heads: Mapping[str, Any] = field(default_factory=dict)
     shares: Mapping[int, Mapping[str, float]] = field(default_factory=dict)
 
@@ -76,10 +78,11 @@ ARMS: dict[str, Arm] = {
     "text": Arm(tasks=ALL_TASKS, answers="text"),
     "dialogue, equal dialogue": Arm(tasks=("dialogue",), num_rows=ROWS_PER_STEP // len(ALL_TASKS)),
     "dialogue, equal steps": Arm(tasks=("dialogue",)),
+    "text, three times": Arm(tasks=ALL_TASKS, answers="text", steps_factor=3),
     "state box": Arm(tasks=ALL_TASKS, heads={"box_head": {"kind": "state"}}),
     "no dialogue in stage 2": Arm(tasks=ALL_TASKS, shares={2: dict.fromkeys(ALL_TASKS[1:], 1.0)}),
 }
-STANDARD_ARMS = tuple(ARMS)[:4]
+STANDARD_ARMS = tuple(ARMS)[:5]
 
 
 def load_base(folder: Path) -> tuple[Any, Any]:

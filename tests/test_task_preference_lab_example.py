@@ -283,7 +283,7 @@ def test_differences_are_paired_by_row_or_by_seed() -> None:
 
 def test_arms_differ_in_what_they_are_said_to() -> None:
     arms = load("arms")
-    assert arms.STANDARD_ARMS == ("heads", "text", "dialogue, equal dialogue", "dialogue, equal steps")
+    assert arms.STANDARD_ARMS == ("heads", "text", "dialogue, equal dialogue", "dialogue, equal steps", "text, three times")
     heads = arms.ARMS["heads"]
     assert arms.ARMS["text"] == replace(heads, answers="text")
     equal = arms.ARMS["dialogue, equal dialogue"]
