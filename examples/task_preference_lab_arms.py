@@ -73,12 +73,12 @@ class Arm:
 
 
 ALL_TASKS = ("dialogue", "moment", "box", "mask")
-ARMS: dict[str, Arm] = {
+ARMS: dict[str, Arm] = {  # the longest first, so that no process is left alone with one in the end
     "heads": Arm(tasks=ALL_TASKS),
+    "text, twice as long": Arm(tasks=ALL_TASKS, answers="text", steps_factor=2),
     "text": Arm(tasks=ALL_TASKS, answers="text"),
     "dialogue, equal dialogue": Arm(tasks=("dialogue",), num_rows=ROWS_PER_STEP // len(ALL_TASKS)),
     "dialogue, equal steps": Arm(tasks=("dialogue",)),
-    "text, three times": Arm(tasks=ALL_TASKS, answers="text", steps_factor=3),
     "state box": Arm(tasks=ALL_TASKS, heads={"box_head": {"kind": "state"}}),
     "no dialogue in stage 2": Arm(tasks=ALL_TASKS, shares={2: dict.fromkeys(ALL_TASKS[1:], 1.0)}),
 }

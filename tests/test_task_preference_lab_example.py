@@ -283,9 +283,11 @@ def test_differences_are_paired_by_row_or_by_seed() -> None:
 
 def test_arms_differ_in_what_they_are_said_to() -> None:
     arms = load("arms")
-    assert arms.STANDARD_ARMS == ("heads", "text", "dialogue, equal dialogue", "dialogue, equal steps", "text, three times")
+    dialogue = ("dialogue, equal dialogue", "dialogue, equal steps")
+    assert ("heads", "text, twice as long", "text", *dialogue) == arms.STANDARD_ARMS
     heads = arms.ARMS["heads"]
     assert arms.ARMS["text"] == replace(heads, answers="text")
+    assert arms.ARMS["text, twice as long"] == replace(heads, answers="text", steps_factor=2)
     equal = arms.ARMS["dialogue, equal dialogue"]
     assert equal.num_rows * len(heads.tasks) == heads.num_rows
     assert arms.ARMS["dialogue, equal steps"] == replace(equal, num_rows=heads.num_rows)
