@@ -1,8 +1,9 @@
 """`curate` at the size of a training set: time and peak memory of the probe and of an instant model at five rotations.
 
 Each size, answerer and engine in a process of its own, from parquet to a written folder. Prints one JSON line, and
-fails where Ray, with two workers that the instant model is asked in, writes other splits than one process does.
-`python benchmarks/curate_at_scale.py [--answerers probe instant] [--engines local ray] [--folder DIR] [ROWS ...]`
+fails where Ray, with two workers that models are asked in, writes other splits than one process does. The paced model
+takes five milliseconds for an answer and gives one at a time; `constant` says A, once a row and past the answer cache.
+`python benchmarks/curate_at_scale.py [--answerers ...] [--engines local ray] [--folder DIR] [ROWS ...]`
 
 Peak memory is that of the process, and without the pages of files that it has mapped, which the system takes back when
 memory is short (`anonymous`). Seconds are of the wall and of the processor: on a machine that others use, too, only
@@ -30,6 +31,9 @@ from curate_at_scale_data import VIDEO_R1_ROWS, write_rows
 
 ROTATIONS = 5
 NUM_WORKERS = 2
+MODELS = ("instant", "paced")
+ANSWERERS = ("probe", "constant", *MODELS)
+SECONDS_PER_ANSWER = 0.005  # of the paced model
 _SECONDS_BETWEEN_LOOKS = 0.05
 
 
@@ -40,12 +44,15 @@ def measure(path: str, answerer: str, engine: str, folder: str) -> None:
     import datasets
     from instant import InstantAnswerer
 
-    from vidground_hf import curate
+    from vidground_hf import curate, load_answerer, single_shot
 
     datasets.disable_progress_bars()
     started, used = time.perf_counter(), time.process_time()
     rows = datasets.load_dataset("parquet", data_files=path, split="train", cache_dir=folder)
-    chosen: dict[str, Any] = {"answerer": InstantAnswerer(), "samples": ROTATIONS} if answerer == "instant" else {}
+    pace = {"instant": 0.0, "paced": SECONDS_PER_ANSWER}.get(answerer)
+    chosen: dict[str, Any] = {} if pace is None else {"answerer": InstantAnswerer(pace), "samples": ROTATIONS}
+    if answerer == "constant":
+        chosen = {"answerer": load_answerer("constant:A"), "rule": single_shot()}
     run = curate if engine == "local" else _load_ray()
     curation = run(rows, work_dir=f"{folder}/work", **chosen)
     curated = time.perf_counter() - started
@@ -94,7 +101,7 @@ def _watch(peak: list[int]) -> None:
 
 def main(sizes: list[int], answerers: list[str], engines: list[str], base: str | None) -> None:
     parts = []
-    ways = [(one, engine) for one in answerers for engine in engines if one != "probe" or engine == "local"]
+    ways = [(one, engine) for one in answerers for engine in engines if one in MODELS or engine == "local"]
     for size in sizes:
         for answerer, engine in ways:
             with tempfile.TemporaryDirectory(dir=base) as folder:
@@ -124,7 +131,7 @@ if __name__ == "__main__":
     else:
         parser = argparse.ArgumentParser()
         parser.add_argument("sizes", nargs="*", type=int, default=[VIDEO_R1_ROWS // 10, VIDEO_R1_ROWS])
-        parser.add_argument("--answerers", nargs="+", default=["probe", "instant"], choices=["probe", "instant"])
+        parser.add_argument("--answerers", nargs="+", default=["probe", "instant"], choices=ANSWERERS)
         parser.add_argument("--engines", nargs="+", default=["local"], choices=["local", "ray"])
         parser.add_argument("--folder", help="where data and results lie meanwhile; the temporary folder if left out")
         given = parser.parse_args()

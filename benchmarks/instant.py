@@ -1,7 +1,8 @@
-"""A model that answers at once, for benchmarks of everything around the model. Asks nobody."""
+"""A model that answers at once or at a set pace, for benchmarks of everything around the model. Asks nobody."""
 
 from __future__ import annotations
 
+import time
 import zlib
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
@@ -16,11 +17,17 @@ class InstantAnswerer:
     """Chooses by a hash of the question and the options: in one row of twenty the same option under every order.
 
     It prefers options with one of the words that `curate_at_scale_data.py` plants, so that a rule has what to drop.
+
+    Args:
+        seconds_per_answer (`float`, *optional*, defaults to 0.0): to wait before each answer.
     """
 
     id = "instant@1"
     sampling: Mapping[str, Any] = {"temperature": 0}
     num_in_flight = 0
+
+    def __init__(self, seconds_per_answer: float = 0.0) -> None:
+        self.seconds_per_answer = seconds_per_answer
 
     def describe(self) -> Mapping[str, Any]:
         return {}
@@ -30,6 +37,8 @@ class InstantAnswerer:
 
     def answer_each(self, prompts: Sequence[Prompt], on_answer: Callable[[int, Answer], None]) -> None:
         for position, prompt in enumerate(prompts):
+            if self.seconds_per_answer:
+                time.sleep(self.seconds_per_answer)
             on_answer(position, Answer(text=_choose(prompt)))
 
 

@@ -81,8 +81,8 @@ STANDARD = LabSizes(
     num_clips=400,
     num_held_out_clips=100,
     num_stage_steps=(60, 300, 200),
-    num_head_rows=600,
-    num_head_steps=800,
+    num_head_rows=1200,
+    num_head_steps=1200,
     num_probe_rows=250,
 )
 QUICK = LabSizes(

@@ -29,7 +29,7 @@ ROWS_PER_STEP = 32
 KEPT_STEPS = 100  # after so many steps of a stage its state is kept, to go on from
 HEADS_SHARE = 0.1  # of the heads' losses beside that of words, or words are learned late; heads go their own pace
 HEAD_SETTINGS: dict[str, Any] = {
-    "mask_head": {"width": 32, "upsampling": 8},  # 2 pixels of a clip to one of a mask
+    "mask_head": {"width": 64, "upsampling": 8},  # 2 pixels of a clip to one of a mask
     "loss_weights": {name: HEADS_SHARE * weight for name, weight in WEIGHTS.items()},
 }
 
