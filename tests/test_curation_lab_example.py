@@ -179,6 +179,15 @@ def test_a_base_without_cues_has_the_arms_of_the_control_and_is_compared_with_fu
     ]
 
 
+def test_what_a_filter_should_gain_is_read_from_the_curve_of_all_questions() -> None:
+    groups = load("curation_lab_groups")
+    steps, full = [0, 50, 100], np.array([[30.0, 40.0, 44.0], [30.0, 42.0, 46.0]])
+    later = 50 / (1 - 0.309)  # 41 at step 50, and 4 points more within the next 50
+    assert groups.expect_gain(steps, full, 50) == pytest.approx((later - 50) / 50 * 4)
+    own = full + np.array([[1.0], [3.0]])
+    assert groups.format_gain(steps, own, full, 50) == "+2.0 [-10.7, +14.7]"  # t of one degree: 12.706, error 1
+
+
 @pytest.mark.slow
 def test_a_quick_lab_ends_with_tables_and_goes_on_from_what_is_there(tmp_path: Path) -> None:
     command = [sys.executable, "-W", "ignore", str(EXAMPLES / "curation_lab.py"), "--output", str(tmp_path), "--quick"]
@@ -193,6 +202,7 @@ def test_a_quick_lab_ends_with_tables_and_goes_on_from_what_is_there(tmp_path: P
     assert pooled["cues 1, seed 0"] == result["runs"]["cues 1"]["full"]["cues 1, seed 0"]
     assert "<- primary" in first.stdout
     assert (folder / "curves.png").stat().st_size > 10_000
+    assert 0 < load("curation_lab_groups").measure_idle_share(folder, "cues 0", "full") < 1
     runs = sorted(folder.glob("cues_*/runs/*.json"))
     assert len(runs) == 2 * len(arms)
     times = {path: path.stat().st_mtime for path in runs}
