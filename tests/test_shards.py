@@ -329,7 +329,7 @@ def test_facts_are_those_of_the_examples(tmp_path: Path, monkeypatch: pytest.Mon
     assert facts.flags["repeated_question"] == 2
     part = np.arange(22) % 3 == 0
     scores = score_floors([e.options for e in examples], [e.answer_index for e in examples])
-    assert measure_floors(facts.select_floors(np.flatnonzero(part))) == measure_floors(scores, part)
+    assert measure_floors(facts.floors, np.flatnonzero(part)) == measure_floors(scores, part)
 
 
 def test_rows_are_picked_as_from_a_list(tmp_path: Path) -> None:

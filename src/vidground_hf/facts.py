@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import Any
 
@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 from vidground_hf.numbering import hash_values, number_values
 from vidground_hf.reading import RowSource
 from vidground_hf.rows import hash_rows
-from vidground_hf.schema import LETTERS, Example, normalize_text
+from vidground_hf.schema import Example, normalize_text
 from vidground_hf.shards import count_shards, find_bounds
 from vidground_hf.stats.floors import FloorScores, score_floors
 
@@ -71,8 +71,7 @@ class Facts:
         has_video (`bool[N]`): whether a row names a clip.
         problem_types, sources, categories, defects (`Names`): of each row.
         flags (`dict[str, int]`): how many rows are odd in which way.
-        floors (`FloorScores`): of all rows, but for `constant_option`, which `gold_options` holds in a bit each.
-        gold_options (`uint32[N]`): bit k says whether option k equals the gold answer.
+        floors (`FloorScores`): of all rows.
     """
 
     fingerprint: str
@@ -88,24 +87,6 @@ class Facts:
     defects: Names
     flags: dict[str, int]
     floors: FloorScores
-    gold_options: NDArray[np.uint32]
-
-    def select_floors(self, part: Ints) -> FloorScores:
-        """What answerers without a model get on some rows, by their places."""
-        floors = self.floors
-        width = min(int(floors.num_options[part].max(initial=0)), len(LETTERS))
-        bits = (self.gold_options[part, None] >> np.arange(width, dtype=np.uint32)) & 1
-        constant = bits.astype(np.float64)
-        constant[np.isnan(floors.gold_position[part])] = np.nan
-        return FloorScores(
-            chance=floors.chance[part],
-            constant_option=constant,
-            longest_option=floors.longest_option[part],
-            shortest_option=floors.shortest_option[part],
-            has_duplicates=floors.has_duplicates[part],
-            num_options=floors.num_options[part].astype(np.int64),
-            gold_position=floors.gold_position[part],
-        )
 
 
 def gather_facts(source: RowSource) -> Facts:
@@ -119,7 +100,7 @@ def gather_facts(source: RowSource) -> Facts:
         ([True, False], [0, 1])
     """
     coders = {name: NameCoder() for name in ("problem_type", "source", "category", "defect")}
-    parts: dict[str, list[Any]] = {name: [] for name in ("keys", "groups", "words", "asked", "has_video", "gold")}
+    parts: dict[str, list[Any]] = {name: [] for name in ("keys", "groups", "words", "asked", "has_video")}
     floors: list[FloorScores] = []
     flags: Counter[str] = Counter()
     num_missing = 0
@@ -134,9 +115,7 @@ def gather_facts(source: RowSource) -> Facts:
         parts["has_video"].append(has_video)
         for name, coder in coders.items():
             coder.add([getattr(example, name) for example in examples])
-        scored = score_floors([e.options for e in examples], [e.answer_index for e in examples])
-        parts["gold"].append(_pack_bits(scored.constant_option))
-        floors.append(scored)
+        floors.append(score_floors([e.options for e in examples], [e.answer_index for e in examples]))
         flags.update(flag for example in examples for flag in example.flags)
         num_missing += sum(_is_missing(example) for example in examples)
     joined = {name: np.concatenate(arrays) for name, arrays in parts.items()}
@@ -155,7 +134,6 @@ def gather_facts(source: RowSource) -> Facts:
         defects=coders["defect"].finish(),
         flags={name: count for name, count in flags.most_common() if count},
         floors=_join_floors(floors),
-        gold_options=joined["gold"],
     )
 
 
@@ -180,23 +158,9 @@ def _is_missing(example: Example) -> bool:
     return not Path(example.media_root, example.video).exists()
 
 
-def _pack_bits(constant: NDArray[np.float64]) -> NDArray[np.uint32]:
-    lettered = np.nan_to_num(constant[:, : len(LETTERS)]).astype(np.uint32)  # a row with more is not judged
-    return (lettered << np.arange(lettered.shape[1], dtype=np.uint32)).sum(axis=1).astype(np.uint32)
-
-
 def _join_floors(parts: Sequence[FloorScores]) -> FloorScores:
-    def join(name: str) -> NDArray[Any]:
-        return np.concatenate([getattr(part, name) for part in parts])
-
     return FloorScores(
-        chance=join("chance"),
-        constant_option=np.zeros((0, 0)),
-        longest_option=join("longest_option"),
-        shortest_option=join("shortest_option"),
-        has_duplicates=join("has_duplicates"),
-        num_options=join("num_options").astype(np.int32),
-        gold_position=join("gold_position"),
+        **{one.name: np.concatenate([getattr(part, one.name) for part in parts]) for one in fields(FloorScores)}
     )
 
 

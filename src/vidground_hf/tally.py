@@ -31,7 +31,7 @@ class Tally:
         """Counts some rows, by their places; chance and floors are over the scored ones, as the accuracy is."""
         num_rows, num_kept, num_dropped = len(part), int(self.is_kept[part].sum()), int(self.is_dropped[part].sum())
         is_unscored = np.isnan(self.scores[part])
-        floors = measure_floors(self.facts.select_floors(part[~is_unscored]))
+        floors = measure_floors(self.facts.floors, part[~is_unscored])
         positions = list(floors.gold_positions.values())
         width = max((len(counts) for counts in positions), default=0)
         accuracy = bootstrap_mean(self.scores[part], clusters=self.facts.clusters[part], seed=self.seed)

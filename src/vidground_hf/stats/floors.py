@@ -12,7 +12,7 @@ from typing import NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from vidground_hf.schema import classify_options
+from vidground_hf.schema import LETTERS, classify_options
 
 
 class Floor(NamedTuple):
@@ -35,21 +35,21 @@ class FloorScores:
 
     Attributes:
         chance (`float64[N]`): 1 / distinct options; 0 for open-ended rows; nan with options but no gold.
-        constant_option (`float64[N, K]`): 1 where the option at that position is gold, 0 where it is not or there is
-            none; K is the largest option count.
+        gold_options (`uint32[N]`): bit k says whether option k equals the gold answer. Options beyond the last letter
+            have no bit.
         longest_option (`float64[N]`): the option with the most characters; ties share the credit.
         shortest_option (`float64[N]`): the option with the fewest characters; ties share the credit.
         has_duplicates (`float64[N]`): 1 where two options are the same text; nan for open-ended rows only.
-        num_options (`int64[N]`): options as given, duplicates counted; 0 for open-ended rows.
+        num_options (`int32[N]`): options as given, duplicates counted; 0 for open-ended rows.
         gold_position (`float64[N]`): position of the gold option; nan where there is none.
     """
 
     chance: NDArray[np.float64]
-    constant_option: NDArray[np.float64]
+    gold_options: NDArray[np.uint32]
     longest_option: NDArray[np.float64]
     shortest_option: NDArray[np.float64]
     has_duplicates: NDArray[np.float64]
-    num_options: NDArray[np.int64]
+    num_options: NDArray[np.int32]
     gold_position: NDArray[np.float64]
 
 
@@ -97,9 +97,9 @@ def score_floors(options: Sequence[Sequence[str]], gold: Sequence[int | None]) -
     if len(options) != len(gold):
         raise ValueError(f"got {len(options)} rows of options and {len(gold)} gold positions; pass one per row")
     num_rows = len(options)
-    num_options = np.array([len(texts) for texts in options], dtype=np.int64)
+    num_options = np.array([len(texts) for texts in options], dtype=np.int32)
     chance, longest, shortest, has_duplicates, gold_position = np.full((5, num_rows), np.nan)
-    constant = np.full((num_rows, num_options.max(initial=0)), np.nan)
+    gold_options = np.zeros(num_rows, np.uint32)
     for row, (texts, position) in enumerate(zip(options, gold, strict=True)):
         if position is not None and not 0 <= position < len(texts):
             allowed = f"; allowed are 0 to {len(texts) - 1}, or None" if texts else ", but no options; pass None"
@@ -116,13 +116,12 @@ def score_floors(options: Sequence[Sequence[str]], gold: Sequence[int | None]) -
         lengths = [len(text) for text in texts]
         gold_position[row] = position
         chance[row] = 1 / num_distinct
-        constant[row] = 0.0
-        constant[row, : len(texts)] = is_gold
+        gold_options[row] = sum(gold << option for option, gold in enumerate(is_gold[: len(LETTERS)]))
         longest[row] = _share_credit(is_gold, lengths, max(lengths))
         shortest[row] = _share_credit(is_gold, lengths, min(lengths))
     return FloorScores(
         chance=chance,
-        constant_option=constant,
+        gold_options=gold_options,
         longest_option=longest,
         shortest_option=shortest,
         has_duplicates=has_duplicates,
@@ -137,12 +136,12 @@ def _share_credit(is_gold: Sequence[bool], lengths: Sequence[int], length: int) 
     return sum(tied) / len(tied)
 
 
-def measure_floors(scores: FloorScores, rows: NDArray[np.bool_] | None = None) -> Floors:
+def measure_floors(scores: FloorScores, rows: NDArray[np.bool_] | NDArray[np.int64] | None = None) -> Floors:
     """Averages the scores of some rows.
 
     Args:
         scores (`FloorScores`): of all rows.
-        rows (`bool[N]`, *optional*): which rows to average; defaults to all.
+        rows (`bool[N]` or `int64[M]`, *optional*): which rows to average, or their places; defaults to all.
 
     Returns:
         `Floors`: each with how many rows were left out.
@@ -154,16 +153,16 @@ def measure_floors(scores: FloorScores, rows: NDArray[np.bool_] | None = None) -
         (Floor(value=1.0, num_rows=2, num_left_out=1), 0, {2: (1, 1)})
     """
     rows = np.ones(scores.chance.size, dtype=bool) if rows is None else rows
-    gold_position, constant = scores.gold_position[rows], scores.constant_option[rows]
+    gold_position, num_options = scores.gold_position[rows], scores.num_options[rows]
     has_gold = ~np.isnan(gold_position)
-    position = int(constant[has_gold].sum(axis=0).argmax()) if has_gold.any() else None
     gold_of_count = {
-        int(count): gold_position[has_gold & (scores.num_options[rows] == count)].astype(int)
-        for count in np.unique(scores.num_options[rows][has_gold])
+        int(count): gold_position[has_gold & (num_options == count)].astype(int)
+        for count in np.unique(num_options[has_gold])
     }
+    position, constant = _find_constant(scores.gold_options[rows][has_gold], max(gold_of_count, default=0))
     return Floors(
         chance=_average(scores.chance[rows]),
-        constant_option=_average(np.full(len(constant), np.nan) if position is None else constant[:, position]),
+        constant_option=Floor(constant, int(has_gold.sum()), int((~has_gold).sum())),
         constant_position=position,
         longest_option=_average(scores.longest_option[rows]),
         shortest_option=_average(scores.shortest_option[rows]),
@@ -173,6 +172,15 @@ def measure_floors(scores: FloorScores, rows: NDArray[np.bool_] | None = None) -
             for count, positions in gold_of_count.items()
         },
     )
+
+
+def _find_constant(gold_options: NDArray[np.uint32], num_options: int) -> tuple[int | None, float | None]:
+    """The option that is gold most often, the first of equally good ones, and in which share of the rows."""
+    if not len(gold_options):
+        return None, None
+    counts = [int(((gold_options >> option) & 1).sum()) for option in range(min(num_options, len(LETTERS)))]
+    best = int(np.argmax(counts))
+    return best, counts[best] / len(gold_options)
 
 
 def _average(scores: NDArray[np.float64]) -> Floor:
