@@ -152,6 +152,13 @@ def test_it_says_how_large_and_how_useful_it_is(path: Path) -> None:
     }
 
 
+def test_a_cache_without_its_counts_is_damaged(path: Path) -> None:
+    with AnswerCache(path) as cache:
+        cache._database.execute("DELETE FROM lookups")
+        with pytest.raises(CacheError, match=r"is damaged \(its counts of lookups are None\); delete it"):
+            cache.describe()
+
+
 def test_old_answers_are_pruned_and_their_space_is_free(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     now = time.time()
     with AnswerCache(path) as cache:

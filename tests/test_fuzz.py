@@ -144,6 +144,12 @@ def test_a_damaged_curated_folder_is_refused(name: str, content: bytes, message:
         load_curated(str(folder))
 
 
-def test_a_page_of_the_cache_that_claims_any_length_is_damage(tmp_path: Path) -> None:
-    damage = b"\x02\xc4\xe6\xddxf\xff\xff\xff\xff\xff\xff\xff\xff_\x8e\x1a\xde\xa2\x00\x00"
+@pytest.mark.parametrize(
+    "damage",
+    [
+        b"\x02\xc4\xe6\xddxf\xff\xff\xff\xff\xff\xff\xff\xff_\x8e\x1a\xde\xa2\x00\x00",  # claims any length
+        b"\x00\x09\x00\x01\x01|",  # NULL for counts of lookups
+    ],
+)
+def test_a_damaged_page_of_the_cache_is_damage(damage: bytes, tmp_path: Path) -> None:
     TARGETS["cache"].check(damage, tmp_path)

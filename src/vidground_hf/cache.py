@@ -211,7 +211,13 @@ class AnswerCache:
         with self._explain():
             rows = self._database.execute("SELECT answerer, COUNT(*) FROM answers GROUP BY 1 ORDER BY 2 DESC, 1")
             answerers = dict(rows.fetchall())
-            hits, misses = self._database.execute("SELECT hits, misses FROM lookups").fetchone()
+            counts = self._database.execute("SELECT hits, misses FROM lookups").fetchone()
+            if counts is None or [type(count) for count in counts] != [
+                int,
+                int,
+            ]:  # SQLite does not check what it reads
+                raise sqlite3.DatabaseError(f"its counts of lookups are {counts}")
+        hits, misses = counts
         files = [Path(f"{self.path}{suffix}") for suffix in ("", "-wal")]
         return {
             "path": str(self.path),
