@@ -212,10 +212,8 @@ class AnswerCache:
             rows = self._database.execute("SELECT answerer, COUNT(*) FROM answers GROUP BY 1 ORDER BY 2 DESC, 1")
             answerers = dict(rows.fetchall())
             counts = self._database.execute("SELECT hits, misses FROM lookups").fetchone()
-            if counts is None or [type(count) for count in counts] != [
-                int,
-                int,
-            ]:  # SQLite does not check what it reads
+            # SQLite does not check what it reads.
+            if counts is None or [type(count) for count in counts] != [int, int]:
                 raise sqlite3.DatabaseError(f"its counts of lookups are {counts}")
         hits, misses = counts
         files = [Path(f"{self.path}{suffix}") for suffix in ("", "-wal")]
