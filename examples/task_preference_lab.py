@@ -86,7 +86,7 @@ STANDARD = LabSizes(
     num_probe_rows=250,
 )
 QUICK = LabSizes(
-    arms=tuple(ARMS),
+    arms=tuple(name for name, arm in ARMS.items() if arm.steps_factor == 1),
     num_seeds=1,
     warm_up=WarmUpSizes(num_clips=4, num_looking_steps=1, num_frame_steps=1, num_clip_steps=1),
     num_clips=8,
